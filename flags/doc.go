@@ -1,0 +1,2 @@
+// Package flags evaluates feature flags with flagd's semantics.
+package flags

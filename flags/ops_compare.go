@@ -1,0 +1,196 @@
+package flags
+
+import "strings"
+
+// equality compiles ==, !=, === and !==.
+func equality(equal func(a, b value) bool, want bool) operator {
+	return func(c *compiler, a args, in scope) code {
+		x, y := c.arg(a, 0, in), c.arg(a, 1, in)
+		if x.constant {
+			x, y = y, x
+		}
+		get := x.value()
+		if y.constant && y.val.kind == text {
+			return code{cond: equalsText(get, y.val, equal, want)}
+		}
+		other := y.value()
+		return code{cond: func(e *env) bool { return equal(get(e), other(e)) == want }}
+	}
+}
+
+// equalsText is equality with a constant text: the usual condition of a rule.
+func equalsText(get expr, to value, equal func(a, b value) bool, want bool) cond {
+	return func(e *env) bool {
+		v := get(e)
+		if v.kind == text {
+			return (v.str == to.str) == want
+		}
+		return equal(v, to) == want
+	}
+}
+
+// A relation is an order between two texts or two numbers.
+type relation struct {
+	texts   func(a, b string) bool
+	numbers func(a, b float64) bool
+}
+
+var (
+	less         = relation{func(a, b string) bool { return a < b }, func(a, b float64) bool { return a < b }}
+	lessEqual    = relation{func(a, b string) bool { return a <= b }, func(a, b float64) bool { return a <= b }}
+	greater      = relation{func(a, b string) bool { return a > b }, func(a, b float64) bool { return a > b }}
+	greaterEqual = relation{func(a, b string) bool { return a >= b }, func(a, b float64) bool { return a >= b }}
+)
+
+// holds compares two texts bytewise and anything else as numbers; what is no
+// number stands in no order.
+func (r relation) holds(a, b value) bool {
+	if a.kind == text && b.kind == text {
+		return r.texts(a.str, b.str)
+	}
+	x, ok := a.numeric()
+	if !ok {
+		return false
+	}
+	y, ok := b.numeric()
+	return ok && r.numbers(x, y)
+}
+
+// ordering compiles < <= > >=; with three operands the middle one has to lie
+// between the others.
+func ordering(r relation) operator {
+	return func(c *compiler, a args, in scope) code {
+		x, y := c.arg(a, 0, in), c.arg(a, 1, in)
+		left, right := x.value(), y.value()
+		if len(a.nodes) > 2 {
+			third := c.arg(a, 2, in).value()
+			return code{cond: func(e *env) bool {
+				mid := right(e)
+				return r.holds(left(e), mid) && r.holds(mid, third(e))
+			}}
+		}
+		if y.constant && y.val.kind == number {
+			return code{cond: r.toNumber(left, y.val)}
+		}
+		return code{cond: func(e *env) bool { return r.holds(left(e), right(e)) }}
+	}
+}
+
+// toNumber is an order relative to a constant number.
+func (r relation) toNumber(get expr, to value) cond {
+	limit, numbers := to.num, r.numbers
+	return func(e *env) bool {
+		v := get(e)
+		if v.kind == number {
+			return numbers(v.num, limit)
+		}
+		return r.holds(v, to)
+	}
+}
+
+// opIn is membership in an array, by strict equality, or in a text, where the
+// needle is taken as text; null is in no text.
+func opIn(c *compiler, a args, in scope) code {
+	needle, hay := c.arg(a, 0, in), c.arg(a, 1, in)
+	get := needle.value()
+	if hay.constant && hay.val.kind == array {
+		set := c.members(&a.nodes[1], hay.val)
+		return code{cond: func(e *env) bool { return set.has(get(e)) }}
+	}
+	where := hay.value()
+	return code{cond: func(e *env) bool { return e.contains(where(e), get(e)) }}
+}
+
+func (e *env) contains(hay, needle value) bool {
+	switch hay.kind {
+	case array:
+		n := hay.len()
+		e.spend(n)
+		for i := range n {
+			if strictEqual(hay.at(i), needle) {
+				return true
+			}
+		}
+	case text:
+		e.spend(len(hay.str) / 16)
+		return strings.Contains(hay.str, e.needle(needle)) && needle.kind <= text && needle.kind != null
+	}
+	return false
+}
+
+func (e *env) needle(v value) string {
+	if v.kind == text {
+		return v.str
+	}
+	start := len(e.bytes)
+	e.bytes = appendText(e.bytes, v)
+	return e.scratchText(start).str
+}
+
+// members is a constant array made ready for "in".
+type members struct {
+	texts   map[string]struct{}
+	few     []string // instead of texts, when there are few
+	numbers []float64
+	kinds   [text + 1]bool // of null, and of the boolean values: see has
+	truth   [2]bool
+}
+
+// members indexes a literal array; all who refer to it share the index.
+func (c *compiler) members(n *node, v value) *members {
+	if m := c.sets[n]; m != nil {
+		return m
+	}
+	m := &members{}
+	for i := range v.len() {
+		m.add(v.at(i))
+	}
+	const few = 4
+	if len(m.few) > few {
+		m.texts = make(map[string]struct{}, len(m.few))
+		for _, s := range m.few {
+			m.texts[s] = struct{}{}
+		}
+	}
+	c.sets[n] = m
+	return m
+}
+
+func (m *members) add(v value) {
+	switch v.kind {
+	case null:
+		m.kinds[null] = true
+	case boolean:
+		m.truth[int(v.num)] = true
+	case number:
+		m.numbers = append(m.numbers, v.num)
+	case text:
+		m.few = append(m.few, v.str)
+	}
+}
+
+func (m *members) has(v value) bool {
+	switch v.kind {
+	case null:
+		return m.kinds[null]
+	case boolean:
+		return m.truth[int(v.num)]
+	case number:
+		for _, f := range m.numbers {
+			if f == v.num {
+				return true
+			}
+		}
+	case text:
+		if m.texts != nil {
+			_, ok := m.texts[v.str]
+			return ok
+		}
+		for _, s := range m.few {
+			if s == v.str {
+				return true
+			}
+		}
+	}
+	return false
+}
