@@ -1,0 +1,144 @@
+package ledger
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/sealstone/sealstone/internal/canon"
+)
+
+// Payload types of the envelopes that Sealstone signs.
+const (
+	TypeChange    = "application/vnd.sealstone.change.v1+json"
+	TypeStatement = "application/vnd.sealstone.statement.v1+json"
+	TypeTrust     = "application/vnd.sealstone.trust.v1+json"
+)
+
+// Limits, in bytes.
+const (
+	MaxLeaf     = 65_535 // tlog-tiles writes a leaf's length in 16 bits
+	MaxEnvelope = 128 << 10
+	MaxDetail   = 16 << 10
+)
+
+// Envelope is a DSSE envelope. Payload and signatures are standard base64.
+type Envelope struct {
+	Payload     string      `json:"payload"`
+	PayloadType string      `json:"payloadType"`
+	Signatures  []Signature `json:"signatures"`
+}
+
+// Signature is one Ed25519 signature over the PAE. KeyID is a hint and decides
+// nothing.
+type Signature struct {
+	KeyID string `json:"keyid"`
+	Sig   string `json:"sig"`
+}
+
+// ErrEnvelope is wrapped by every refusal of an envelope's form.
+var ErrEnvelope = errors.New("not a canonical DSSE envelope")
+
+// PAE is DSSE's pre-authentication encoding: what is signed.
+func PAE(payloadType string, payload []byte) []byte {
+	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(payloadType), payloadType, len(payload), payload)
+}
+
+// Seal signs a payload. More signers than one are for trust files and
+// operators only.
+func Seal(payloadType string, payload []byte, signers ...Signer) (*Envelope, error) {
+	e := &Envelope{Payload: base64.StdEncoding.EncodeToString(payload), PayloadType: payloadType}
+	for _, s := range signers {
+		if err := e.AddSignature(s); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// AddSignature adds s's signature over the same payload.
+func (e *Envelope) AddSignature(s Signer) error {
+	payload, err := e.Bytes()
+	if err != nil {
+		return err
+	}
+	sig, err := s.Sign(PAE(e.PayloadType, payload))
+	if err != nil {
+		return fmt.Errorf("sign with %s: %w", s.KeyID(), err)
+	}
+	e.Signatures = append(e.Signatures, Signature{s.KeyID(), base64.StdEncoding.EncodeToString(sig)})
+	return nil
+}
+
+// Encode returns the envelope's one spelling.
+func (e *Envelope) Encode() ([]byte, error) { return canon.Marshal(e) }
+
+// Bytes returns the decoded payload.
+func (e *Envelope) Bytes() ([]byte, error) {
+	b, err := base64.StdEncoding.Strict().DecodeString(e.Payload)
+	if err != nil {
+		return nil, fmt.Errorf("%w: payload is not standard base64", ErrEnvelope)
+	}
+	return b, nil
+}
+
+// ParseEnvelope accepts only what Encode prints, of the given payload type.
+func ParseEnvelope(b []byte, payloadType string) (*Envelope, error) {
+	if len(b) > MaxEnvelope {
+		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrEnvelope, len(b), MaxEnvelope)
+	}
+	var e Envelope
+	if err := canon.Unmarshal(b, &e); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrEnvelope, err)
+	}
+	return &e, e.check(payloadType)
+}
+
+func (e *Envelope) check(payloadType string) error {
+	if e.PayloadType != payloadType {
+		return fmt.Errorf("%w: payloadType %.80q, want %s", ErrEnvelope, e.PayloadType, payloadType)
+	}
+	if n := len(e.Signatures); n == 0 || n > 16 {
+		return fmt.Errorf("%w: %d signatures", ErrEnvelope, n)
+	}
+	for _, s := range e.Signatures {
+		if sig, err := base64.StdEncoding.Strict().DecodeString(s.Sig); err != nil || len(sig) != ed25519.SignatureSize {
+			return fmt.Errorf("%w: a signature is not 64 bytes of standard base64", ErrEnvelope)
+		}
+	}
+	_, err := e.Bytes()
+	return err
+}
+
+// one returns the signature of an envelope that must have exactly one.
+func (e *Envelope) one() (Signature, error) {
+	if len(e.Signatures) != 1 {
+		return Signature{}, fmt.Errorf("%w: %d signatures, exactly one is allowed", ErrEnvelope, len(e.Signatures))
+	}
+	return e.Signatures[0], nil
+}
+
+// signedBy reports whether any of the envelope's signatures is k's.
+func (e *Envelope) signedBy(k SSHKey) bool {
+	payload, err := e.Bytes()
+	if err != nil {
+		return false
+	}
+	pae := PAE(e.PayloadType, payload)
+	for _, s := range e.Signatures {
+		sig, err := base64.StdEncoding.DecodeString(s.Sig)
+		if err == nil && ed25519.Verify(k.Public, pae, sig) {
+			return true
+		}
+	}
+	return false
+}
+
+func decodeSig(s Signature) ([]byte, error) {
+	sig, err := base64.StdEncoding.Strict().DecodeString(s.Sig)
+	if err != nil || len(sig) != ed25519.SignatureSize {
+		return nil, fmt.Errorf("%w: a signature is not 64 bytes of standard base64", ErrEnvelope)
+	}
+	return sig, nil
+}

@@ -1,0 +1,309 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+// Evidence is a head and what is needed to believe it: the answer of
+// /v1/evidence, a client's cache record, an export, and what "changes proof"
+// writes. All proofs are at the head's tree.
+type Evidence struct {
+	Head        string           `json:"head,omitempty"` // absent in the proof of a single change
+	Checkpoint  string           `json:"checkpoint"`
+	Consistency []string         `json:"consistency"`
+	Changes     []EvidenceChange `json:"changes"`
+}
+
+// EvidenceChange is a leaf with its inclusion proof and, unless erased or not
+// asked for, its detail.
+type EvidenceChange struct {
+	Index  int64          `json:"index"`
+	Leaf   []byte         `json:"leaf"`
+	Proof  []string       `json:"proof"`
+	Salt   string         `json:"salt,omitempty"`
+	Detail map[string]any `json:"detail,omitempty"`
+}
+
+// Check names the step of verification that failed.
+type Check string
+
+// The checks, in the order in which a client makes them.
+const (
+	CheckTrust              Check = "trust"
+	CheckHead               Check = "head"
+	CheckHeadRollback       Check = "head-rollback"
+	CheckCheckpoint         Check = "checkpoint"
+	CheckConsistent         Check = "consistency"
+	CheckIncluded           Check = "inclusion"
+	CheckNodeSignature      Check = "node-signature"
+	CheckChange             Check = "change"
+	CheckStatementSignature Check = "statement-signature"
+	CheckPermission         Check = "permission"
+	CheckLog                Check = "log"
+	CheckScope              Check = "scope"
+	CheckChains             Check = "chains"
+	CheckSet                Check = "set"
+	CheckManifest           Check = "manifest"
+	CheckObject             Check = "object"
+	CheckDryRun             Check = "dry-run"
+)
+
+// CheckError is a refusal by a named check.
+type CheckError struct {
+	Check Check
+	Err   error
+}
+
+func (e *CheckError) Error() string { return fmt.Sprintf("check %q failed: %v", e.Check, e.Err) }
+func (e *CheckError) Unwrap() error { return e.Err }
+
+// Refuse wraps an error with the check that found it; nil stays nil.
+func Refuse(c Check, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &CheckError{c, err}
+}
+
+// Known is what a client has proven before and keeps: it must never go back.
+// The zero value knows nothing.
+type Known struct {
+	Tree    Tree
+	Issued  time.Time
+	Chains  []Chain
+	Changes map[int64]*Change // proven, by index; see Evidence's have
+}
+
+// Proven is a head that was believed, with the changes it cites.
+type Proven struct {
+	Head      *Head
+	Tree      Tree
+	Chains    []Chain // of the head's lines
+	Changes   map[int64]*Change
+	Operators *Operators // the head's set; nil before the first
+}
+
+// Known is what to keep of it.
+func (p *Proven) Known() *Known {
+	return &Known{p.Tree, p.Head.Issued, p.Chains, p.Changes}
+}
+
+// Prove verifies evidence for a service, from the trust file down, against what
+// was known before. Every refusal is a *CheckError.
+func (t *Trust) Prove(e *Evidence, service string, known *Known) (*Proven, error) {
+	if known == nil {
+		known = &Known{}
+	}
+	p := &prover{trust: t, known: known, Proven: Proven{Changes: map[int64]*Change{}}, sets: map[int64]*setChange{}}
+	for _, step := range []func(*Evidence, string) error{p.head, p.tree, p.changes, p.lines} {
+		if err := step(e, service); err != nil {
+			return nil, err
+		}
+	}
+	return &p.Proven, nil
+}
+
+type prover struct {
+	Proven
+	trust *Trust
+	known *Known
+	sets  map[int64]*setChange // operators sets by index
+	have  map[int64]*Change    // all that may be cited
+}
+
+type setChange struct {
+	*Operators
+	prev int64 // index of the set before it, 0 for the first
+}
+
+func (p *prover) head(e *Evidence, service string) error {
+	h, err := p.trust.OpenHead([]byte(e.Head))
+	if err != nil {
+		return Refuse(CheckHead, err)
+	}
+	if h.Service != service {
+		return Refuse(CheckHead, fmt.Errorf("the head is of service %q, wanted %q", h.Service, service))
+	}
+	if h.Issued.Before(p.known.Issued) || h.Tree.Size < p.known.Tree.Size {
+		return Refuse(CheckHeadRollback, fmt.Errorf("issued %s at size %d, but one of %s at size %d is known",
+			api.FormatTime(h.Issued), h.Tree.Size, api.FormatTime(p.known.Issued), p.known.Tree.Size))
+	}
+	p.Head = h
+	return nil
+}
+
+func (p *prover) tree(e *Evidence, _ string) error {
+	tree, err := p.trust.OpenCheckpoint([]byte(e.Checkpoint))
+	if err != nil {
+		return Refuse(CheckCheckpoint, err)
+	}
+	if tree != p.Head.Tree {
+		return Refuse(CheckCheckpoint, errors.New("head and checkpoint name different trees"))
+	}
+	p.Tree = tree
+	if p.known.Tree.Size == 0 {
+		return nil
+	}
+	return Refuse(CheckConsistent, CheckConsistency(p.known.Tree, tree, e.Consistency))
+}
+
+// changes checks every change that came along: inclusion, node, log.
+func (p *prover) changes(e *Evidence, _ string) error {
+	p.have = map[int64]*Change{}
+	for i, c := range p.known.Changes {
+		p.have[i] = c
+	}
+	if len(e.Changes) > 4*MaxChains {
+		return Refuse(CheckIncluded, fmt.Errorf("%d changes, limit %d", len(e.Changes), 4*MaxChains))
+	}
+	for _, ec := range e.Changes {
+		c, err := p.trust.ProveChange(&ec, p.Tree)
+		if err != nil {
+			return err
+		}
+		p.have[ec.Index] = c
+	}
+	for i, c := range p.have {
+		if c.Roots == nil {
+			continue
+		}
+		ops, err := p.trust.ParseOperatorsEnvelope(c.Data.Statement)
+		if err != nil {
+			return Refuse(CheckStatementSignature, fmt.Errorf("entry %d: %w", i, err))
+		}
+		ops.Index, ops.Hash = i, c.Hash
+		p.sets[i] = &setChange{ops, c.Data.Operators}
+	}
+	return p.headSet()
+}
+
+func (p *prover) headSet() error {
+	ref := p.Head.Operators
+	if ref.Hash == "" {
+		return nil
+	}
+	set := p.sets[ref.Index]
+	if set == nil || set.Hash != ref.Hash {
+		return Refuse(CheckPermission, fmt.Errorf("the head's operators set, entry %d, did not come along", ref.Index))
+	}
+	p.Operators = set.Operators
+	p.Changes[ref.Index] = p.have[ref.Index]
+	return nil
+}
+
+// ProveChange verifies one change against a tree: inclusion, form, the node's
+// signature, the log it is of, and the hash of the detail where it came along.
+func (t *Trust) ProveChange(ec *EvidenceChange, tree Tree) (*Change, error) {
+	at := func(c Check, err error) error {
+		if err == nil {
+			return nil
+		}
+		return Refuse(c, fmt.Errorf("entry %d: %w", ec.Index, err))
+	}
+	if err := at(CheckIncluded, CheckInclusion(tree, ec.Index, ec.Leaf, ec.Proof)); err != nil {
+		return nil, err
+	}
+	c, err := ParseLeaf(ec.Leaf)
+	if err != nil {
+		return nil, at(CheckChange, err)
+	}
+	if err := at(CheckNodeSignature, t.CheckNode(ec.Index, c.Envelope)); err != nil {
+		return nil, err
+	}
+	if c.Source != t.Origin {
+		return nil, at(CheckLog, fmt.Errorf("source %.64q, want %q", c.Source, t.Origin))
+	}
+	if ec.Detail != nil {
+		d := Detail{ec.Salt, ec.Detail}
+		if name, err := d.Digest(); err != nil || name != c.Data.Detail {
+			return nil, at(CheckChange, errors.Join(errors.New("the detail is not the one the leaf names"), err))
+		}
+	}
+	return c, nil
+}
+
+// lines checks the change of every line of the head, and that no chain went
+// back or away.
+func (p *prover) lines(_ *Evidence, service string) error {
+	for _, l := range p.Head.Lines {
+		c := p.have[l.Index]
+		if c == nil || c.Hash != l.Hash {
+			return Refuse(CheckIncluded, fmt.Errorf("entry %d, which the head cites, did not come along", l.Index))
+		}
+		if c.Data.Service != service || c.Data.Lane != l.Lane || c.Data.Scope != l.Scope {
+			return Refuse(CheckScope, fmt.Errorf("entry %d is of chain %s, the head cites it for %s %s", l.Index, c.Data.Chain(), l.Lane, l.Scope))
+		}
+		if err := p.judge(l.Index, c); err != nil {
+			return err
+		}
+		p.Changes[l.Index] = c
+		p.Chains = append(p.Chains, chainOf(l.Index, c))
+	}
+	return p.noneBack()
+}
+
+// judge checks a change's statement by the operators set it cites, which must
+// have been in force: the head's, or one whose successor came later.
+func (p *prover) judge(index int64, c *Change) error {
+	cited := c.Data.Operators
+	if err := p.inForce(index, cited); err != nil {
+		return Refuse(CheckPermission, fmt.Errorf("entry %d: %w", index, err))
+	}
+	if c.Statement == nil {
+		return nil
+	}
+	var ops *Operators
+	if set := p.sets[cited]; set != nil {
+		ops = set.Operators
+	}
+	_, err := ops.Judge(c.Statement)
+	if errors.Is(err, ErrSignature) {
+		return Refuse(CheckStatementSignature, fmt.Errorf("entry %d: %w", index, err))
+	}
+	return Refuse(CheckPermission, err)
+}
+
+func (p *prover) inForce(index, cited int64) error {
+	if cited != 0 {
+		set := p.sets[cited]
+		if set == nil || cited >= index {
+			return fmt.Errorf("the operators set it cites, entry %d, did not come along", cited)
+		}
+		p.Changes[cited] = p.have[cited]
+	}
+	if cited == p.Head.Operators.Index {
+		return nil
+	}
+	for next, set := range p.sets {
+		if set.prev == cited && next > index {
+			p.Changes[next] = p.have[next]
+			return nil
+		}
+	}
+	return fmt.Errorf("nothing shows that operators set %d was in force", cited)
+}
+
+func (p *prover) noneBack() error {
+	for _, old := range p.known.Chains {
+		if old.Pending {
+			continue
+		}
+		now, ok := Chain{}, false
+		for _, c := range p.Chains {
+			if c.Lane == old.Lane && c.Scope == old.Scope {
+				now, ok = c, true
+			}
+		}
+		switch {
+		case !ok:
+			return Refuse(CheckChains, fmt.Errorf("chain %s %s is gone", old.Lane, old.Scope))
+		case now.Generation < old.Generation, now.Generation == old.Generation && now.Hash != old.Hash:
+			return Refuse(CheckChains, fmt.Errorf("chain %s %s went from generation %d back to %d", old.Lane, old.Scope, old.Generation, now.Generation))
+		}
+	}
+	return nil
+}
