@@ -1,0 +1,189 @@
+package api
+
+import "encoding/json"
+
+// Pending is the answer of GET /v1/pending: statements that the server holds
+// valid and the log doesn't have yet, each a DSSE envelope, verbatim.
+type Pending struct {
+	Statements []json.RawMessage `json:"statements"`
+}
+
+// Submission is the long form of POST /v1/changes: a statement with the detail
+// that its digest names. The body may also be the bare envelope.
+type Submission struct {
+	Statement json.RawMessage `json:"statement"`
+	Salt      string          `json:"salt,omitempty"` // 32 bytes, base64
+	Detail    map[string]any  `json:"detail,omitempty"`
+}
+
+// Receipt is what a write answers: where the change is in the log. Unrecorded
+// says that the log could not take it yet and it is served as pending; Late
+// that it came too late to count and was kept as statement.late.
+type Receipt struct {
+	Index      int64  `json:"index"` // -1 while unrecorded
+	LeafHash   Digest `json:"leafHash,omitempty"`
+	ID         string `json:"id"`
+	Kind       string `json:"kind"`
+	Generation int64  `json:"generation,omitempty"`
+	Repeated   bool   `json:"repeated,omitempty"` // the id was in the log before
+	Unrecorded bool   `json:"unrecorded,omitempty"`
+	Late       bool   `json:"late,omitempty"`
+	Narrower   []Held `json:"narrower,omitempty"` // safe modes below the scope that stay in force
+}
+
+// Held is a safe mode in force somewhere.
+type Held struct {
+	Service    string `json:"service"`
+	Scope      Scope  `json:"scope"`
+	Mode       Mode   `json:"mode"`
+	Generation int64  `json:"generation"`
+	Index      int64  `json:"index"` // -1 for a pending statement
+	Entered    string `json:"entered,omitempty"`
+	Expires    string `json:"expires,omitempty"`
+	OnExpiry   string `json:"onExpiry,omitempty"`
+	Overdue    bool   `json:"overdue,omitempty"`
+	Pending    bool   `json:"pending,omitempty"`
+	By         string `json:"by,omitempty"`
+	Reason     string `json:"reason,omitempty"`
+}
+
+// Record is one change in the answer of /v1/changes.
+type Record struct {
+	Index    int64           `json:"index"`
+	LeafHash Digest          `json:"leafHash"`
+	Event    json.RawMessage `json:"event"`              // the CloudEvent
+	Operator string          `json:"operator,omitempty"` // who signed the statement, by the operators set cited
+	Detail   map[string]any  `json:"detail,omitempty"`
+	Erased   bool            `json:"erased,omitempty"`
+}
+
+// Changes is the answer of GET /v1/changes.
+type Changes struct {
+	Size    int64    `json:"size"` // of the log that was asked
+	Changes []Record `json:"changes"`
+	Next    int64    `json:"next,omitempty"` // ask again with before= (or after= when following) this index; 0 at the end
+}
+
+// State of a client, in OpenFeature's words.
+type State string
+
+// The states of a client.
+const (
+	StateReady    State = "READY"
+	StateStale    State = "STALE"
+	StateError    State = "ERROR"
+	StateNotReady State = "NOT_READY"
+)
+
+// Instance is the body of POST /v1/instances: what a process says of itself.
+// Names follow OpenTelemetry's resource attributes where it has one. An empty
+// member is unknown and shown so.
+type Instance struct {
+	Target    Target   `json:"target"`
+	ID        string   `json:"service.instance.id"`
+	Version   string   `json:"service.version,omitempty"`
+	Revision  string   `json:"vcs.ref.head.revision,omitempty"`
+	Modified  bool     `json:"vcs.modified,omitempty"`
+	Artifact  string   `json:"sealstone.artifact.digest,omitempty"` // sha256 of the executable, or as given
+	Image     string   `json:"oci.manifest.digest,omitempty"`
+	BaseImage string   `json:"org.opencontainers.image.base.digest,omitempty"`
+	SDK       string   `json:"telemetry.sdk.version,omitempty"`
+	Started   string   `json:"process.creation.time,omitempty"`
+	Bundle    Digest   `json:"sealstone.bundle.digest,omitempty"`
+	Set       Digest   `json:"sealstone.set.digest,omitempty"`
+	Mode      Mode     `json:"sealstone.mode,omitempty"`
+	Index     int64    `json:"sealstone.change.index"` // of the change that is in effect; -1 none or pending
+	LogSize   int64    `json:"sealstone.log.size"`
+	HeadAt    string   `json:"sealstone.head.issued,omitempty"`
+	State     State    `json:"sealstone.state"`
+	SafeModes []Mode   `json:"sealstone.safe_modes.ready,omitempty"`
+	Refusal   *Refusal `json:"sealstone.refusal,omitempty"`
+	FirstUse  bool     `json:"sealstone.trust.first_use,omitempty"`
+}
+
+// Refusal is the last thing a client did not believe.
+type Refusal struct {
+	Check   string `json:"check"`
+	Message string `json:"message"`
+	Time    string `json:"time"`
+}
+
+// Live is the answer of GET /v1/live.
+type Live struct {
+	Time     string        `json:"time"`
+	Size     int64         `json:"size"`
+	Services []LiveService `json:"services"`
+}
+
+// LiveService is what is live of one service.
+type LiveService struct {
+	Service string      `json:"service"`
+	Scopes  []LiveScope `json:"scopes"`
+}
+
+// LiveScope sets what the log proves beside what instances report.
+type LiveScope struct {
+	Scope     Scope          `json:"scope"`
+	Proven    *Proven        `json:"proven,omitempty"` // nil: nothing is activated here
+	Drift     []string       `json:"drift,omitempty"`  // in words, empty when all agree
+	Instances []LiveInstance `json:"instances"`        // reported
+}
+
+// Proven is what the log says is in effect at a scope.
+type Proven struct {
+	Bundle  Digest `json:"bundle"`
+	Set     Digest `json:"set"`
+	Mode    Mode   `json:"mode"`
+	Release string `json:"release"`
+	Index   int64  `json:"index"` // of the change that put it into effect
+	Since   string `json:"since"`
+	By      string `json:"by,omitempty"`
+	Expires string `json:"expires,omitempty"`
+	Overdue bool   `json:"overdue,omitempty"`
+}
+
+// LiveInstance is a process as it last reported.
+type LiveInstance struct {
+	Instance
+	Lease    string   `json:"lease"` // live, suspect or gone
+	LastSeen string   `json:"lastSeen"`
+	Drift    []string `json:"drift,omitempty"`
+}
+
+// Status is the answer of GET /v1/status.
+type Status struct {
+	Version   string            `json:"version"`
+	Origin    string            `json:"origin"`
+	Time      string            `json:"time"`
+	Started   string            `json:"started"`
+	Size      int64             `json:"size"`
+	Root      string            `json:"root"`
+	Operators int               `json:"operators"` // version in force, 0 before the first
+	Source    SourceStatus      `json:"source"`
+	Writes    string            `json:"writes"` // "ok", or why the ledger takes none
+	Pending   int               `json:"pending"`
+	Watchers  int               `json:"watchers"`
+	Instances int               `json:"instances"`
+	SafeModes []Held            `json:"safeModes"`
+	Rejected  []RejectedService `json:"rejected"`
+	ClockSkew string            `json:"clockSkew,omitempty"`
+}
+
+// SourceStatus is how the Git source does.
+type SourceStatus struct {
+	Repository  string `json:"repository"`
+	Branch      string `json:"branch"`
+	Tip         string `json:"tip,omitempty"`  // newest accepted commit
+	Seen        string `json:"seen,omitempty"` // newest commit fetched
+	LastSuccess string `json:"lastSuccess,omitempty"`
+	LastError   string `json:"lastError,omitempty"`
+	Refused     string `json:"refused,omitempty"` // a rewrite that was refused
+}
+
+// RejectedService is a service that stays at its last good set.
+type RejectedService struct {
+	Service string   `json:"service"`
+	Commit  string   `json:"commit"`
+	Faults  []string `json:"faults"`
+	Total   int      `json:"total"`
+}
