@@ -1,0 +1,204 @@
+package bundler
+
+import (
+	"bytes"
+	"compress/zlib"
+	"context"
+	"crypto/sha1" //nolint:gosec // Git's own format
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/storer"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	"github.com/go-git/go-git/v5/storage"
+)
+
+// localSession serves a repository on this machine out of its own files, so
+// that a path needs no git program. It is git-upload-pack with one shortcut:
+// it asks the receiver directly what it has.
+type localSession struct {
+	store storage.Storer
+	has   func(plumbing.Hash) bool
+}
+
+func openLocal(path string, has func(plumbing.Hash) bool) (*localSession, error) {
+	repo, err := git.PlainOpenWithOptions(path, &git.PlainOpenOptions{EnableDotGitCommonDir: true})
+	if errors.Is(err, git.ErrRepositoryNotExists) {
+		return nil, fmt.Errorf("%w at %s", transport.ErrRepositoryNotFound, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &localSession{store: repo.Storer, has: has}, nil
+}
+
+func (s *localSession) Close() error {
+	if c, ok := s.store.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+func (s *localSession) AdvertisedReferences() (*packp.AdvRefs, error) {
+	return s.AdvertisedReferencesContext(context.Background())
+}
+
+func (s *localSession) AdvertisedReferencesContext(context.Context) (*packp.AdvRefs, error) {
+	adv := packp.NewAdvRefs()
+	var err error
+	if adv.Shallows, err = s.store.Shallow(); err != nil {
+		return nil, err
+	}
+	iter, err := s.store.IterReferences()
+	if err != nil {
+		return nil, err
+	}
+	err = iter.ForEach(func(r *plumbing.Reference) error {
+		if r.Type() == plumbing.HashReference {
+			adv.References[r.Name().String()] = r.Hash()
+		}
+		return nil
+	})
+	return adv, err
+}
+
+// UploadPack streams a pack of what the wants need and the receiver lacks.
+func (s *localSession) UploadPack(ctx context.Context, req *packp.UploadPackRequest) (*packp.UploadPackResponse, error) {
+	walk := localWalk{from: s.store, has: s.has, seen: map[plumbing.Hash]bool{}}
+	for _, want := range req.Wants {
+		if err := walk.commits(ctx, want); err != nil {
+			return nil, err
+		}
+	}
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(writePack(ctx, w, s.store, walk.list)) }()
+	return packp.NewUploadPackResponseWithPackfile(req, r), nil
+}
+
+// localWalk lists the objects that the receiver lacks. It stops wherever the
+// receiver has something: see sharedObjects on why that is complete below.
+type localWalk struct {
+	from storer.EncodedObjectStorer
+	has  func(plumbing.Hash) bool
+	seen map[plumbing.Hash]bool
+	list []plumbing.Hash
+}
+
+func (w *localWalk) missing(h plumbing.Hash) bool {
+	if w.seen[h] {
+		return false
+	}
+	w.seen[h] = true
+	if w.has(h) {
+		return false
+	}
+	w.list = append(w.list, h)
+	return true
+}
+
+func (w *localWalk) commits(ctx context.Context, tip plumbing.Hash) error {
+	for todo := []plumbing.Hash{tip}; len(todo) > 0; {
+		h := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if !w.missing(h) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c, err := object.GetCommit(w.from, h)
+		if err != nil {
+			return fmt.Errorf("commit %s: %w", h, err)
+		}
+		if err := w.tree(c.TreeHash); err != nil {
+			return err
+		}
+		todo = append(todo, c.ParentHashes...)
+	}
+	return nil
+}
+
+func (w *localWalk) tree(h plumbing.Hash) error {
+	if !w.missing(h) {
+		return nil
+	}
+	t, err := object.GetTree(w.from, h)
+	if err != nil {
+		return fmt.Errorf("tree %s: %w", h, err)
+	}
+	for _, e := range t.Entries {
+		switch e.Mode {
+		case filemode.Submodule: // a commit of another repository
+		case filemode.Dir:
+			err = w.tree(e.Hash)
+		default:
+			w.missing(e.Hash)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writePack encodes objects one after the other, whole. go-git's encoder holds
+// all of them in memory.
+func writePack(ctx context.Context, out io.Writer, from storer.EncodedObjectStorer, list []plumbing.Hash) error {
+	sum := sha1.New() //nolint:gosec // Git's own format
+	w := io.MultiWriter(out, sum)
+	header := binary.BigEndian.AppendUint32([]byte("PACK\x00\x00\x00\x02"), uint32(len(list)))
+	if _, err := w.Write(header); err != nil {
+		return err
+	}
+	z := zlib.NewWriter(io.Discard)
+	for _, h := range list {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := writePacked(w, z, from, h); err != nil {
+			return fmt.Errorf("object %s: %w", h, err)
+		}
+	}
+	_, err := out.Write(sum.Sum(nil))
+	return err
+}
+
+func writePacked(w io.Writer, z *zlib.Writer, from storer.EncodedObjectStorer, h plumbing.Hash) error {
+	o, err := from.EncodedObject(plumbing.AnyObject, h)
+	if err != nil {
+		return err
+	}
+	r, err := o.Reader()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var b bytes.Buffer
+	b.Write(packedHeader(o.Type(), uint64(o.Size())))
+	z.Reset(&b)
+	if _, err := io.Copy(z, r); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	_, err = w.Write(b.Bytes())
+	return err
+}
+
+// packedHeader is the type in three bits and the size in a varint: four bits
+// in the first byte, seven in each further one.
+func packedHeader(t plumbing.ObjectType, size uint64) []byte {
+	first := byte(t)<<4 | byte(size&15)
+	if size >>= 4; size == 0 {
+		return []byte{first}
+	}
+	return binary.AppendUvarint([]byte{first | 0x80}, size)
+}
