@@ -32,7 +32,7 @@ var (
 	ErrUnreachable     = errors.New("source unreachable")
 	ErrBranchGone      = errors.New("branch does not exist at the source")
 	ErrEmptyRepository = errors.New("source is an empty repository")
-	ErrShallow         = errors.New("source is a shallow clone: history is cut off, so a rewrite could not be told from progress")
+	ErrShallowSource   = errors.New("source is a shallow clone: history is cut off, so a rewrite could not be told from progress")
 )
 
 // defaultTimeout is how long a host may stay silent.
@@ -162,7 +162,7 @@ func (s *Source) fetch(ctx context.Context, dog *watchdog) (plumbing.Hash, error
 func pickTip(adv *packp.AdvRefs, branch string) (plumbing.Hash, error) {
 	switch tip, ok := adv.References[plumbing.NewBranchReferenceName(branch).String()]; {
 	case len(adv.Shallows) > 0:
-		return plumbing.ZeroHash, ErrShallow
+		return plumbing.ZeroHash, ErrShallowSource
 	case ok:
 		return tip, nil
 	case len(adv.References) == 0:
@@ -233,7 +233,7 @@ func (s *Source) explain(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, transport.ErrEmptyRemoteRepository):
 		err = ErrEmptyRepository
-	case errors.Is(err, ErrShallow), errors.Is(err, ErrBranchGone), errors.Is(err, ErrEmptyRepository), localFault(err):
+	case errors.Is(err, ErrShallowSource), errors.Is(err, ErrBranchGone), errors.Is(err, ErrEmptyRepository), localFault(err):
 	default:
 		if cause := context.Cause(ctx); cause != nil {
 			err = errors.Join(cause, err)
@@ -253,7 +253,7 @@ func localFault(err error) bool {
 // with a password, or a page of HTML. Kinds stay visible to errors.Is.
 func (s *Source) redacted(kind, err error) error {
 	text := cleanText(err.Error(), s.secrets())
-	for _, k := range []error{ErrShallow, ErrBranchGone, ErrEmptyRepository, context.Canceled, context.DeadlineExceeded, errSilent,
+	for _, k := range []error{ErrShallowSource, ErrBranchGone, ErrEmptyRepository, context.Canceled, context.DeadlineExceeded, errSilent,
 		transport.ErrAuthenticationRequired, transport.ErrAuthorizationFailed, transport.ErrRepositoryNotFound, fs.ErrNotExist} {
 		if errors.Is(err, k) {
 			return &sourceError{url: s.URL(), kind: kind, cause: k, text: text}

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -93,7 +94,12 @@ func runSSH(channel ssh.Channel, requests <-chan *ssh.Request) {
 			continue
 		}
 		cmd := exec.Command("sh", "-c", exe.Command)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = channel, channel, channel.Stderr()
+		cmd.Stdout, cmd.Stderr = channel, channel.Stderr()
+		in, err := cmd.StdinPipe() // as a reader, Run would wait for its end
+		if err != nil {
+			return
+		}
+		go io.Copy(in, channel)
 		cmd.Env = append(os.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
 		cmd.Run()
 		return

@@ -157,6 +157,15 @@ func (s *sharedObjects) EncodedObjectSize(h plumbing.Hash) (size int64, err erro
 	return size, err
 }
 
+// HashesWithPrefix lets go-git resolve abbreviated commits.
+func (s *sharedObjects) HashesWithPrefix(prefix []byte) (found []plumbing.Hash, err error) {
+	err = s.with(func(st *filesystem.Storage) error {
+		found, err = st.HashesWithPrefix(prefix)
+		return err
+	})
+	return found, err
+}
+
 // IterEncodedObjects gives the iterator a storage of its own, as it outlives
 // the call.
 func (s *sharedObjects) IterEncodedObjects(t plumbing.ObjectType) (storer.EncodedObjectIter, error) {

@@ -134,6 +134,9 @@ func exercise(t *testing.T, r *gitRepo, s *Source, publish func()) {
 		t.Errorf("a.yaml is %q", got)
 	}
 	mustFetch(t, s, first)
+	if h, err := s.Git().ResolveRevision(plumbing.Revision(first[:8])); err != nil || h.String() != first {
+		t.Errorf("%s resolves to %v, %v", first[:8], h, err)
+	}
 
 	many := make([]string, 0, 600)
 	for i := range 300 {
@@ -249,7 +252,7 @@ func TestFetchRefusesShallowRemote(t *testing.T) {
 	srv := httptest.NewServer(gitHTTP(t, root))
 	defer srv.Close()
 	for _, url := range []string{shallow, srv.URL + "/shallow.git"} {
-		if _, err := openTestSource(t, SourceConfig{URL: url}).Fetch(t.Context()); !errors.Is(err, ErrShallow) {
+		if _, err := openTestSource(t, SourceConfig{URL: url}).Fetch(t.Context()); !errors.Is(err, ErrShallowSource) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
