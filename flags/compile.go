@@ -85,11 +85,14 @@ type compiler struct {
 	constants  map[*node]value
 	sets       map[*node]*members
 	slots      map[string]int
+	reads      map[string]int
 
 	// Of the rule being compiled.
 	cost     int
 	usesTime bool
 	pure     bool // no operand read the context so far
+
+	inEvaluator bool
 }
 
 type refKey struct {
@@ -114,6 +117,7 @@ func newCompiler(root *node) *compiler {
 		constants:  map[*node]value{},
 		sets:       map[*node]*members{},
 		slots:      map[string]int{},
+		reads:      map[string]int{},
 	}
 	if n := root.member("$evaluators"); n != nil {
 		c.evaluators = n
@@ -146,6 +150,8 @@ func (c *compiler) checkEvaluators() {
 // flag compiles a flag's rule.
 func (c *compiler) flag(f *Flag, n *node) {
 	c.cost, c.usesTime = 0, false
+	clear(c.reads)
+	c.countReads(n)
 	f.pick = c.pick(f, n)
 	f.usesTime = c.usesTime
 	if c.cost > maxCost {
@@ -275,7 +281,7 @@ func (c *compiler) evaluator(name string, in scope) *ref {
 	c.refs[refKey{name, in}] = r
 	outer := *c
 	c.report.steps = []step{{"$evaluators", -1}, {name, -1}}
-	c.cost, c.usesTime, c.pure = 0, false, true
+	c.cost, c.usesTime, c.pure, c.inEvaluator = 0, false, true, true
 	n := c.evaluators.member(name)
 	switch {
 	case n.kind != objectNode:
@@ -287,7 +293,8 @@ func (c *compiler) evaluator(name string, in scope) *ref {
 	if r.cost > maxCost {
 		c.fault("the evaluator has more than " + itoa(maxCost) + " parts once its references are put in")
 	}
-	c.report.steps, c.cost, c.usesTime, c.pure = outer.report.steps, outer.cost, outer.usesTime, outer.pure
+	c.report.steps, c.inEvaluator = outer.report.steps, outer.inEvaluator
+	c.cost, c.usesTime, c.pure = outer.cost, outer.usesTime, outer.pure
 	return r
 }
 
@@ -392,15 +399,32 @@ func (f *Flag) number(e *env, v value) int {
 	return unknownName
 }
 
-// slot returns the number under which the set keeps an attribute once read.
+// slot returns the number under which an evaluation keeps an attribute once read.
+// One that a flag reads only once is not worth keeping.
 func (c *compiler) slot(path string) (int, bool) {
 	const most = 1 << 10
 	i, ok := c.slots[path]
-	if !ok && len(c.slots) < most {
+	if !ok && (c.inEvaluator || c.reads[path] > 1) && len(c.slots) < most {
 		i, ok = len(c.slots), true
 		c.slots[strings.Clone(path)] = i
 	}
 	return i, ok
+}
+
+// countReads counts how often each attribute is named in a rule. Elements of
+// loops count too: that keeps a few attributes in vain.
+func (c *compiler) countReads(n *node) {
+	if op, operand, ok := n.rule(); ok && op == "var" {
+		if operand.kind == arrayNode && len(operand.items) > 0 {
+			operand = &operand.items[0]
+		}
+		if operand.kind == stringNode {
+			c.reads[operand.str]++
+		}
+	}
+	for i := range n.items {
+		c.countReads(&n.items[i])
+	}
 }
 
 // An operator compiles its operands.

@@ -73,13 +73,22 @@ func (e *env) forget() {
 	e.ctx = nil
 }
 
-// scrub drops what the rules computed.
+// scrub drops what the rules computed. Most compute nothing that has to be
+// dropped.
 func (e *env) scrub() {
-	e.item, e.acc = value{}, value{}
-	if cap(e.bytes) > keepBytes {
-		e.bytes = nil
+	if len(e.bytes) > 0 {
+		if cap(e.bytes) > keepBytes {
+			e.bytes = nil
+		}
+		e.bytes = e.bytes[:0]
 	}
-	e.bytes = e.bytes[:0]
+	if len(e.values)+e.used > 0 {
+		e.scrubLists()
+	}
+}
+
+func (e *env) scrubLists() {
+	e.item, e.acc = value{}, value{}
 	if cap(e.values) > keepValues {
 		e.values = nil
 	}

@@ -309,3 +309,49 @@ func (f *Flag) prepare() {
 func (f *Flag) failure(code ErrorCode, detail string) Resolution {
 	return Resolution{Reason: ReasonError, ErrorCode: code, ErrorDetail: detail, Metadata: f.metadata}
 }
+
+// BooleanValue is Boolean without the Resolution, for hot paths.
+func (f *Flag) BooleanValue(ctx Context, def bool, now time.Time) bool {
+	if n := f.settle(ctx, now); n >= 0 && f.typ == Boolean {
+		return f.variants[n].truth
+	}
+	return def
+}
+
+// StringValue is String without the Resolution.
+func (f *Flag) StringValue(ctx Context, def string, now time.Time) string {
+	if n := f.settle(ctx, now); n >= 0 && f.typ == String {
+		return f.variants[n].str
+	}
+	return def
+}
+
+// FloatValue is Float without the Resolution.
+func (f *Flag) FloatValue(ctx Context, def float64, now time.Time) float64 {
+	if n := f.settle(ctx, now); n >= 0 && f.typ == Number {
+		return f.variants[n].num
+	}
+	return def
+}
+
+// IntValue is Int without the Resolution.
+func (f *Flag) IntValue(ctx Context, def int64, now time.Time) int64 {
+	if n := f.settle(ctx, now); n >= 0 && f.typ == Number {
+		if whole := int64(f.variants[n].num); float64(whole) == f.variants[n].num {
+			return whole
+		}
+	}
+	return def
+}
+
+// settle returns the number of the variant that holds, or one below 0.
+func (f *Flag) settle(ctx Context, now time.Time) int {
+	if f.pick == nil {
+		return f.staticVariant()
+	}
+	n := f.run(ctx, now)
+	if n == none {
+		return f.preset
+	}
+	return n
+}

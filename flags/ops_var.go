@@ -75,8 +75,20 @@ func (c *compiler) readPath(path string, in scope) expr {
 	case path == "" || path == flagdName || strings.HasPrefix(path, flagdPrefix):
 		return func(e *env) value { return e.rootPath(path) }
 	}
-	if i, ok := c.slot(path); ok {
+	name, rest, dotted := strings.Cut(path, ".")
+	i, slotted := c.slot(path)
+	switch {
+	case slotted:
 		return func(e *env) value { return e.attribute(i, path) }
+	case dotted && rest != "":
+		return func(e *env) value { return fromAny(e.ctx[name]).follow(rest) }
+	case !dotted:
+		return func(e *env) value {
+			if s, ok := e.ctx[name].(string); ok {
+				return value{kind: text, str: s}
+			}
+			return fromAny(e.ctx[name])
+		}
 	}
 	return func(e *env) value { return e.rootPath(path) }
 }

@@ -73,12 +73,16 @@ func identifiers(s string, zeros bool) bool {
 func isNumber(s string) bool { return digitsOf(s) == len(s) }
 
 func compareVersions(a, b *version) int {
-	return cmp.Or(
-		compareNumbers(a.major, b.major),
-		compareNumbers(a.minor, b.minor),
-		compareNumbers(a.patch, b.patch),
-		comparePre(a.pre, b.pre),
-	)
+	if c := compareNumbers(a.major, b.major); c != 0 {
+		return c
+	}
+	if c := compareNumbers(a.minor, b.minor); c != 0 {
+		return c
+	}
+	if c := compareNumbers(a.patch, b.patch); c != 0 {
+		return c
+	}
+	return comparePre(a.pre, b.pre)
 }
 
 // compareNumbers orders digits without leading zeros by value.
@@ -125,17 +129,46 @@ func compareIdentifiers(a, b string) int {
 	return strings.Compare(a, b)
 }
 
-// versionTests are the operators of sem_ver. ^ and ~ compare the first one and
-// two numbers: they are not the ranges npm means by them.
-var versionTests = map[string]func(a, b *version) bool{
-	"=":  func(a, b *version) bool { return compareVersions(a, b) == 0 },
-	"!=": func(a, b *version) bool { return compareVersions(a, b) != 0 },
-	"<":  func(a, b *version) bool { return compareVersions(a, b) < 0 },
-	"<=": func(a, b *version) bool { return compareVersions(a, b) <= 0 },
-	">":  func(a, b *version) bool { return compareVersions(a, b) > 0 },
-	">=": func(a, b *version) bool { return compareVersions(a, b) >= 0 },
-	"^":  func(a, b *version) bool { return a.major == b.major },
-	"~":  func(a, b *version) bool { return a.major == b.major && a.minor == b.minor },
+// A versionTest is an operator of sem_ver. ^ and ~ compare the first one and two
+// numbers: they are not the ranges npm means by them. It is a number and not a
+// function so that the versions it compares stay on the stack.
+type versionTest uint8
+
+const (
+	_ versionTest = iota
+	sameVersion
+	otherVersion
+	olderVersion
+	upToVersion
+	newerVersion
+	sinceVersion
+	sameMajor
+	sameMinor
+)
+
+var versionTests = map[string]versionTest{
+	"=": sameVersion, "!=": otherVersion, "<": olderVersion, "<=": upToVersion,
+	">": newerVersion, ">=": sinceVersion, "^": sameMajor, "~": sameMinor,
+}
+
+func (t versionTest) holds(a, b *version) bool {
+	switch t {
+	case sameVersion:
+		return compareVersions(a, b) == 0
+	case otherVersion:
+		return compareVersions(a, b) != 0
+	case olderVersion:
+		return compareVersions(a, b) < 0
+	case upToVersion:
+		return compareVersions(a, b) <= 0
+	case newerVersion:
+		return compareVersions(a, b) > 0
+	case sinceVersion:
+		return compareVersions(a, b) >= 0
+	case sameMajor:
+		return a.major == b.major
+	}
+	return a.major == b.major && a.minor == b.minor
 }
 
 // opSemVer is [VERSION, OPERATOR, VERSION]: null unless both are versions.
@@ -149,7 +182,7 @@ func opSemVer(c *compiler, a args, in scope) code {
 		return semVerDynamic(left.value(), op.value(), right.value())
 	}
 	test := versionTests[op.val.str]
-	if op.val.kind != text || test == nil {
+	if op.val.kind != text || test == 0 {
 		return constantOf(value{})
 	}
 	get := left.value()
@@ -160,7 +193,7 @@ func opSemVer(c *compiler, a args, in scope) code {
 		}
 		return affixCode(func(e *env) (bool, bool) {
 			v, ok := e.version(get(e))
-			return ok && test(&v, &to), ok
+			return ok && test.holds(&v, &to), ok
 		})
 	}
 	other := right.value()
@@ -171,20 +204,20 @@ func semVerDynamic(left, op, right expr) code {
 	return affixCode(func(e *env) (bool, bool) {
 		name := op(e)
 		test := versionTests[name.str]
-		if name.kind != text || test == nil {
+		if name.kind != text || test == 0 {
 			return false, false
 		}
 		return e.versions(left(e), right(e), test)
 	})
 }
 
-func (e *env) versions(a, b value, test func(a, b *version) bool) (bool, bool) {
+func (e *env) versions(a, b value, test versionTest) (bool, bool) {
 	x, ok := e.version(a)
 	if !ok {
 		return false, false
 	}
 	y, ok := e.version(b)
-	return ok && test(&x, &y), ok
+	return ok && test.holds(&x, &y), ok
 }
 
 // version reads a value as a version; numbers are printed first.
@@ -215,7 +248,7 @@ func (c *compiler) checkVersions(a args) {
 		}
 	}
 	op := &a.nodes[1]
-	if !op.dynamic && (op.kind != stringNode || versionTests[op.str] == nil) {
+	if !op.dynamic && (op.kind != stringNode || versionTests[op.str] == 0) {
 		c.faultArg(a, 1, "sem_ver compares by one of = != < <= > >= ^ ~")
 	}
 }
