@@ -102,6 +102,7 @@ type Change struct {
 	Envelope  *Envelope
 	Statement *Signed // nil where nobody signed a statement
 	Roots     *Envelope
+	By        By // who signed the statement; State.Apply fills it in
 }
 
 // ParseLeaf reads a leaf's exact bytes. It checks form, not signatures: see

@@ -147,24 +147,45 @@ var (
 // Judge finds whose signature a statement bears and whether that operator may
 // do it. A nil set has no operators.
 func (o *Operators) Judge(s *Signed) (operator string, err error) {
+	by, err := o.judge(s)
+	return by.Operator, err
+}
+
+// By is who signed a statement: an operator's id and the fingerprint of the key
+// that verified, which the envelope's own keyid need not tell.
+type By struct{ Operator, Key string }
+
+// Signer finds whose signature a statement bears, whatever that operator may do.
+func (o *Operators) Signer(s *Signed) (By, error) {
 	if o == nil {
-		return "", fmt.Errorf("%w: there is no root-signed operators set yet; make one with sealstone operators sign", ErrPermission)
+		return By{}, fmt.Errorf("%w: there is no operators set", ErrSignature)
 	}
 	op, key, err := o.signer(s.Envelope)
 	if err != nil {
-		return "", err
+		return By{}, err
+	}
+	return By{op.ID, key.ID()}, nil
+}
+
+func (o *Operators) judge(s *Signed) (By, error) {
+	if o == nil {
+		return By{}, fmt.Errorf("%w: there is no root-signed operators set yet; make one with sealstone operators sign", ErrPermission)
+	}
+	op, key, err := o.signer(s.Envelope)
+	if err != nil {
+		return By{}, err
 	}
 	if s.Log != o.Log {
-		return "", fmt.Errorf("%w: the statement is meant for log %.64q, the operators serve %q", ErrPermission, s.Log, o.Log)
+		return By{}, fmt.Errorf("%w: the statement is meant for log %.64q, the operators serve %q", ErrPermission, s.Log, o.Log)
 	}
 	do := s.Kind.Do()
 	for _, g := range op.May {
 		if g.allows(do, s.Service, s.Scope) {
-			return op.ID, nil
+			return By{op.ID, key.ID()}, nil
 		}
 	}
 	where := api.Target{Service: s.Service, Scope: s.Scope}.String()
-	return "", fmt.Errorf("%w: operator %q (%s) may not %s at %s by operators version %d", ErrPermission, op.ID, key.ID(), do, where, o.Version)
+	return By{}, fmt.Errorf("%w: operator %q (%s) may not %s at %s by operators version %d", ErrPermission, op.ID, key.ID(), do, where, o.Version)
 }
 
 func (o *Operators) signer(e *Envelope) (*Operator, SSHKey, error) {

@@ -136,9 +136,13 @@ func (s *State) apply(c *Change, t *Trust) error {
 			return err
 		}
 	case c.Statement != nil && c.Kind() != StatementLate:
-		if _, err := s.Operators.Judge(c.Statement); err != nil {
+		by, err := s.Operators.judge(c.Statement)
+		if err != nil {
 			return err
 		}
+		c.By = by
+	case c.Statement != nil: // a late one is kept as evidence, not obeyed: its signer may be gone
+		c.By, _ = s.Operators.Signer(c.Statement)
 	}
 	if c.Kind() == LedgerCreated {
 		s.Trust = c.Data.Trust
