@@ -29,31 +29,51 @@ func equalsText(get expr, to value, equal func(a, b value) bool, want bool) cond
 	}
 }
 
-// A relation is an order between two texts or two numbers.
-type relation struct {
-	texts   func(a, b string) bool
-	numbers func(a, b float64) bool
-}
+// A relation is one of < <= > >=.
+type relation struct{ swap, orEqual bool }
 
 var (
-	less         = relation{func(a, b string) bool { return a < b }, func(a, b float64) bool { return a < b }}
-	lessEqual    = relation{func(a, b string) bool { return a <= b }, func(a, b float64) bool { return a <= b }}
-	greater      = relation{func(a, b string) bool { return a > b }, func(a, b float64) bool { return a > b }}
-	greaterEqual = relation{func(a, b string) bool { return a >= b }, func(a, b float64) bool { return a >= b }}
+	less         = relation{}
+	lessEqual    = relation{orEqual: true}
+	greater      = relation{swap: true}
+	greaterEqual = relation{swap: true, orEqual: true}
 )
 
-// holds compares two texts bytewise and anything else as numbers; what is no
-// number stands in no order.
 func (r relation) holds(a, b value) bool {
-	if a.kind == text && b.kind == text {
-		return r.texts(a.str, b.str)
+	if r.swap {
+		a, b = b, a
 	}
-	x, ok := a.numeric()
+	return before(a, b) || r.orEqual && looseEqual(a, b)
+}
+
+// before compares two texts bytewise and anything else as numbers; what is no
+// number stands in no order. Null counts as 0 here but equals no number, so a
+// missing attribute is < 1 and yet not >= 0: that is what flagd does.
+func before(a, b value) bool {
+	if a.kind == text && b.kind == text {
+		return a.str < b.str
+	}
+	x, ok := a.ordinal()
 	if !ok {
 		return false
 	}
-	y, ok := b.numeric()
-	return ok && r.numbers(x, y)
+	y, ok := b.ordinal()
+	return ok && x < y
+}
+
+func (v value) ordinal() (float64, bool) {
+	if v.kind == null {
+		return 0, true
+	}
+	return v.numeric()
+}
+
+// numbers compares plain numbers.
+func (r relation) numbers(x, y float64) bool {
+	if r.swap {
+		x, y = y, x
+	}
+	return x < y || r.orEqual && x == y
 }
 
 // ordering compiles < <= > >=; with three operands the middle one has to lie
@@ -78,11 +98,10 @@ func ordering(r relation) operator {
 
 // toNumber is an order relative to a constant number.
 func (r relation) toNumber(get expr, to value) cond {
-	limit, numbers := to.num, r.numbers
 	return func(e *env) bool {
 		v := get(e)
 		if v.kind == number {
-			return numbers(v.num, limit)
+			return r.numbers(v.num, to.num)
 		}
 		return r.holds(v, to)
 	}

@@ -123,10 +123,27 @@ func exprs(codes []code) []expr {
 }
 
 func opNot(c *compiler, a args, in scope) code {
-	test := c.arg(a, 0, in).truth()
+	test := c.unary(a, in)
 	return code{cond: func(e *env) bool { return !test(e) }}
 }
 
 func opTruth(c *compiler, a args, in scope) code {
-	return code{cond: c.arg(a, 0, in).truth()}
+	return code{cond: c.unary(a, in)}
+}
+
+// unary compiles the operand of ! and !!. Of an array that a rule without
+// brackets gives, the first element counts.
+func (c *compiler) unary(a args, in scope) cond {
+	k := c.arg(a, 0, in)
+	if !a.single || k.constant || k.expr == nil {
+		return k.truth()
+	}
+	get := k.value()
+	return func(e *env) bool {
+		v := get(e)
+		if v.kind == array && v.len() > 0 {
+			v = v.at(0)
+		}
+		return v.truthy()
+	}
 }

@@ -72,7 +72,7 @@ func quotient(_ *env, items []value) (float64, bool) {
 }
 
 func remainder(_ *env, items []value) (float64, bool) {
-	return chain(items, math.Mod)
+	return chain(items[:min(2, len(items))], math.Mod)
 }
 
 func chain(items []value, op func(a, b float64) float64) (float64, bool) {

@@ -161,7 +161,7 @@ func (e *env) reducePath(path string) value {
 	return value{}
 }
 
-// opMissing lists which of the paths have no value: absent, null or "".
+// opMissing lists which of the paths have no value: absent or null.
 func opMissing(c *compiler, a args, in scope) code {
 	items := c.values(a, in)
 	c.pure = false
@@ -188,8 +188,7 @@ func (e *env) missing(in scope, paths value) []value {
 	n := 0
 	for i := range out {
 		path := paths.at(i)
-		v := e.lookup(in, e.pathText(path))
-		if v.kind == null || v.kind == text && v.str == "" {
+		if e.lookup(in, e.pathText(path)).kind == null {
 			out[n] = path
 			n++
 		}

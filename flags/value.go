@@ -100,8 +100,8 @@ func objectLen(ref any) int {
 	return 1
 }
 
-// numeric converts for comparison: only what is plainly a number. Null is not
-// comparable with anything, so a missing attribute is never >= 0.
+// numeric converts for comparison: only what is plainly a number. Null is none,
+// so a missing attribute does not equal 0.
 func (v value) numeric() (float64, bool) {
 	switch v.kind {
 	case boolean, number:
