@@ -91,10 +91,10 @@ func TestUnmarshalIsClosed(t *testing.T) {
 
 func TestParseAtReportsKeysAndElements(t *testing.T) {
 	got := map[string]int{}
-	if _, err := ParseAt([]byte(`{"a": [1, {"b/c": 2}]}`), MaxDepth, func(p string, at int) { got[p] = at }); err != nil {
+	if _, err := ParseAt([]byte(`{"a": [1, {"b/c": 2}]}`), MaxDepth, func(p []string, at int) { got[strings.Join(append([]string{""}, p...), "|")] = at }); err != nil {
 		t.Fatal(err)
 	}
-	for p, at := range map[string]int{"": 0, "/a": 1, "/a/0": 7, "/a/1": 10, "/a/1/b~1c": 11} {
+	for p, at := range map[string]int{"": 0, "|a": 1, "|a|0": 7, "|a|1": 10, "|a|1|b/c": 11} {
 		if got[p] != at {
 			t.Errorf("%s at %d, want %d", p, got[p], at)
 		}

@@ -38,8 +38,10 @@ func Parse(b []byte, maxDepth int) (any, error) {
 	return v, nil
 }
 
-// Visitor is told where each value starts, by JSON pointer; see ParseAt.
-type Visitor func(pointer string, offset int)
+// Visitor is told where each value starts; see ParseAt. The path has the keys
+// and indexes that lead to it, unescaped, and is only lent: a pointer for each
+// value would cost the square of a document with long keys.
+type Visitor func(path []string, offset int)
 
 // ParseAt is Parse that reports the byte offset of every value, and of the key
 // for a member of an object, in document order.
@@ -63,7 +65,7 @@ type parser struct {
 	at    int
 	depth int // levels that are left
 	visit Visitor
-	path  []string // escaped parts, kept only when visit is set
+	path  []string // kept only when visit is set
 }
 
 func (p *parser) fail(msg string) error { return &SyntaxError{p.at, msg} }
@@ -72,17 +74,12 @@ func (p *parser) report() {
 	if p.visit == nil {
 		return
 	}
-	var pointer strings.Builder
-	for _, part := range p.path {
-		pointer.WriteByte('/')
-		pointer.WriteString(part)
-	}
-	p.visit(pointer.String(), p.at)
+	p.visit(p.path, p.at)
 }
 
 func (p *parser) push(part string) {
 	if p.visit != nil {
-		p.path = append(p.path, EscapePointer(part))
+		p.path = append(p.path, part)
 	}
 }
 

@@ -1,0 +1,361 @@
+package bundler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
+)
+
+// Contract is the newest contract that this binary builds: how values are
+// resolved and encoded and which operators rules have. The builder keeps all.
+const Contract = 1
+
+// Bounds of the builder's memory, in bytes unless said otherwise.
+const (
+	parsedMemory = 32 << 20
+	builtMemory  = 256 << 20
+	compiledMost = 256 // schemas
+	releasesMost = 64  // commits
+)
+
+// A Builder builds sets out of one repository and remembers them by Git ids.
+// It is safe for concurrent use.
+type Builder struct {
+	repo     *Repo
+	parsed   parsedFiles
+	compiled *memo[string, *compiledSchema]
+	built    *memo[builtKey, *content]
+	releases *memo[string, *release]
+	tips     *memo[string, *tipResult]
+	tipFiles *memo[parsedKey, *tipFile]
+	reached  reachMemo
+}
+
+// New returns a builder with nothing remembered.
+func New(repo *Repo) *Builder {
+	return &Builder{
+		repo:     repo,
+		parsed:   parsedFiles{newMemo[parsedKey, *document](parsedMemory)},
+		compiled: newMemo[string, *compiledSchema](compiledMost),
+		built:    newMemo[builtKey, *content](builtMemory),
+		releases: newMemo[string, *release](releasesMost),
+		tips:     newMemo[string, *tipResult](4),
+		tipFiles: newMemo[parsedKey, *tipFile](16 << 20),
+	}
+}
+
+// Repo returns the repository that b reads.
+func (b *Builder) Repo() *Repo { return b.repo }
+
+// Built is the set of one service for one activation, and all it names.
+type Built struct {
+	Service   string
+	Scope     api.Scope
+	Commit    string // the release
+	Tree      string // of the release
+	Contract  int
+	Set       []byte
+	Digest    api.Digest // of Set
+	Entries   []bundle.Entry
+	Bundles   map[api.Digest]*bundle.Bundle
+	SafeModes map[api.Mode]SafeMode
+	Warnings  Faults
+}
+
+// Objects yields the set, then every manifest and blob once, each with its
+// digest, in the order of the digests. It reaches everything that Set names.
+func (b *Built) Objects() iter.Seq2[api.Digest, []byte] {
+	return func(yield func(api.Digest, []byte) bool) {
+		if !yield(b.Digest, b.Set) {
+			return
+		}
+		all := map[api.Digest][]byte{}
+		for _, one := range b.Bundles {
+			all[one.Digest] = one.Manifest
+			maps.Copy(all, one.Blobs)
+		}
+		for _, d := range slices.Sorted(maps.Keys(all)) {
+			if !yield(d, all[d]) {
+				return
+			}
+		}
+	}
+}
+
+// Build builds the set that an activation of tip asks for. The error is Faults
+// when the repository is at fault and something else (storage, ctx) when it
+// isn't. Nothing about other services matters to it.
+func (b *Builder) Build(ctx context.Context, tip *Tip, a Activation) (*Built, error) {
+	at := place{a.File, int32(a.Line), int32(a.Col)}
+	commit := a.Release
+	if commit == latest {
+		commit = tip.Commit
+	}
+	if err := b.reachable(ctx, tip, a); err != nil {
+		return nil, err
+	}
+	built, c, err := b.build(ctx, commit, a.Service, a.Scope, at)
+	if err != nil {
+		return nil, err
+	}
+	if commit == tip.Commit {
+		if fs := c.unlisted(tip.Config, a.Service); len(fs) > 0 {
+			return nil, sorted(fs)
+		}
+	}
+	if a.Expect != "" && a.Expect != built.Digest {
+		f := fault(ruleExpect, at, "the set of release %.12s has digest %s, expected %s", commit, built.Digest.Short(), a.Expect.Short())
+		return nil, stamp(Faults{f}, a.Service)
+	}
+	return built, nil
+}
+
+// build builds (service, commit, scope); at is where somebody asked for it.
+func (b *Builder) build(ctx context.Context, commit, service string, scope api.Scope, at place) (*Built, *content, error) {
+	rel, fs, err := b.serving(ctx, commit, service, at)
+	if err == nil {
+		err = asError(fs)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := b.content(ctx, rel, service, scope)
+	if err == nil {
+		err = asError(c.faults)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return &Built{
+		Service: service, Scope: scope, Commit: rel.commit, Tree: rel.tree, Contract: rel.contract,
+		Set: c.set, Digest: c.digest, Entries: c.entries, Bundles: c.bundles, SafeModes: c.modes, Warnings: c.faults.Warnings(),
+	}, c, nil
+}
+
+// serving returns a release that has a service, or what is wrong with asking
+// for it.
+func (b *Builder) serving(ctx context.Context, commit, service string, at place) (*release, Faults, error) {
+	rel, err := b.release(ctx, commit)
+	if err != nil {
+		return nil, nil, err
+	}
+	var fs Faults
+	if rel == nil {
+		fs = Faults{fault(ruleRelease, at, "release %.12s is not a commit of this repository", commit)}
+	} else if len(rel.faults) > 0 {
+		fs = slices.Clone(rel.faults)
+	} else if _, ok := rel.services[service]; !ok {
+		fs = Faults{fault(ruleServiceGone, at, "release %.12s has no service %s", commit, quote(service))}
+	}
+	return rel, stamp(fs, service), nil
+}
+
+// A release is what one commit offers to build from.
+type release struct {
+	commit, tree string
+	contract     int
+	services     map[string]plumbing.Hash
+	common       plumbing.Hash // zero when there is none
+	schemas      *schemaFolder
+	schemaFaults Faults
+	faults       Faults // of the root: no service can be built
+}
+
+// release reads the root of a commit; nil means there is no such commit.
+func (b *Builder) release(ctx context.Context, commit string) (*release, error) {
+	if rel, ok := b.releases.get(commit); ok {
+		return rel, nil
+	}
+	c, err := b.repo.Commit(commit)
+	if errors.Is(err, ErrNoCommit) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{ctx: ctx, b: b}
+	rel := &release{commit: commit, tree: c.Tree, services: map[string]plumbing.Hash{}}
+	rel.schemas = &schemaFolder{b: b, files: map[string]plumbing.Hash{}}
+	r.root(rel, plumbing.NewHash(c.Tree))
+	if r.err != nil {
+		return nil, r.err
+	}
+	b.releases.put(commit, rel, 1)
+	return rel, nil
+}
+
+// root finds the parts of a release. Only what keeps every service from being
+// built is a fault of the release; the rest is for Check.
+func (r *reader) root(rel *release, tree plumbing.Hash) {
+	entries, err := r.b.repo.tree(tree)
+	if err != nil {
+		r.object(".", tree, err)
+	}
+	found := false
+	for _, e := range entries {
+		switch {
+		case e.name == "sealstone.yaml" && e.kind == kindFile:
+			found = true
+			rel.contract = r.contract(e.hash)
+		case e.name == "services" && e.kind == kindDir:
+			r.names(rel.services, e)
+		case e.name == "common" && e.kind == kindDir:
+			rel.common = e.hash
+		case e.name == "schemas" && e.kind == kindDir:
+			sub := &reader{ctx: r.ctx, b: r.b}
+			sub.schemaFiles(rel.schemas, e.hash)
+			rel.schemaFaults, r.err = sub.faults, errors.Join(r.err, sub.err)
+		}
+	}
+	if !found && r.err == nil {
+		r.fault(ruleNoConfig, place{file: "sealstone.yaml"}, "commit %.12s has no sealstone.yaml", rel.commit)
+	}
+	rel.faults = sorted(r.faults.Errors())
+}
+
+func (r *reader) names(into map[string]plumbing.Hash, dir entry) {
+	entries, err := r.b.repo.tree(dir.hash)
+	if err != nil {
+		r.object(dir.name, dir.hash, err)
+	}
+	for _, e := range entries {
+		if e.kind == kindDir && api.CheckName(e.name) == nil {
+			into[e.name] = e.hash
+		}
+	}
+}
+
+// contract reads the version alone: scopes of an old commit don't matter.
+func (r *reader) contract(h plumbing.Hash) int {
+	raw, ok := r.file("sealstone.yaml", h)
+	if !ok {
+		return 0
+	}
+	d := readDocument("sealstone.yaml", raw, forOwn)
+	r.faults = append(r.faults, d.faults...)
+	v := d.root.get("version")
+	if v == nil {
+		return 0
+	}
+	if v.kind != kindNumber || v.num != Contract {
+		r.fault(ruleVersion, v.at, "this binary knows contract versions up to %d", Contract)
+		return 0
+	}
+	return int(v.num)
+}
+
+// BuildFilter narrows BuildAll; zero members don't.
+type BuildFilter struct {
+	Service string
+	Scope   api.Scope
+	Mode    api.Mode // keeps services that have it, and lists its entries alone
+}
+
+// BuildAll builds one set for each activation of commit, content from commit
+// itself, or with a scope the set of every service as if it were activated
+// there. Sets that can be built are returned beside the faults of others.
+func (b *Builder) BuildAll(ctx context.Context, commit string, filter BuildFilter) ([]*Built, Faults) {
+	tip, faults := b.Tip(ctx, commit)
+	if tip == nil {
+		return nil, faults
+	}
+	jobs := filter.jobs(tip)
+	built := make([]*Built, len(jobs))
+	failed := make([]error, len(jobs))
+	each(ctx, len(jobs), func(i int) { built[i], failed[i] = b.Build(ctx, tip, jobs[i]) })
+	faults = faults.Errors()
+	if filter.Service != "" {
+		faults = slices.DeleteFunc(faults, func(f Fault) bool { return f.Service != "" && f.Service != filter.Service })
+	}
+	for _, err := range failed {
+		faults = append(faults, asFaults(err)...)
+	}
+	if err := ctx.Err(); err != nil {
+		faults = append(faults, asFaults(err)...)
+	}
+	return filter.keep(built), sorted(faults)
+}
+
+func (f BuildFilter) jobs(tip *Tip) []Activation {
+	var out []Activation
+	if f.Scope != "" {
+		for _, s := range tip.Services {
+			if f.Service == "" || f.Service == s {
+				out = append(out, Activation{Service: s, Scope: f.Scope, Release: latest})
+			}
+		}
+		return out
+	}
+	for _, a := range tip.Activations {
+		if !a.Retired && (f.Service == "" || f.Service == a.Service) {
+			a.Release, a.Expect = latest, ""
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (f BuildFilter) keep(built []*Built) []*Built {
+	var out []*Built
+	for _, b := range built {
+		if b == nil {
+			continue
+		}
+		if f.Mode != "" {
+			one := *b
+			one.Entries = slices.DeleteFunc(slices.Clone(b.Entries), func(e bundle.Entry) bool { return e.Mode != f.Mode })
+			if b = &one; len(b.Entries) == 0 {
+				continue
+			}
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// asFaults turns any error into faults; what isn't the repository's fault says so.
+func asFaults(err error) Faults {
+	if err == nil {
+		return nil
+	}
+	if fs, ok := FaultsOf(err); ok {
+		return fs
+	}
+	return Faults{fault(ruleInternal, place{}, "%s", err)}
+}
+
+// each runs f for 0..n-1 on as many goroutines as there are processors and
+// stops handing out work when ctx ends.
+func each(ctx context.Context, n int, f func(int)) {
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range min(n, runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for i := range next {
+				f(i)
+			}
+		})
+	}
+	for i := range n {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}
+
+func (b *Built) String() string {
+	return fmt.Sprintf("%s %s", api.Target{Service: b.Service, Scope: b.Scope}, b.Digest.Short())
+}

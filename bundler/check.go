@@ -1,0 +1,398 @@
+package bundler
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+// CheckOptions say how strict a check is.
+type CheckOptions struct {
+	Strict bool // warnings are errors
+}
+
+// A Report is every fault of one commit.
+type Report struct {
+	Commit   string `json:"commit"`
+	Faults   Faults `json:"faults"`
+	Services int    `json:"services"`
+	Files    int    `json:"files"`
+}
+
+// OK reports whether nothing keeps the commit from being served in full.
+func (r *Report) OK() bool { return len(r.Faults.Errors()) == 0 }
+
+// Check finds all faults of everything in a commit, in one run: its files, and
+// every set that its activations ask for or that a promotion of it would make.
+// It reads the commit alone, never the work tree. The error is about storage or
+// ctx; faults are in the report.
+func (b *Builder) Check(ctx context.Context, commit string, opt CheckOptions) (*Report, error) {
+	r := &reader{ctx: ctx, b: b}
+	rep := &Report{Commit: commit}
+	r.repository(rep)
+	if r.err != nil {
+		return nil, r.err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	rep.Faults = sorted(r.faults)
+	if opt.Strict {
+		for i := range rep.Faults {
+			rep.Faults[i].Severity = Error
+		}
+	}
+	return rep, nil
+}
+
+func (r *reader) repository(rep *Report) {
+	tip, faults := r.b.Tip(r.ctx, rep.Commit)
+	r.faults = append(r.faults, faults...)
+	rel, err := r.b.release(r.ctx, rep.Commit)
+	if err != nil || rel == nil {
+		r.err = err
+		return
+	}
+	r.rootNames(plumbing.NewHash(rel.tree), rel)
+	r.faults = append(r.faults, rel.schemaFaults...)
+	r.everySchema(rel)
+	if tip == nil {
+		tip = &Tip{Commit: rep.Commit, Services: slices.Sorted(maps.Keys(rel.services))}
+	} else {
+		r.vanished(tip)
+		r.pins(tip)
+		r.idleScopes(tip)
+		r.checkOperatorsSig(tip)
+		if tip.Operators != nil {
+			_, faults := ParseOperators(tip.Operators)
+			r.faults = append(r.faults, faults...)
+		}
+	}
+	r.everyService(rep, rel, tip)
+}
+
+// rootFiles are the names at the root that mean something.
+var rootFiles = map[string]entryKind{
+	"sealstone.yaml": kindFile, "operators.yaml": kindFile, "operators.sig": kindFile, "clients.yaml": kindFile,
+	"schemas": kindDir, "common": kindDir, "services": kindDir, "activations": kindDir, "tests": kindDir,
+}
+
+// rootNames looks at the root for what is almost right, and for what may not
+// be there at all.
+func (r *reader) rootNames(tree plumbing.Hash, rel *release) {
+	entries, err := r.b.repo.tree(tree)
+	if err != nil {
+		r.object(".", tree, err)
+		return
+	}
+	r.clashes("", entries)
+	known := slices.Sorted(maps.Keys(rootFiles))
+	for _, e := range entries {
+		want, ours := rootFiles[e.name]
+		switch {
+		case ours && (e.kind == kindSymlink || e.kind == kindSubmodule):
+			r.usable(e.name, e)
+		case ours && e.kind != want:
+			r.unknown(e.name, e)
+		case e.name == ".gitattributes" && e.kind == kindFile:
+			r.attributes(e.name, e.hash)
+		case ours:
+		default:
+			r.nearMiss(e, known)
+		}
+		if e.name == "services" && e.kind == kindDir {
+			r.serviceNames(e)
+		}
+	}
+}
+
+func (r *reader) nearMiss(e entry, known []string) {
+	if strings.HasPrefix(e.name, ".") {
+		return
+	}
+	for _, k := range known {
+		stem, _, _ := strings.Cut(k, ".")
+		base, ext, _ := strings.Cut(strings.ToLower(e.name), ".")
+		other := base == stem && (ext == "yml" || ext == "yaml" || ext == "json")
+		if near, ok := nearest(e.name, []string{k}); ok && len(k) > 4 || other {
+			if !ok {
+				near = k
+			}
+			r.faults = append(r.faults, fault(ruleNearMiss, place{file: e.name}, "%s is almost %s", quote(e.name), near).withFix("Rename it to %s, or choose a name that can't be mistaken", near))
+			return
+		}
+	}
+}
+
+// serviceNames looks at what lies in services/ beside services.
+func (r *reader) serviceNames(dir entry) {
+	for _, e := range r.dir("services", dir.hash) {
+		path := "services/" + e.name
+		if e.kind != kindDir {
+			r.unknown(path, e)
+			continue
+		}
+		if err := api.CheckName(e.name); err != nil {
+			r.fault(ruleName, place{file: path}, "service %s", err)
+		}
+	}
+}
+
+// schemaFiles lists schemas/.
+func (r *reader) schemaFiles(f *schemaFolder, h plumbing.Hash) {
+	for _, e := range r.dir("schemas", h) {
+		path := "schemas/" + e.name
+		name, ok := strings.CutSuffix(e.name, ".schema.json")
+		if !ok || e.kind != kindFile {
+			r.faults = append(r.faults, fault(ruleUnknownFile, place{file: path}, "unknown entry %s", quote(e.name)).
+				withFix("Schemas are files schemas/<name>.schema.json"))
+			continue
+		}
+		if err := api.CheckFileName(name); err != nil || name == noSchema {
+			r.fault(ruleFileName, place{file: path}, "%s can't be the name of a schema", quote(name))
+			continue
+		}
+		f.files[name] = e.hash
+	}
+}
+
+// everySchema compiles all of schemas/, bound or not.
+func (r *reader) everySchema(rel *release) {
+	names := slices.Sorted(maps.Keys(rel.schemas.files))
+	results := make([]*compiledSchema, len(names))
+	errs := make([]error, len(names))
+	each(r.ctx, len(names), func(i int) { results[i], errs[i] = rel.schemas.compile(r.ctx, names[i]) })
+	for i, c := range results {
+		if errs[i] != nil {
+			r.err = errs[i]
+			return
+		}
+		if c != nil && c.err != nil {
+			r.faults = append(r.faults, schemaError(c.err, place{file: "schemas/" + names[i] + ".schema.json"}))
+		}
+	}
+}
+
+// pins builds what pinned activations ask for.
+func (r *reader) pins(tip *Tip) {
+	var pinned []Activation
+	for _, a := range tip.Activations {
+		if !a.Retired && a.Release != latest {
+			pinned = append(pinned, a)
+		}
+		if _, ok := slices.BinarySearch(tip.Services, a.Service); !ok && a.Release == latest {
+			f := fault(ruleServiceGone, place{a.File, int32(a.Line), int32(a.Col)}, "there is no services/%s", a.Service)
+			r.faults = append(r.faults, stamp(Faults{f}, a.Service)...)
+		}
+	}
+	failed := make([]error, len(pinned))
+	each(r.ctx, len(pinned), func(i int) { _, failed[i] = r.b.Build(r.ctx, tip, pinned[i]) })
+	for i, err := range failed {
+		r.pinned(pinned[i], err)
+	}
+}
+
+// pinned reports a pin that can't be built. What is wrong inside an old commit
+// has positions there, not here, so the pin's line is what the fault cites.
+func (r *reader) pinned(a Activation, err error) {
+	fs, ok := FaultsOf(err)
+	if err != nil && !ok {
+		r.err = err
+	}
+	for _, f := range fs.Errors() {
+		if f.File != a.File {
+			f.Message = "release " + a.Release[:12] + ": " + f.File + ":" + itoa(f.Line) + ": " + f.Message
+			f.File, f.Line, f.Col = a.File, a.Line, a.Col
+		}
+		r.faults = append(r.faults, f)
+	}
+}
+
+// idleScopes warns of listed scopes that nothing is activated for.
+func (r *reader) idleScopes(tip *Tip) {
+	for _, pattern := range tip.Config.Scopes {
+		active := slices.ContainsFunc(tip.Activations, func(a Activation) bool {
+			return !a.Retired && (matchesPrefix(pattern, a.Scope) || api.Scope(pattern) != "" && a.Scope.Contains(api.Scope(pattern)))
+		})
+		if !active && len(tip.Services) > 0 {
+			r.fault(ruleScopeIdle, place{file: "sealstone.yaml"}, "nothing is activated at, above or below %s", quote(pattern))
+		}
+	}
+}
+
+// vanished compares the activation files with those of the first parent.
+func (r *reader) vanished(tip *Tip) {
+	c, err := r.b.repo.Commit(tip.Commit)
+	if err != nil || len(c.Parents) == 0 {
+		return
+	}
+	r.faults = append(r.faults, r.b.Vanished(r.ctx, c.Parents[0], tip.Commit)...)
+}
+
+// Vanished reports activation files that old has and new hasn't. A file that
+// only says that a service is retired may go.
+func (b *Builder) Vanished(ctx context.Context, old, new string) Faults {
+	r := &reader{ctx: ctx, b: b}
+	before, after := r.activationNames(old), r.activationNames(new)
+	var out Faults
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		service, ok := strings.CutSuffix(name, ".yaml")
+		if _, still := after[name]; still || !ok || api.CheckName(service) != nil || r.retired(name, before[name]) {
+			continue
+		}
+		f := fault(ruleActGone, place{file: "activations/" + name}, "the file was there in %.12s", old)
+		f.Service = service
+		out = append(out, f)
+	}
+	return append(out, asFaults(r.err)...)
+}
+
+// retired reports whether an activation file said that its service is retired.
+func (r *reader) retired(name string, h plumbing.Hash) bool {
+	sub := &reader{ctx: r.ctx, b: r.b}
+	n := sub.own("activations/"+name, h, "activations")
+	return n != nil && n.get("retired") != nil
+}
+
+func (r *reader) activationNames(commit string) map[string]plumbing.Hash {
+	out := map[string]plumbing.Hash{}
+	c, err := r.b.repo.Commit(commit)
+	if err != nil {
+		return out // a shallow clone has no parent to compare with
+	}
+	entries, err := r.b.repo.tree(plumbing.NewHash(c.Tree))
+	if err != nil {
+		return out
+	}
+	for _, e := range entries {
+		if e.name != "activations" || e.kind != kindDir {
+			continue
+		}
+		files, err := r.b.repo.tree(e.hash)
+		if err != nil {
+			return out
+		}
+		for _, f := range files {
+			if f.kind == kindFile {
+				out[f.name] = f.hash
+			}
+		}
+	}
+	return out
+}
+
+// everyService reads all services of the commit and builds what a promotion of
+// it would: the set of each scope where the service is activated, and of each
+// outermost scope that its overlays are for; with neither, of every env.
+func (r *reader) everyService(rep *Report, rel *release, tip *Tip) {
+	names := slices.Sorted(maps.Keys(rel.services))
+	rep.Services = len(names)
+	found := make([]Faults, len(names))
+	files := make([]int, len(names))
+	errs := make([]error, len(names))
+	each(r.ctx, len(names), func(i int) { found[i], files[i], errs[i] = r.b.checkService(r.ctx, rel, tip, names[i]) })
+	for i := range names {
+		r.faults = append(r.faults, found[i]...)
+		rep.Files += files[i]
+		if errs[i] != nil && r.err == nil {
+			r.err = errs[i]
+		}
+	}
+	r.commonAlone(rep, rel)
+}
+
+// commonAlone reads common/ for a repository that has no service yet.
+func (r *reader) commonAlone(rep *Report, rel *release) {
+	if rel.common.IsZero() || r.err != nil {
+		return
+	}
+	sub := &reader{ctx: r.ctx, b: r.b}
+	s := sub.source("common", rel.common, true)
+	rep.Files += s.files
+	r.err = sub.err
+	for _, f := range s.faults {
+		if rep.Services == 0 {
+			r.faults = append(r.faults, f)
+		}
+	}
+}
+
+func (b *Builder) checkService(ctx context.Context, rel *release, tip *Tip, name string) (Faults, int, error) {
+	s, common, err := b.sources(ctx, rel, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	var out Faults
+	effects := map[string]bool{}
+	for i, scope := range checkScopes(tip, s, common) {
+		c, err := b.content(ctx, rel, name, scope)
+		if err != nil {
+			return nil, 0, err
+		}
+		out = append(out, c.faults...)
+		if i == 0 && len(tip.Config.Scopes) > 0 {
+			out = append(out, c.unlisted(tip.Config, name)...)
+		}
+		for file, did := range c.effects {
+			effects[file] = effects[file] || did
+		}
+	}
+	out = append(out, idle(effects, name)...)
+	out = append(out, dependencies(rel, s)...)
+	return out, s.files, nil
+}
+
+func idle(effects map[string]bool, service string) Faults {
+	var out Faults
+	for file, did := range effects {
+		if !did && strings.HasPrefix(file, "services/") {
+			out = append(out, fault(ruleNoEffect, place{file: file}, "every value in it is what lower layers say already"))
+		}
+	}
+	return stamp(out, service)
+}
+
+func dependencies(rel *release, s *source) Faults {
+	r := &reader{}
+	for _, d := range s.meta.items("depends_on") {
+		if _, ok := rel.services[d.str]; !ok {
+			r.fault(ruleDependsOn, d.at, "there is no service %s", quote(d.str))
+		}
+	}
+	return stamp(r.faults, strings.TrimPrefix(s.dir, "services/"))
+}
+
+func checkScopes(tip *Tip, s, common *source) []api.Scope {
+	var out []api.Scope
+	for _, a := range tip.Activations {
+		if a.Service == strings.TrimPrefix(s.dir, "services/") && !a.Retired {
+			out = append(out, a.Scope)
+		}
+	}
+	covered := func(scope api.Scope) bool {
+		return slices.ContainsFunc(out, func(o api.Scope) bool { return o.Contains(scope) })
+	}
+	for _, scope := range slices.Sorted(maps.Keys(s.overlays)) { // outer ones sort first
+		if !covered(scope) {
+			out = append(out, scope)
+		}
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for _, pattern := range tip.Config.Scopes {
+		env, _, _ := strings.Cut(pattern, "/")
+		if scope := api.Scope(env); !slices.Contains(out, scope) {
+			out = append(out, scope)
+		}
+	}
+	if len(out) == 0 {
+		out = []api.Scope{"unlisted"}
+	}
+	return out
+}

@@ -1,0 +1,261 @@
+package bundler
+
+import (
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+// A layer is one folder with config/ and flags/: values that lie over those of
+// the layers before it.
+type layer struct {
+	dir        string
+	base       bool             // of common or a service: where things are defined
+	docs       map[string]*node // by document name
+	flags      map[string]*node
+	evaluators map[string]*node
+	metadata   map[string]*node
+	files      int // of config and flags
+}
+
+func (l *layer) hasFlags() bool { return len(l.flags)+len(l.evaluators)+len(l.metadata) > 0 }
+
+// A source is all that one service, or common/, says in one commit.
+type source struct {
+	dir      string
+	base     *layer
+	overlays map[api.Scope]*layer
+	modes    map[api.Mode]*modeSource
+	meta     *node // service.yaml
+	faults   Faults
+	secrets  []secret
+	files    int
+}
+
+type modeSource struct {
+	SafeMode
+	layer *layer
+}
+
+// SafeMode is what a safe-mode.yaml says.
+type SafeMode struct {
+	Description string
+	Owner       string
+	TTL         time.Duration
+	OnExpiry    string // "hold" or "restore"
+	Exit        []string
+}
+
+// The names that a folder may hold.
+var (
+	serviceNames = []string{"service.yaml", "config", "flags", "overlays", "safe-modes"}
+	commonNames  = []string{"service.yaml", "config", "flags", "overlays"}
+	layerNames   = []string{"config", "flags"}
+	modeNames    = []string{"safe-mode.yaml", "config", "flags"}
+)
+
+// source reads services/<service>, or common/ when common is set.
+func (r *reader) source(dir string, h plumbing.Hash, common bool) *source {
+	s := &source{dir: dir, base: newLayer(dir), overlays: map[api.Scope]*layer{}, modes: map[api.Mode]*modeSource{}}
+	s.base.base = true
+	known, schema := serviceNames, "service"
+	if common {
+		known, schema = commonNames, "common"
+	}
+	found := false
+	for _, e := range r.dir(dir, h) {
+		path := dir + "/" + e.name
+		switch {
+		case e.name == "service.yaml" && e.kind == kindFile:
+			s.meta, found = r.own(path, e.hash, schema), true
+		case e.name == "overlays" && e.kind == kindDir:
+			r.overlays(s, path, e.hash, "")
+		case e.name == "safe-modes" && e.kind == kindDir && !common:
+			r.modes(s, path, e.hash)
+		case !r.layerPart(s.base, path, e):
+			r.unknown(path, e, known...)
+		}
+	}
+	if !found && !common && !r.stop() {
+		r.fault(ruleFormatNeeded, place{file: dir + "/service.yaml"}, "service.yaml is missing")
+	}
+	s.faults, s.secrets, s.files = r.faults, r.secrets, r.files
+	return s
+}
+
+func newLayer(dir string) *layer {
+	return &layer{
+		dir: dir, docs: map[string]*node{},
+		flags: map[string]*node{}, evaluators: map[string]*node{}, metadata: map[string]*node{},
+	}
+}
+
+// layerPart reads config/ or flags/ of a layer; false means it is neither.
+func (r *reader) layerPart(l *layer, path string, e entry) bool {
+	switch {
+	case e.kind != kindDir:
+		return false
+	case e.name == "config":
+		r.documents(l, path, e.hash)
+	case e.name == "flags":
+		r.flagFiles(l, path, e.hash)
+	default:
+		return false
+	}
+	return true
+}
+
+// overlays reads a folder of scopes: config and flags are the layer of the
+// scope that leads here, every other folder is its next part.
+func (r *reader) overlays(s *source, dir string, h plumbing.Hash, scope api.Scope) {
+	l := newLayer(dir)
+	for _, e := range r.dir(dir, h) {
+		path := dir + "/" + e.name
+		if scope != "" && r.layerPart(l, path, e) {
+			continue
+		}
+		if e.kind != kindDir {
+			r.unknown(path, e, layerNames...)
+			continue
+		}
+		next, err := api.ParseScope(strings.TrimPrefix(string(scope)+"/"+e.name, "/"))
+		if err != nil {
+			r.fault(ruleName, place{file: path}, "%s", err)
+			continue
+		}
+		r.overlays(s, path, e.hash, next)
+	}
+	if l.files > 0 {
+		s.overlays[scope] = l
+	}
+}
+
+func (r *reader) modes(s *source, dir string, h plumbing.Hash) {
+	for _, e := range r.dir(dir, h) {
+		path := dir + "/" + e.name
+		if e.kind != kindDir {
+			r.unknown(path, e)
+			continue
+		}
+		if err := api.CheckName(e.name); err != nil {
+			r.fault(ruleName, place{file: path}, "safe mode %s", err)
+			continue
+		}
+		s.modes[api.Mode(e.name)] = r.mode(path, e.hash)
+	}
+}
+
+func (r *reader) mode(dir string, h plumbing.Hash) *modeSource {
+	m, found := &modeSource{layer: newLayer(dir)}, false
+	for _, e := range r.dir(dir, h) {
+		path := dir + "/" + e.name
+		switch {
+		case e.name == "safe-mode.yaml" && e.kind == kindFile:
+			found = true
+			m.SafeMode = r.safeMode(r.own(path, e.hash, "safe-mode"))
+		case !r.layerPart(m.layer, path, e):
+			r.unknown(path, e, modeNames...)
+		}
+	}
+	if !found && !r.stop() {
+		r.fault(ruleFormatNeeded, place{file: dir + "/safe-mode.yaml"}, "safe-mode.yaml is missing")
+	}
+	return m
+}
+
+// Bounds of a safe mode's ttl.
+const (
+	defaultTTL = 4 * time.Hour
+	maxTTL     = 24 * time.Hour
+)
+
+func (r *reader) safeMode(n *node) SafeMode {
+	if n == nil {
+		return SafeMode{}
+	}
+	m := SafeMode{
+		Description: n.text("description"), Owner: n.text("owner"), TTL: defaultTTL,
+		OnExpiry: n.text("onExpiry"), Exit: n.texts("exit"),
+	}
+	if m.OnExpiry == "" {
+		m.OnExpiry = "hold"
+	}
+	if t := n.get("ttl"); t != nil {
+		var err error
+		if m.TTL, err = time.ParseDuration(t.str); err != nil || m.TTL < time.Second || m.TTL > maxTTL {
+			r.fault(ruleTTL, t.at, "ttl %s is not between 1s and 24h", quote(t.str))
+		}
+	}
+	return m
+}
+
+// documents reads config/ of a layer.
+func (r *reader) documents(l *layer, dir string, h plumbing.Hash) {
+	for _, e := range r.dir(dir, h) {
+		path := dir + "/" + e.name
+		name, ok := r.dataFile(path, e)
+		if !ok {
+			continue
+		}
+		l.files++
+		n := r.document(path, e.hash, forConfig)
+		if _, twice := l.docs[name]; twice {
+			r.fault(ruleTwice, place{file: path}, "document %s has another file in this folder", quote(name))
+			continue
+		}
+		if n == nil {
+			continue
+		}
+		r.arrayNulls(n)
+		l.docs[name] = n
+	}
+}
+
+// dataFile checks the name of a document or flags file and drops its extension.
+func (r *reader) dataFile(path string, e entry) (string, bool) {
+	name, ok := "", false
+	for _, ext := range []string{".yaml", ".yml", ".json"} {
+		if n, is := strings.CutSuffix(e.name, ext); is && e.kind == kindFile {
+			name, ok = n, true
+		}
+	}
+	if !ok {
+		r.unknown(path, e)
+		return "", false
+	}
+	if err := api.CheckFileName(name); err != nil {
+		r.fault(ruleFileName, place{file: path}, "%s", err)
+		return "", false
+	}
+	return name, true
+}
+
+// arrayNulls reports null members of objects that lie in lists: a list is
+// replaced whole, so there is nothing that such a null could delete.
+func (r *reader) arrayNulls(n *node) {
+	for _, e := range n.list {
+		nullMembers(e, func(m *node, name string) {
+			r.fault(ruleNullBase, m.at, "%s is null inside a list", quote(name))
+		})
+	}
+	for _, f := range n.fields {
+		r.arrayNulls(f.val)
+	}
+}
+
+// nullMembers visits every member of an object, at any depth, that is null.
+func nullMembers(n *node, visit func(m *node, name string)) {
+	for _, e := range n.list {
+		nullMembers(e, visit)
+	}
+	for _, f := range n.fields {
+		if f.val.kind == kindNull {
+			visit(f.val, f.name)
+			continue
+		}
+		nullMembers(f.val, visit)
+	}
+}

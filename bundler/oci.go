@@ -1,0 +1,95 @@
+package bundler
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
+	"github.com/sealstone/sealstone/internal/canon"
+)
+
+// WriteLayout writes sets as an OCI image layout that registry tools read:
+// index.json lists the sets alone, each with its service and scope. Every file
+// appears whole or not at all, index.json last; blobs that are there stay.
+func WriteLayout(dir string, built []*Built) error {
+	blobs := filepath.Join(dir, "blobs", "sha256")
+	if err := os.MkdirAll(blobs, 0o755); err != nil {
+		return err
+	}
+	for _, b := range built {
+		for digest, raw := range b.Objects() {
+			if err := writeFile(filepath.Join(blobs, digest.Hex()), raw); err != nil {
+				return err
+			}
+		}
+	}
+	if err := writeFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
+		return err
+	}
+	index, err := layoutIndex(built)
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, "index.json"), index)
+}
+
+// layoutIndex is sorted by service and scope.
+func layoutIndex(built []*Built) ([]byte, error) {
+	built = slices.SortedFunc(slices.Values(built), func(a, b *Built) int {
+		return compareTargets(api.Target{Service: a.Service, Scope: a.Scope}, api.Target{Service: b.Service, Scope: b.Scope})
+	})
+	manifests := make([]any, len(built))
+	for i, b := range built {
+		manifests[i] = map[string]any{
+			"mediaType": bundle.TypeIndex, "artifactType": bundle.TypeSet, "digest": string(b.Digest), "size": len(b.Set),
+			"annotations": map[string]any{
+				"org.opencontainers.image.ref.name": b.Service + "." + b.Scope.Tag(api.ModeNormal),
+				"dev.sealstone.service":             b.Service,
+				bundle.AnnotationScope:              string(b.Scope),
+			},
+		}
+	}
+	return canon.Encode(map[string]any{"schemaVersion": 2, "mediaType": bundle.TypeIndex, "manifests": manifests})
+}
+
+func compareTargets(a, b api.Target) int {
+	if a.Service != b.Service {
+		if a.Service < b.Service {
+			return -1
+		}
+		return 1
+	}
+	return slices.Compare([]byte(a.Scope), []byte(b.Scope))
+}
+
+// writeFile replaces a file in one step.
+func writeFile(path string, raw []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+			err = fmt.Errorf("write %s: %w", path, err)
+		}
+	}()
+	if _, err = f.Write(raw); err != nil {
+		f.Close()
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		f.Close()
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	if err = os.Chmod(f.Name(), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,206 @@
+package bundler
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/sealstone/sealstone/bundle"
+	"github.com/sealstone/sealstone/internal/canon"
+)
+
+// A usage says what a file is for, because the strictness differs: `on` is a
+// fine name of a variant and a trap in a document.
+type usage uint8
+
+const (
+	forOwn    usage = iota // sealstone.yaml and the like
+	forConfig              // a document
+	forFlags
+)
+
+// A document is one file read into nodes. root is nil when faults hold errors
+// that leave nothing to work with.
+type document struct {
+	root    *node
+	faults  Faults
+	secrets []secret
+	size    int
+}
+
+var (
+	bom        = []byte("\xef\xbb\xbf")
+	lfsPointer = []byte("version https://git-lfs.github.com/spec/")
+)
+
+// readDocument reads the bytes of a file of a repository.
+func readDocument(file string, raw []byte, use usage) *document {
+	d := &document{size: len(raw)}
+	if f, bad := checkBytes(file, raw); bad {
+		d.faults = Faults{f}
+		return d
+	}
+	if strings.HasSuffix(file, ".json") {
+		d.root, d.faults = readJSON(file, raw)
+	} else {
+		d.root, d.faults = readYAML(file, raw, use)
+	}
+	if d.root != nil {
+		d.secrets = findSecrets(file, raw, d.root)
+	}
+	return d
+}
+
+// checkBytes refuses what no parser should see.
+func checkBytes(file string, raw []byte) (Fault, bool) {
+	at := place{file: file, line: 1, col: 1}
+	switch {
+	case len(raw) > bundle.MaxDocument:
+		return fault(ruleFileLimit, place{file: file}, "the file has %d bytes, the limit is %d", len(raw), bundle.MaxDocument), true
+	case bytes.HasPrefix(raw, lfsPointer):
+		return fault(ruleLFS, at, "the file is a Git LFS pointer"), true
+	case bytes.HasPrefix(raw, bom):
+		return fault(ruleEncoding, at, "the file begins with a byte order mark"), true
+	case bytes.IndexByte(raw, 0) >= 0:
+		return fault(ruleEncoding, placeOf(file, raw, bytes.IndexByte(raw, 0)), "the file holds a NUL byte"), true
+	case !utf8.Valid(raw):
+		return fault(ruleEncoding, placeOf(file, raw, invalidAt(raw)), "the file is not valid UTF-8"), true
+	}
+	return Fault{}, false
+}
+
+func invalidAt(raw []byte) int {
+	for i := 0; i < len(raw); {
+		r, n := utf8.DecodeRune(raw[i:])
+		if r == utf8.RuneError && n == 1 {
+			return i
+		}
+		i += n
+	}
+	return 0
+}
+
+// placeOf turns a byte offset into line and column; columns count characters.
+func placeOf(file string, raw []byte, offset int) place {
+	before := raw[:min(max(0, offset), len(raw))]
+	line := bytes.Count(before, []byte("\n"))
+	start := bytes.LastIndexByte(before, '\n') + 1
+	return place{file, int32(line + 1), int32(utf8.RuneCount(before[start:]) + 1)}
+}
+
+// A positions turns rising offsets into places in one pass over the text.
+type positions struct {
+	file      string
+	raw       []byte
+	at        int
+	line, col int32
+}
+
+func (p *positions) place(offset int) place {
+	for p.at < offset && p.at < len(p.raw) {
+		switch c := p.raw[p.at]; {
+		case c == '\n':
+			p.line, p.col = p.line+1, 0
+		case utf8.RuneStart(c):
+			p.col++
+		}
+		p.at++
+	}
+	return place{p.file, p.line + 1, p.col + 1}
+}
+
+// readJSON reads strict JSON. The parser tells where each value starts, in the
+// order of the text; the tree of places grows along and is then filled.
+func readJSON(file string, raw []byte) (*node, Faults) {
+	pos := positions{file: file, raw: raw}
+	t := tracer{}
+	v, err := canon.ParseAt(raw, canon.MaxDepth, func(path []string, offset int) { t.add(path, pos.place(offset)) })
+	if err != nil {
+		return nil, Faults{jsonFault(file, raw, err)}
+	}
+	return t.root.fill(v), nil
+}
+
+func jsonFault(file string, raw []byte, err error) Fault {
+	se, ok := errors.AsType[*canon.SyntaxError](err)
+	if !ok {
+		return fault(ruleJSON, place{file: file}, "%s", err)
+	}
+	at := placeOf(file, raw, se.Offset)
+	switch {
+	case strings.HasPrefix(se.Msg, "duplicate key"):
+		return fault(ruleDuplicate, at, "%s", se.Msg)
+	case strings.HasPrefix(se.Msg, "nested"):
+		return fault(ruleDepthLimit, at, "%s", se.Msg)
+	case strings.Contains(se.Msg, "2^53"):
+		return fault(ruleNumberRange, at, "a number is beyond ±(2^53-1) and can't be kept exactly")
+	}
+	return fault(ruleJSON, at, "%s", se.Msg)
+}
+
+// A tracer builds the tree of places that the parser reports.
+type tracer struct {
+	root  *trace
+	stack []*trace
+}
+
+type trace struct {
+	at    place
+	name  string
+	below []*trace
+}
+
+func (t *tracer) add(path []string, at place) {
+	n := &trace{at: at}
+	if len(path) == 0 {
+		t.root, t.stack = n, []*trace{n}
+		return
+	}
+	n.name = path[len(path)-1]
+	t.stack = t.stack[:len(path)]
+	up := t.stack[len(path)-1]
+	up.below = append(up.below, n)
+	t.stack = append(t.stack, n)
+}
+
+func (t *trace) fill(v any) *node {
+	n := &node{at: t.at}
+	switch v := v.(type) {
+	case bool:
+		n.kind, n.truth = kindBool, v
+	case float64:
+		n.kind, n.num = kindNumber, v
+	case string:
+		n.kind, n.str = kindString, v
+	case []any:
+		n.kind, n.list = kindList, make([]*node, len(v))
+		for i, e := range v {
+			n.list[i] = t.below[i].fill(e)
+		}
+	case map[string]any:
+		n.kind = kindObject
+		fields := make([]field, 0, len(v))
+		for _, b := range t.below {
+			fields = append(fields, field{b.name, b.fill(v[b.name])})
+		}
+		n.setFields(fields, func(field) {}) // the parser has refused repeats
+	}
+	return n
+}
+
+// file reads a blob with its limit held before it is inflated.
+func (b *Builder) file(file string, h plumbing.Hash) ([]byte, *Fault, error) {
+	raw, err := b.repo.blob(h, bundle.MaxDocument)
+	if errors.Is(err, errTooLarge) {
+		f := fault(ruleFileLimit, place{file: file}, "the file has %s", strings.TrimSuffix(err.Error(), ": "+errTooLarge.Error()))
+		return nil, &f, nil
+	}
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		f := fault(ruleObject, place{file: file}, "object %s is missing", h)
+		return nil, &f, nil
+	}
+	return raw, nil, err
+}

@@ -1,0 +1,427 @@
+package bundler
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+// A Repo is a Git repository read as objects of commits. It is safe for
+// concurrent use: go-git's storage is not, so one lock guards every read.
+type Repo struct {
+	git *git.Repository
+
+	mu sync.Mutex // guards git.Storer
+}
+
+// Errors of Repo, for errors.Is.
+var (
+	ErrNoCommit = errors.New("no such commit")
+	ErrShallow  = errors.New("history is not complete (a shallow or partial clone)")
+)
+
+// OpenRepo opens the repository at dir, a work tree, a folder of one, or bare.
+func OpenRepo(dir string) (*Repo, error) {
+	r, err := git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{EnableDotGitCommonDir: true})
+	if errors.Is(err, git.ErrRepositoryNotExists) {
+		r, err = git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{DetectDotGit: true, EnableDotGitCommonDir: true})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open Git repository %s: %w", dir, err)
+	}
+	return NewRepo(r), nil
+}
+
+// NewRepo reads through r, whatever its storage. Whoever else uses r at the
+// same time does so through [Repo.Do].
+func NewRepo(r *git.Repository) *Repo { return &Repo{git: r} }
+
+// Do runs f while no read is under way, for fetches into the same storage.
+func (r *Repo) Do(f func(*git.Repository) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return f(r.git)
+}
+
+// Resolve finds the commit that rev names: a branch, a tag, HEAD, or 7 to 40
+// hex digits of a commit. The answer has 40.
+func (r *Repo) Resolve(rev string) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h, err := r.git.ResolveRevision(plumbing.Revision(rev))
+	if err != nil {
+		return "", fmt.Errorf("%q: %w", rev, ErrNoCommit)
+	}
+	c, err := r.git.CommitObject(*h)
+	if err != nil {
+		return "", fmt.Errorf("%q: %w", rev, ErrNoCommit)
+	}
+	return c.Hash.String(), nil
+}
+
+// A Commit is what Sealstone keeps of one: content by Tree, the rest for people.
+type Commit struct {
+	ID      string
+	Tree    string
+	Parents []string
+	Author  string
+	Email   string
+	Subject string
+	Time    time.Time // of the committer
+}
+
+// Commit reads a commit by its 40 hex digits.
+func (r *Repo) Commit(id string) (Commit, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, err := r.commit(id)
+	if err != nil {
+		return Commit{}, err
+	}
+	out := Commit{
+		ID: c.Hash.String(), Tree: c.TreeHash.String(), Author: c.Author.Name, Email: c.Author.Email, Time: c.Committer.When,
+	}
+	out.Subject, _, _ = strings.Cut(strings.TrimSpace(c.Message), "\n")
+	for _, p := range c.ParentHashes {
+		out.Parents = append(out.Parents, p.String())
+	}
+	return out, nil
+}
+
+// commit reads with r.mu held.
+func (r *Repo) commit(id string) (*object.Commit, error) {
+	if !api.IsCommit(id) {
+		return nil, fmt.Errorf("%q: %w", id, ErrNoCommit)
+	}
+	c, err := object.GetCommit(r.git.Storer, plumbing.NewHash(id))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", id, ErrNoCommit)
+	}
+	return c, nil
+}
+
+// An entry is one name in a tree.
+type entry struct {
+	name string
+	kind entryKind
+	hash plumbing.Hash
+}
+
+type entryKind uint8
+
+const (
+	kindFile entryKind = iota
+	kindDir
+	kindSymlink
+	kindSubmodule
+)
+
+// maxTree is the most bytes of one tree object: 10,000 names with room.
+const maxTree = 4 << 20
+
+var errTooLarge = errors.New("object is over its limit")
+
+// tree lists a folder by its id.
+func (r *Repo) tree(h plumbing.Hash) ([]entry, error) {
+	raw, err := r.object(plumbing.TreeObject, h, maxTree)
+	if err != nil {
+		return nil, err
+	}
+	return parseTree(raw)
+}
+
+// parseTree reads "mode name NUL id" records.
+func parseTree(raw []byte) ([]entry, error) {
+	var out []entry
+	for len(raw) > 0 {
+		nul := strings.IndexByte(string(raw[:min(len(raw), 4096)]), 0)
+		if nul < 0 || len(raw) < nul+21 {
+			return nil, errors.New("damaged tree object")
+		}
+		mode, name, ok := strings.Cut(string(raw[:nul]), " ")
+		if !ok {
+			return nil, errors.New("damaged tree object")
+		}
+		e := entry{name: name, kind: kindOf(mode)}
+		copy(e.hash[:], raw[nul+1:])
+		out = append(out, e)
+		raw = raw[nul+21:]
+	}
+	return out, nil
+}
+
+func kindOf(mode string) entryKind {
+	switch strings.TrimLeft(mode, "0") {
+	case "40000":
+		return kindDir
+	case "120000":
+		return kindSymlink
+	case "160000":
+		return kindSubmodule
+	}
+	return kindFile
+}
+
+// blob reads a file of at most limit bytes; a larger one is refused by its
+// header, before it is inflated.
+func (r *Repo) blob(h plumbing.Hash, limit int64) ([]byte, error) {
+	return r.object(plumbing.BlobObject, h, limit)
+}
+
+func (r *Repo) object(t plumbing.ObjectType, h plumbing.Hash, limit int64) ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	size, err := r.git.Storer.EncodedObjectSize(h)
+	if err == nil && size > limit {
+		return nil, fmt.Errorf("%d bytes: %w", size, errTooLarge)
+	}
+	o, err := r.git.Storer.EncodedObject(t, h)
+	if err != nil {
+		return nil, err
+	}
+	if o.Size() > limit {
+		return nil, fmt.Errorf("%d bytes: %w", o.Size(), errTooLarge)
+	}
+	return contents(o)
+}
+
+func contents(o plumbing.EncodedObject) ([]byte, error) {
+	rd, err := o.Reader()
+	if err != nil {
+		return nil, err
+	}
+	defer rd.Close()
+	b := make([]byte, o.Size())
+	if _, err := io.ReadFull(rd, b); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// IsAncestor reports whether old is new or an ancestor of it. It walks both
+// histories from the newest commit down and stops when every commit left to
+// visit is an ancestor of old: none of those can lead to old, whatever their
+// times say.
+func (r *Repo) IsAncestor(ctx context.Context, old, new string) (bool, error) {
+	found := false
+	target := plumbing.NewHash(old)
+	err := r.walk(ctx, old, new, func(h plumbing.Hash, c colour) bool {
+		found = h == target && c&below != 0
+		return !found
+	})
+	return found, err
+}
+
+// CountBetween counts the commits that new has and old hasn't, at most
+// maxBetween.
+func (r *Repo) CountBetween(ctx context.Context, old, new string) (int, error) {
+	last := map[plumbing.Hash]colour{}
+	count := 0
+	err := r.walk(ctx, old, new, func(h plumbing.Hash, c colour) bool {
+		if was := last[h]; was != c {
+			count += pure(c) - pure(was)
+			last[h] = c
+		}
+		return count < maxBetween
+	})
+	return count, err
+}
+
+const maxBetween = 100_000
+
+func pure(c colour) int {
+	if c == below {
+		return 1
+	}
+	return 0
+}
+
+// A colour says from where a commit was reached.
+type colour uint8
+
+const (
+	above colour = 1 << iota // old, and its ancestors
+	below                    // new, and its ancestors
+)
+
+// walk visits ancestors of old and new, newest first, until only commits that
+// both have are left or visit returns false. A commit is visited again when it
+// turns out to have a further colour.
+func (r *Repo) walk(ctx context.Context, old, new string, visit func(plumbing.Hash, colour) bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := walker{repo: r, colours: map[plumbing.Hash]colour{}}
+	if err := w.push(plumbing.NewHash(old), above); err != nil {
+		return err
+	}
+	if err := w.push(plumbing.NewHash(new), below); err != nil {
+		return err
+	}
+	for w.open > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c := w.pop()
+		if !visit(c.Hash, w.colours[c.Hash]) {
+			return nil
+		}
+		if err := w.expand(c); err != nil {
+			return err
+		}
+	}
+	// What is left is common; old itself may be among it.
+	for len(w.queue) > 0 {
+		c := w.pop()
+		if !visit(c.Hash, w.colours[c.Hash]) {
+			return nil
+		}
+	}
+	return nil
+}
+
+type walker struct {
+	repo    *Repo
+	colours map[plumbing.Hash]colour
+	queue   commitQueue
+	queued  map[plumbing.Hash]bool
+	open    int // queued commits that only new has
+}
+
+// push adds a colour to a commit and queues it if that is news.
+func (w *walker) push(h plumbing.Hash, c colour) error {
+	was := w.colours[h]
+	now := was | c
+	if now == was {
+		return nil
+	}
+	if w.queued == nil {
+		w.queued = map[plumbing.Hash]bool{}
+	}
+	w.colours[h] = now
+	if w.queued[h] {
+		w.open += pure(now) - pure(was)
+		return nil
+	}
+	commit, err := object.GetCommit(w.repo.git.Storer, h)
+	if err != nil {
+		return fmt.Errorf("%s: %w", h, missing(err))
+	}
+	w.queued[h] = true
+	w.open += pure(now)
+	heap.Push(&w.queue, commit)
+	return nil
+}
+
+func missing(err error) error {
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		return ErrShallow
+	}
+	return err
+}
+
+func (w *walker) pop() *object.Commit {
+	c := heap.Pop(&w.queue).(*object.Commit)
+	w.queued[c.Hash] = false
+	w.open -= pure(w.colours[c.Hash])
+	return c
+}
+
+func (w *walker) expand(c *object.Commit) error {
+	for _, p := range c.ParentHashes {
+		if err := w.push(p, w.colours[c.Hash]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type commitQueue []*object.Commit
+
+func (q commitQueue) Len() int           { return len(q) }
+func (q commitQueue) Less(i, j int) bool { return q[i].Committer.When.After(q[j].Committer.When) }
+func (q commitQueue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+func (q *commitQueue) Push(x any)        { *q = append(*q, x.(*object.Commit)) }
+func (q *commitQueue) Pop() any {
+	old := *q
+	last := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return last
+}
+
+// ReachableFrom says which of the commits are tip or ancestors of it. One walk
+// finds those that are; a commit that the walk passed by without meeting gets
+// a walk of its own, because times of commits may lie.
+func (r *Repo) ReachableFrom(ctx context.Context, tip string, commits []string) (map[string]bool, error) {
+	out := make(map[string]bool, len(commits))
+	wanted, oldest, err := r.wanted(commits)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.meet(ctx, tip, wanted, oldest, out); err != nil {
+		return nil, err
+	}
+	for h := range wanted {
+		if out[h.String()], err = r.IsAncestor(ctx, h.String(), tip); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// wanted returns the commits that exist, and the time of the oldest.
+func (r *Repo) wanted(commits []string) (map[plumbing.Hash]bool, time.Time, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wanted := map[plumbing.Hash]bool{}
+	var oldest time.Time
+	for _, id := range commits {
+		c, err := object.GetCommit(r.git.Storer, plumbing.NewHash(id))
+		if errors.Is(err, plumbing.ErrObjectNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, oldest, err
+		}
+		wanted[c.Hash] = true
+		if oldest.IsZero() || c.Committer.When.Before(oldest) {
+			oldest = c.Committer.When
+		}
+	}
+	return wanted, oldest, nil
+}
+
+// meet walks down from tip, moving commits from wanted to out, until none is
+// wanted or the history is older than all of them.
+func (r *Repo) meet(ctx context.Context, tip string, wanted map[plumbing.Hash]bool, oldest time.Time, out map[string]bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := walker{repo: r, colours: map[plumbing.Hash]colour{}}
+	if err := w.push(plumbing.NewHash(tip), below); err != nil {
+		return err
+	}
+	for len(w.queue) > 0 && len(wanted) > 0 && !w.queue[0].Committer.When.Before(oldest) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c := w.pop()
+		if wanted[c.Hash] {
+			delete(wanted, c.Hash)
+			out[c.Hash.String()] = true
+		}
+		if err := w.expand(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
