@@ -3,7 +3,6 @@ package flags
 import (
 	"encoding"
 	"encoding/json"
-	"math"
 	"reflect"
 	"strings"
 	"time"
@@ -16,8 +15,8 @@ type Context = map[string]any
 
 // fromAny takes a context value as it is; only types beyond the usual ones cost
 // a conversion, and only when a rule reads them.
-func fromAny(x any) value {
-	switch x := x.(type) {
+func fromAny(in any) value {
+	switch x := in.(type) {
 	case nil:
 		return value{}
 	case string:
@@ -30,22 +29,16 @@ func fromAny(x any) value {
 		return ofNum(float64(x))
 	case int64:
 		return ofNum(float64(x))
-	case []any:
-		return value{kind: array, ref: x}
-	case map[string]any:
-		return value{kind: object, ref: x}
-	case []string:
-		return value{kind: array, ref: x}
-	case map[string]string:
-		return value{kind: object, ref: x}
+	case []any, []string:
+		return value{kind: array, ref: in} // x would be boxed anew
+	case map[string]any, map[string]string:
+		return value{kind: object, ref: in}
 	}
-	return fromRare(x)
+	return fromRare(in)
 }
 
 func fromRare(x any) value {
 	switch x := x.(type) {
-	case value:
-		return x
 	case int32:
 		return ofNum(float64(x))
 	case float32:
@@ -142,6 +135,3 @@ func (v value) follow(path string) value {
 	}
 	return v
 }
-
-// finite reports whether f has a JSON form.
-func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
