@@ -124,3 +124,6 @@ func CheckInclusion(t Tree, index int64, leaf []byte, proof []string) error {
 	}
 	return tlog.CheckRecord(hashes, t.Size, t.Root, index, tlog.RecordHash(leaf))
 }
+
+// EncodeRoot spells a tree's root as checkpoints do.
+func EncodeRoot(t Tree) string { return base64.StdEncoding.EncodeToString(t.Root[:]) }
