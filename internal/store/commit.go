@@ -1,0 +1,258 @@
+package store
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/kv"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// Steps of an append, in order. Tests fail each of them before and after.
+const (
+	stepDetails = "details"
+	stepCommit  = "commit"
+	stepSign    = "sign"
+	stepAnchor  = "anchor"
+	stepErase   = "erase"
+)
+
+// debt is what a failed step left undone. It is paid before the next batch.
+type debt struct {
+	reload  bool // the outcome of a commit is unknown
+	publish bool // committed, not signed
+	anchor  bool // published, anchor older
+	erase   []erasure
+}
+
+func (s *Store) step(name string, f func() error) error {
+	if s.cfg.fault == nil {
+		return f()
+	}
+	if err := s.cfg.fault(name, false); err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return err
+	}
+	return s.cfg.fault(name, true)
+}
+
+// ready tells whether a batch may start: no finding, and all debts paid.
+func (s *Store) ready() error {
+	if err := s.health.barred(); err != nil {
+		return err
+	}
+	return s.payDebts()
+}
+
+func (s *Store) payDebts() error {
+	if s.owed.reload {
+		if err := s.resolve(); err != nil {
+			return s.failed(stepCommit, err)
+		}
+	}
+	if s.owed.publish {
+		if err := s.publishWork(); err != nil {
+			return s.failed(stepSign, err)
+		}
+	}
+	if s.owed.anchor {
+		if err := s.writeAnchor(); err != nil {
+			return s.failed(stepAnchor, err)
+		}
+	}
+	s.erasePending()
+	return nil
+}
+
+func (s *Store) failed(step string, err error) error {
+	e := storageError(step, err)
+	s.health.set(e)
+	return e
+}
+
+// commit makes a batch durable and visible, in this order: details, leaves with
+// all that follows from them, checkpoint, snapshot, anchor.
+func (s *Store) commit(b *batch) error {
+	if len(b.changes) == 0 && len(b.rows) == 0 {
+		return nil
+	}
+	if len(b.details) > 0 {
+		if err := s.step(stepDetails, func() error { return s.details.put(b.base, b.details) }); err != nil {
+			s.work = s.Snapshot().State.Clone()
+			return s.failed(stepDetails, err)
+		}
+	}
+	next, tree, err := s.write(b)
+	if err != nil {
+		return s.ambiguous(b, tree, err)
+	}
+	s.edge = next
+	return s.announce(b)
+}
+
+// announce publishes a batch that is committed. An anchor that can't be written
+// is no reason to tell the caller that the change isn't there; it is one to take
+// no more.
+func (s *Store) announce(b *batch) error {
+	if len(b.changes) > 0 {
+		if err := s.publishWork(); err != nil {
+			return s.failed(stepSign, err)
+		}
+		s.owed.erase = append(s.owed.erase, erasuresOf(b.changes)...)
+		if err := s.writeAnchor(); err != nil {
+			_ = s.failed(stepAnchor, err)
+			return nil
+		}
+	}
+	s.health.set(nil)
+	s.erasePending()
+	return nil
+}
+
+// ambiguous settles a commit that returned an error: bbolt may have written it
+// all the same. What the disk says, and a successful fsync, decide.
+func (s *Store) ambiguous(b *batch, tree ledger.Tree, cause error) error {
+	s.owed.reload = true
+	if err := s.resolve(); err != nil {
+		return s.failed(stepCommit, errors.Join(cause, err))
+	}
+	if len(b.changes) == 0 || s.edge.size != tree.Size {
+		return s.failed(stepCommit, cause)
+	}
+	return s.announce(b)
+}
+
+// resolve learns from the disk what is committed. The sync comes first: pages
+// that only the kernel has are not committed.
+func (s *Store) resolve() error {
+	if err := s.ledger.Bolt().Sync(); err != nil {
+		return err
+	}
+	head, err := s.reload()
+	if err != nil {
+		return err
+	}
+	s.owed.reload = false
+	s.owed.publish = s.owed.publish || head != s.Snapshot().Tree
+	return nil
+}
+
+// write puts a batch into one transaction.
+func (s *Store) write(b *batch) (next *tree, head ledger.Tree, err error) {
+	next, dirty := s.edge.clone(), map[tileKey][]byte{}
+	for _, c := range b.changes {
+		sum, _ := c.Hash.Sum()
+		next.add(tlog.Hash(sum), dirty)
+	}
+	head.Size = next.size
+	if head.Root, err = next.root(); err != nil {
+		return nil, head, err
+	}
+	err = s.step(stepCommit, func() error {
+		return s.ledger.Write(func(tx *bbolt.Tx) error { return b.write(tx, head, dirty) })
+	})
+	return next, head, err
+}
+
+func (b *batch) write(tx *bbolt.Tx, head ledger.Tree, dirty map[tileKey][]byte) error {
+	if have, err := readHead(tx); err != nil || have.Size != b.base {
+		return errors.Join(err, fmt.Errorf("the file has %d entries, expected %d: %w", have.Size, b.base, kv.ErrCorrupt))
+	}
+	entries := tx.Bucket(bucketEntries)
+	entries.FillPercent = 0.95 // indexes only grow
+	for i, c := range b.changes {
+		index := b.base + int64(i)
+		if err := entries.Put(be64(index), c.Leaf); err != nil {
+			return err
+		}
+		if err := writeIndex(tx, index, c); err != nil {
+			return err
+		}
+	}
+	for k, data := range dirty {
+		if err := tx.Bucket(bucketTiles).Put(k.bytes(), data); err != nil {
+			return err
+		}
+	}
+	if err := b.writeRows(tx); err != nil || len(b.changes) == 0 {
+		return err
+	}
+	if err := writeFold(tx, b.st, b.changes); err != nil {
+		return err
+	}
+	return tx.Bucket(bucketHead).Put(keyHead, encodeHead(head))
+}
+
+func (b *batch) writeRows(tx *bbolt.Tx) error {
+	rows := tx.Bucket(bucketRows)
+	for k, v := range b.rows {
+		var err error
+		if v == nil {
+			err = rows.Delete([]byte(k))
+		} else {
+			err = rows.Put([]byte(k), v)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publishWork signs and publishes what the loop has committed.
+func (s *Store) publishWork() error {
+	s.owed.publish = true
+	root, err := s.edge.root()
+	if err != nil {
+		return err
+	}
+	if err := s.publish(ledger.Tree{Size: s.edge.size, Root: root}); err != nil {
+		return err
+	}
+	s.owed.publish = false
+	return nil
+}
+
+func (s *Store) publish(t ledger.Tree) error {
+	var cp []byte
+	err := s.step(stepSign, func() (err error) {
+		cp, err = ledger.SignCheckpoint(s.cfg.Trust.Origin, t, s.cfg.Log)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.snap.Store(&Snapshot{State: s.work.Clone(), Tree: t, Checkpoint: cp})
+	ch := make(chan struct{})
+	close(*s.changed.Swap(&ch))
+	return nil
+}
+
+// newID makes a UUIDv7.
+func newID(now time.Time) string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	ms := now.UnixMilli()
+	for i := range 6 {
+		b[i] = byte(ms >> (40 - 8*i))
+	}
+	b[6], b[8] = b[6]&0x0f|0x70, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// Probe writes a row and nothing else: it tells whether the store can write, and
+// ends the trouble of a full disk when it can.
+func (s *Store) Probe() error {
+	_, err := s.Append(background, func(_ *ledger.State, now time.Time) (Decision, error) {
+		return Decision{Rows: map[string][]byte{"store/probe": []byte(api.FormatTime(now))}}, nil
+	})
+	return err
+}

@@ -1,0 +1,200 @@
+package store
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/canon"
+	"github.com/sealstone/sealstone/internal/kv"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// detailFile is details.db. The lock lets compact put another file in its place.
+type detailFile struct {
+	path string
+	opt  kv.Options
+	mu   sync.RWMutex
+	db   *kv.DB
+}
+
+func openDetails(path string, opt kv.Options) (*detailFile, error) {
+	db, err := kv.Open(path, opt)
+	if err != nil {
+		return nil, err
+	}
+	return &detailFile{path: path, opt: opt, db: db}, nil
+}
+
+func (f *detailFile) close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.db.Close()
+}
+
+// put writes the details of the entries from base on, and drops rows that an
+// append which failed later left there.
+func (f *detailFile) put(base int64, details map[int64]*ledger.Detail) error {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.db.Write(func(tx *bbolt.Tx) error {
+		if err := dropFrom(tx, base); err != nil {
+			return err
+		}
+		for index, d := range details {
+			row, err := encodeDetail(d)
+			if err != nil {
+				return err
+			}
+			if err := tx.Bucket(bucketDetails).Put(be64(index), row); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// dropFrom deletes the rows of entries that don't exist.
+func dropFrom(tx *bbolt.Tx, size int64) error {
+	c := tx.Bucket(bucketDetails).Cursor()
+	for k, _ := c.Seek(be64(size)); k != nil; k, _ = c.Seek(be64(size)) {
+		if err := c.Delete(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *detailFile) get(index int64) (d *ledger.Detail, err error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	err = f.db.Read(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketDetails)
+		if b == nil {
+			return nil
+		}
+		if v := b.Get(be64(index)); v != nil {
+			d, err = decodeDetail(v)
+		}
+		return err
+	})
+	return d, err
+}
+
+func encodeDetail(d *ledger.Detail) ([]byte, error) {
+	salt, err := base64.StdEncoding.DecodeString(d.Salt)
+	if err != nil {
+		return nil, err
+	}
+	text, err := canon.Encode(d.Text)
+	return append(salt, text...), err
+}
+
+func decodeDetail(row []byte) (*ledger.Detail, error) {
+	if len(row) < ledger.SaltSize {
+		return nil, kv.ErrCorrupt
+	}
+	d := &ledger.Detail{Salt: base64.StdEncoding.EncodeToString(row[:ledger.SaltSize])}
+	if err := json.Unmarshal(row[ledger.SaltSize:], &d.Text); err != nil {
+		return nil, fmt.Errorf("%w: %w", kv.ErrCorrupt, err)
+	}
+	return d, nil
+}
+
+// Detail is what lies outside entry i's leaf: ErrNotFound when the entry never
+// had one, ErrErased when it was erased, ErrCorrupt when it isn't the one that
+// the leaf names.
+func (s *Store) Detail(i int64) (*ledger.Detail, error) {
+	c, err := s.Change(i)
+	if err != nil {
+		return nil, err
+	}
+	return s.detailOf(i, c)
+}
+
+func (s *Store) detailOf(i int64, c *ledger.Change) (*ledger.Detail, error) {
+	if c.Data.Detail == "" {
+		return nil, fmt.Errorf("detail of entry %d: %w", i, ErrNotFound)
+	}
+	gone, err := s.isErased(i)
+	if err != nil {
+		return nil, err
+	}
+	if gone {
+		return nil, &api.Error{Code: api.CodeGone, Detail: fmt.Sprintf("the detail of entry %d was erased", i), Err: ErrErased}
+	}
+	d, err := s.details.get(i)
+	if err == nil && d == nil {
+		err = fmt.Errorf("the row is missing and no erasure says why: %w", ErrCorrupt)
+	}
+	if err == nil {
+		var name api.Digest
+		if name, err = d.Digest(); err == nil && name != c.Data.Detail {
+			err = fmt.Errorf("the row is not the one that the leaf names: %w", ErrCorrupt)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("detail of entry %d: %w", i, err)
+	}
+	return d, nil
+}
+
+// isErased reports whether a published change erases entry i's detail.
+func (s *Store) isErased(i int64) (gone bool, err error) {
+	size := s.Snapshot().Tree.Size
+	err = s.ledger.Read(func(tx *bbolt.Tx) error {
+		p := &termPosting{c: tx.Bucket(bucketTerms).Cursor(), prefix: termPrefix(termErased, string(be64(i)))}
+		at, ok := p.next(0)
+		gone = ok && at < size
+		return nil
+	})
+	return gone, err
+}
+
+// CompactDetails rewrites details.db without the bytes that erased rows left in
+// its free pages. Run it after an erasure; appends with details wait meanwhile.
+func (s *Store) CompactDetails() error {
+	if s.cfg.ReadOnly {
+		return s.Writes()
+	}
+	return s.details.compact()
+}
+
+func (f *detailFile) compact() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	tmp := f.path + ".compact"
+	if err := removeIfThere(tmp); err != nil {
+		return err
+	}
+	if err := f.copyTo(tmp); err != nil {
+		return errors.Join(err, removeIfThere(tmp))
+	}
+	if err := f.db.Close(); err != nil {
+		return err
+	}
+	err := os.Rename(tmp, f.path)
+	if err == nil {
+		err = kv.SyncDir(dirOf(f.path))
+	}
+	db, openErr := kv.Open(f.path, f.opt)
+	if openErr == nil {
+		f.db = db
+	}
+	return errors.Join(err, openErr)
+}
+
+func (f *detailFile) copyTo(path string) (err error) {
+	dst, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	return bbolt.Compact(dst, f.db.Bolt(), 4<<20)
+}

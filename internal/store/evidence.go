@@ -1,0 +1,210 @@
+package store
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// Head signs which change is the newest of every chain of a service, as
+// published. A log that is behind its anchor signs none: it knows that newer
+// changes exist.
+func (s *Store) Head(service string, now time.Time) ([]byte, *ledger.Head, error) {
+	return s.head(s.Snapshot(), service, now)
+}
+
+func (s *Store) head(snap *Snapshot, service string, now time.Time) ([]byte, *ledger.Head, error) {
+	if s.cfg.Node == nil {
+		return nil, nil, &api.Error{Code: api.CodeUnavailable, Detail: "the ledger is opened without a node key"}
+	}
+	if s.health.isBehind() {
+		return nil, nil, &api.Error{Code: api.CodeUnavailable, Detail: "the log is behind its anchor, so this server does not know what is newest",
+			Hint: recoverHint, Err: s.health.barred()}
+	}
+	h := &ledger.Head{Origin: snap.State.Origin, Service: service, Tree: snap.Tree, Issued: now.UTC().Truncate(time.Millisecond),
+		Lines: snap.State.HeadLines(service)}
+	if ops := snap.State.Operators; ops != nil {
+		h.Operators = ledger.Ref{Index: ops.Index, Hash: ops.Hash}
+	}
+	b, err := h.Sign(s.cfg.Node)
+	return b, h, err
+}
+
+// Evidence is a head with all that is needed to believe it: the change of every
+// line, each operators set that one cites, and the set after it, which shows
+// that the cited one was in force. Changes in have, which the client has
+// proven before, stay out. from is the size that it knows, 0 for none. Details
+// come along when withDetail is set; erased ones don't.
+func (s *Store) Evidence(service string, from int64, have []int64, withDetail bool, now time.Time) (*ledger.Evidence, error) {
+	snap := s.Snapshot()
+	note, h, err := s.head(snap, service, now)
+	if err != nil {
+		return nil, err
+	}
+	if from < 0 || from > snap.Tree.Size {
+		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("a log of %d entries is known to you, this one has %d", from, snap.Tree.Size),
+			Hint: "the log was rolled back, or this is another one"}
+	}
+	e := &ledger.Evidence{Head: string(note), Checkpoint: string(snap.Checkpoint), Consistency: []string{}, Changes: []ledger.EvidenceChange{}}
+	err = s.ledger.Read(func(tx *bbolt.Tx) error {
+		if from > 0 && from < snap.Tree.Size {
+			p, err := tlog.ProveTree(snap.Tree.Size, from, hashReader(tx))
+			if err != nil {
+				return err
+			}
+			e.Consistency = ledger.EncodeHashes(p)
+		}
+		return s.addCited(tx, e, snap, h, have)
+	})
+	if err == nil && withDetail {
+		err = s.addDetails(e)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// addCited adds what the head cites, by index, each once.
+func (s *Store) addCited(tx *bbolt.Tx, e *ledger.Evidence, snap *Snapshot, h *ledger.Head, have []int64) error {
+	for _, i := range citedBy(snap.State, h) {
+		if slices.Contains(have, i) {
+			continue
+		}
+		c, err := proven(tx, snap.Tree.Size, i)
+		if err != nil {
+			return err
+		}
+		e.Changes = append(e.Changes, *c)
+	}
+	return nil
+}
+
+// citedBy lists the entries that a head's evidence needs, sorted. See
+// ledger.Trust.Prove: a change is right iff the operators set it cites is the
+// head's, or the next set came after the change.
+func citedBy(st *ledger.State, h *ledger.Head) []int64 {
+	var out []int64
+	if h.Operators.Hash != "" {
+		out = append(out, h.Operators.Index)
+	}
+	for _, c := range st.ServiceChains(h.Service) {
+		if c.Lane != ledger.LaneMain && c.Lane != ledger.LaneOverride {
+			continue
+		}
+		out = append(out, c.Index)
+		if c.Cites != 0 {
+			out = append(out, c.Cites)
+		}
+		if c.Cites == h.Operators.Index {
+			continue
+		}
+		after := slices.IndexFunc(st.Sets, func(r ledger.Ref) bool { return r.Index > c.Cites })
+		if after >= 0 {
+			out = append(out, st.Sets[after].Index)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// proven is an entry with its proof in the tree of the given size.
+func proven(tx *bbolt.Tx, size, i int64) (*ledger.EvidenceChange, error) {
+	leaf, err := readLeaf(tx, i)
+	if err != nil {
+		return nil, err
+	}
+	p, err := tlog.ProveRecord(size, i, hashReader(tx))
+	if err != nil {
+		return nil, fmt.Errorf("prove entry %d: %w", i, err)
+	}
+	return &ledger.EvidenceChange{Index: i, Leaf: leaf, Proof: ledger.EncodeHashes(p)}, nil
+}
+
+func (s *Store) addDetails(e *ledger.Evidence) error {
+	for k := range e.Changes {
+		if err := s.addDetail(&e.Changes[k]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) addDetail(ec *ledger.EvidenceChange) error {
+	c, err := ledger.ParseLeaf(ec.Leaf)
+	if err != nil || c.Data.Detail == "" {
+		return err
+	}
+	d, err := s.detailOf(ec.Index, c)
+	if errors.Is(err, ErrErased) {
+		return nil
+	}
+	if err == nil {
+		ec.Salt, ec.Detail = d.Salt, d.Text
+	}
+	return err
+}
+
+// ProofEvidence is the proof of one change, with its detail: what "changes
+// proof" writes. A change that cites an operators set brings that along.
+func (s *Store) ProofEvidence(index int64) (*ledger.Evidence, error) {
+	if err := s.checkIndex(index); err != nil {
+		return nil, err
+	}
+	snap := s.Snapshot()
+	e := &ledger.Evidence{Checkpoint: string(snap.Checkpoint), Consistency: []string{}}
+	err := s.ledger.Read(func(tx *bbolt.Tx) error {
+		ec, err := proven(tx, snap.Tree.Size, index)
+		if err != nil {
+			return err
+		}
+		e.Changes = append(e.Changes, *ec)
+		c, err := ledger.ParseLeaf(ec.Leaf)
+		if err != nil || c.Data.Operators == 0 {
+			return err
+		}
+		set, err := proven(tx, snap.Tree.Size, c.Data.Operators)
+		if err == nil {
+			e.Changes = append(e.Changes, *set)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e, s.addDetail(&e.Changes[0])
+}
+
+// TlogProof is the proof of one entry in the form c2sp.org/tlog-proof@v1, for
+// verifiers that aren't ours.
+func (s *Store) TlogProof(index int64) ([]byte, error) {
+	if err := s.checkIndex(index); err != nil {
+		return nil, err
+	}
+	snap := s.Snapshot()
+	var proof tlog.RecordProof
+	err := s.ledger.Read(func(tx *bbolt.Tx) (err error) {
+		proof, err = tlog.ProveRecord(snap.Tree.Size, index, hashReader(tx))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "c2sp.org/tlog-proof@v1\nindex %d\n", index)
+	for _, h := range proof {
+		b.WriteString(base64.StdEncoding.EncodeToString(h[:]) + "\n")
+	}
+	b.WriteString("\n")
+	b.Write(snap.Checkpoint)
+	return []byte(b.String()), nil
+}

@@ -1,0 +1,89 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/kv"
+)
+
+// health is why the store takes no changes, if so.
+type health struct {
+	mu      sync.Mutex
+	finding *api.Error // the store is not what it was: stays until somebody recovers it
+	behind  bool       // of the anchor: the log had changes that aren't here
+	trouble *api.Error // storage failed: goes when an append succeeds
+}
+
+func (h *health) barred() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.finding == nil {
+		return nil
+	}
+	return h.finding
+}
+
+func (h *health) isBehind() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.behind
+}
+
+func (h *health) set(trouble *api.Error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.trouble = trouble
+}
+
+// Writes is nil while the ledger takes changes, else why not: an *api.Error with
+// CodeReadOnly for a finding, which stays, or CodeStorage for trouble, which the
+// next append that succeeds ends.
+func (s *Store) Writes() error {
+	s.health.mu.Lock()
+	defer s.health.mu.Unlock()
+	switch {
+	case s.cfg.ReadOnly:
+		return &api.Error{Code: api.CodeReadOnly, Detail: "the ledger is opened for reading only", Err: ErrReadOnly}
+	case s.health.finding != nil:
+		return s.health.finding
+	case s.health.trouble != nil:
+		return s.health.trouble
+	}
+	return nil
+}
+
+const recoverHint = "look with: sealstone verify --data; then recover with: sealstone ledger recover"
+
+// bar turns writes off for good. The first finding is the one that is told.
+func (s *Store) bar(detail string) {
+	s.health.mu.Lock()
+	defer s.health.mu.Unlock()
+	if s.health.finding == nil {
+		s.health.finding = &api.Error{Code: api.CodeReadOnly, Detail: detail, Hint: recoverHint, Err: ErrReadOnly}
+	}
+}
+
+func (s *Store) barBehind(detail string) {
+	s.bar(detail)
+	s.health.mu.Lock()
+	defer s.health.mu.Unlock()
+	s.health.behind = true
+}
+
+// storageError is what a caller gets when a step of writing failed. The cause
+// has paths in it, so it stays inside.
+func storageError(step string, err error) *api.Error {
+	return &api.Error{Code: api.CodeStorage, Detail: "the ledger could not store the change (" + step + " failed)",
+		Hint: "send it again with the same id; it counts once", Err: err}
+}
+
+// damaged says of an error that the files are not whole, and what to do.
+func damaged(err error) error {
+	if err == nil || !errors.Is(err, kv.ErrCorrupt) && !errors.Is(err, kv.ErrTruncated) && !errors.Is(err, kv.ErrNotFound) {
+		return err
+	}
+	return &api.Error{Code: api.CodeReadOnly, Detail: fmt.Sprintf("the ledger's files are damaged: %v", err), Hint: recoverHint, Err: err}
+}

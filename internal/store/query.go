@@ -1,0 +1,165 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// Query asks for changes that fit all of its members; a zero member asks
+// nothing.
+type Query struct {
+	Service string
+	Scope   api.Scope // and everything below
+	Kinds   []ledger.Kind
+	From    time.Time // of the event's time, inclusive
+	To      time.Time // exclusive
+	Digest  api.Digest
+	Actor   string // operator id, or key id
+
+	Before    int64 // only entries below this index; 0 is no bound
+	After     int64 // only entries above this index; 0 is no bound
+	Limit     int   // 0 is DefaultLimit, at most MaxLimit
+	Ascending bool  // oldest first; else newest first
+}
+
+// Limits of one answer.
+const (
+	DefaultLimit = 100
+	MaxLimit     = 1000
+)
+
+// Found is one change that fits.
+type Found struct {
+	Index    int64
+	Change   *ledger.Change
+	Operator string // who signed its statement, by the set that was in force; "" when nobody did
+}
+
+// Query returns the changes that fit, and where to go on: ask again with Before
+// (or After, when ascending) set to next; 0 says that there are no more.
+func (s *Store) Query(ctx context.Context, q Query) (found []Found, next int64, err error) {
+	limit := q.Limit
+	if limit <= 0 {
+		limit = DefaultLimit
+	}
+	limit = min(limit, MaxLimit)
+	err = s.ledger.Read(func(tx *bbolt.Tx) error {
+		hits, more := s.hits(ctx, tx, q, limit)
+		if more {
+			next = hits[len(hits)-1]
+		}
+		for _, i := range hits {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			f, err := readFound(tx, i)
+			if err != nil {
+				return err
+			}
+			found = append(found, f)
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	return found, next, nil
+}
+
+func readFound(tx *bbolt.Tx, i int64) (Found, error) {
+	leaf, err := readLeaf(tx, i)
+	if err != nil {
+		return Found{}, err
+	}
+	c, err := ledger.ParseLeaf(leaf)
+	if err != nil {
+		return Found{}, err
+	}
+	f := Found{Index: i, Change: c}
+	if row := tx.Bucket(bucketTimes).Get(be64(i)); len(row) > 16 {
+		f.Operator = string(row[16:])
+	}
+	return f, nil
+}
+
+// hits are the indexes of one answer, and whether there are more.
+func (s *Store) hits(ctx context.Context, tx *bbolt.Tx, q Query, limit int) (hits []int64, more bool) {
+	lo, hi := int64(0), s.Snapshot().Tree.Size-1
+	if q.Before > 0 {
+		hi = min(hi, q.Before-1)
+	}
+	if q.After > 0 {
+		lo = q.After + 1
+	}
+	intersect(q.lists(tx), lo, hi, q.Ascending, func(i int64) bool {
+		if len(hits) == limit || ctx.Err() != nil {
+			more = ctx.Err() == nil
+			return false
+		}
+		hits = append(hits, i)
+		return true
+	})
+	return hits, more
+}
+
+func (q *Query) lists(tx *bbolt.Tx) []posting {
+	var out []posting
+	terms := tx.Bucket(bucketTerms)
+	term := func(kind byte, value string) posting { return &termPosting{terms.Cursor(), termPrefix(kind, value)} }
+	if q.Digest != "" {
+		sum, _ := q.Digest.Sum()
+		out = append(out, term(termDigest, string(sum[:])))
+	}
+	if q.Actor != "" {
+		out = append(out, term(termActor, q.Actor))
+	}
+	if q.Service != "" {
+		out = append(out, term(termService, q.Service))
+	}
+	if q.Scope != "" {
+		out = append(out, term(termScope, string(q.Scope)))
+	}
+	if len(q.Kinds) > 0 {
+		var u union
+		for _, k := range q.Kinds {
+			u = append(u, term(termKind, string(k)))
+		}
+		out = append(out, u)
+	}
+	if !q.From.IsZero() || !q.To.IsZero() {
+		out = append(out, between(terms.Cursor(), q.From, q.To))
+	}
+	if len(out) == 0 {
+		out = append(out, all{})
+	}
+	return out
+}
+
+// between lists the entries whose time is in [from, to). Time and index nearly
+// go together, so sorting what is nearly sorted is cheap.
+func between(c *bbolt.Cursor, from, to time.Time) list {
+	lo, hi := int64(0), int64(1)<<62
+	if !from.IsZero() {
+		lo = max(lo, ceilMillis(from))
+	}
+	if !to.IsZero() {
+		hi = ceilMillis(to)
+	}
+	var out list
+	for k, _ := c.Seek(append([]byte{termTime}, be64(lo)...)); len(k) == 17 && k[0] == termTime; k, _ = c.Next() {
+		if fromBE64(k[1:9]) >= hi {
+			break
+		}
+		out = append(out, fromBE64(k[9:]))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func ceilMillis(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli() }

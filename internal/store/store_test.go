@@ -1,0 +1,167 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/ledgertest"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start is the time of every test's first entry.
+var start = time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
+
+// fixture is a ledger in a temporary directory that can be closed and opened
+// again.
+type fixture struct {
+	*ledgertest.Fixture
+	*Store
+	t   testing.TB
+	cfg Config
+}
+
+func newFixture(t testing.TB, edit ...func(*Config)) *fixture {
+	t.Helper()
+	lt := ledgertest.New(t)
+	f := &fixture{Fixture: lt, t: t, cfg: Config{Dir: filepath.Join(t.TempDir(), "data"), Log: lt.Log, Node: lt.Node, Trust: lt.Trust}}
+	for _, e := range edit {
+		e(&f.cfg)
+	}
+	cfg := f.cfg
+	cfg.fault = nil
+	if err := Init(cfg); err != nil {
+		t.Fatal(err)
+	}
+	f.open()
+	t.Cleanup(func() { _ = f.Store.Close() })
+	return f
+}
+
+func (f *fixture) open() {
+	f.t.Helper()
+	s, err := Open(f.cfg)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.Store = s
+}
+
+func (f *fixture) reopen() {
+	f.t.Helper()
+	if err := f.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+	f.open()
+}
+
+// put appends drafts as one decision and fails the test when that fails.
+func (f *fixture) put(drafts ...Draft) []Receipt {
+	f.t.Helper()
+	r, err := f.try(drafts...)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return r
+}
+
+func (f *fixture) try(drafts ...Draft) ([]Receipt, error) {
+	return f.Append(f.t.Context(), func(*ledger.State, time.Time) (Decision, error) { return Decision{Drafts: drafts}, nil })
+}
+
+func (f *fixture) operators(version int, sig []byte) Draft {
+	return Draft{Kind: ledger.OperatorsChanged, Data: ledger.Data{Statement: sig,
+		Fields: ledger.Fields{Version: fmt.Sprint(version), Commit: ledgertest.Release(version).Commit}}}
+}
+
+func activation(service string, scope api.Scope, n int) Draft {
+	return Draft{Kind: ledger.BundleActivated, Data: ledger.Data{Service: service, Scope: scope, Fields: ledger.Fields{
+		Release: ledgertest.Release(n), Set: setRef(n), Contract: 1}}}
+}
+
+func setRef(n int) *ledger.SetRef {
+	return &ledger.SetRef{Digest: api.DigestOf(fmt.Appendf(nil, "set %d", n)), Size: 1000}
+}
+
+// enter is a safe-mode draft, with what the node adds.
+func (f *fixture) enter(service string, scope api.Scope, mode api.Mode, after int64) Draft {
+	d := DraftOf(f.SafeMode(ledger.SafeModeEntered, service, scope, mode, after), nil)
+	d.Data.Expires = api.FormatTime(d.At.Add(time.Hour))
+	return d
+}
+
+func TestAppendIsProvenByTheTrustFile(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.operators(1, f.OperatorsSig))
+	f.put(activation("checkout", "prod", 1), activation("checkout", "staging", 2))
+	f.put(f.enter("checkout", "prod", "degraded", 0))
+	known := f.prove("checkout", nil)
+	if len(known.Chains) != 3 {
+		t.Fatalf("proved %d chains, want 3", len(known.Chains))
+	}
+	f.put(activation("checkout", "prod", 3))
+	f.reopen()
+	again := f.prove("checkout", known)
+	if got := again.Tree.Size; got != 6 {
+		t.Fatalf("size %d, want 6", got)
+	}
+}
+
+// prove verifies a service's evidence as a client does.
+func (f *fixture) prove(service string, known *ledger.Known) *ledger.Known {
+	f.t.Helper()
+	from, have := int64(0), []int64(nil)
+	if known != nil {
+		from = known.Tree.Size
+		for i := range known.Changes {
+			have = append(have, i)
+		}
+	}
+	e, err := f.Evidence(service, from, have, true, time.Now())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	p, err := f.Trust.Prove(e, service, known)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return p.Known()
+}
+
+func TestInitRefusesWhatIsThere(t *testing.T) {
+	f := newFixture(t)
+	if err := Init(f.cfg); !errors.Is(err, ErrExists) {
+		t.Fatalf("Init over a ledger: %v", err)
+	}
+	none := f.cfg
+	none.Dir = t.TempDir()
+	if _, err := Open(none); !errors.Is(err, ErrNoLedger) {
+		t.Fatalf("Open of nothing: %v", err)
+	}
+}
+
+func TestRefusedCallerSpoilsNobody(t *testing.T) {
+	f := newFixture(t)
+	refuse := errors.New("no")
+	_, err := f.Append(context.Background(), func(*ledger.State, time.Time) (Decision, error) { return Decision{}, refuse })
+	if !errors.Is(err, refuse) {
+		t.Fatalf("err = %v", err)
+	}
+	// The second draft of this decision can't follow, so the first must not stay.
+	bad := activation("checkout", "prod", 2)
+	bad.Data.Set = nil
+	if _, err := f.try(activation("checkout", "prod", 1), bad); api.CodeOf(err) != api.CodeUnprocessable {
+		t.Fatalf("err = %v", err)
+	}
+	if r := f.put(activation("checkout", "prod", 3)); r[0].Index != 1 || r[0].Generation != 1 {
+		t.Fatalf("receipt %+v", r[0])
+	}
+}
