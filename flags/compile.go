@@ -79,6 +79,7 @@ type compiler struct {
 	metadataDigest uint64
 	digests        digester
 	inArray        bool
+	trace          *tracer // for Explain
 
 	evaluators *node
 	refs       map[refKey]*ref
@@ -182,10 +183,13 @@ func (c *compiler) rule(n *node, in scope) code {
 	outer := c.pure
 	c.pure = true
 	k := op(c, c.arguments(operand), in)
-	if c.pure && !k.constant {
+	if c.pure && !k.constant && c.trace == nil {
 		k = fold(k)
 	}
 	c.pure = c.pure && outer
+	if c.trace != nil {
+		k = c.trace.watch(k, c.pointer(), name)
+	}
 	return k
 }
 

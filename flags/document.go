@@ -13,7 +13,8 @@ import (
 // Nothing is repaired or skipped: any fault refuses the whole document, so that
 // a caller keeps what it had. The error joins all faults; see [Faults].
 func Compile(doc []byte) (*Set, error) {
-	root, err := parse(string(doc))
+	source := string(doc)
+	root, err := parse(source)
 	if err != nil {
 		return nil, err
 	}
@@ -22,6 +23,7 @@ func Compile(doc []byte) (*Set, error) {
 	if err := c.err(); err != nil {
 		return nil, err
 	}
+	set.source = source
 	return set, nil
 }
 

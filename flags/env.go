@@ -35,6 +35,8 @@ type env struct {
 	values []value
 	lists  []*list
 	used   int // of lists
+
+	trace *tracer // of Explain, else nil
 }
 
 type slot struct {

@@ -97,7 +97,6 @@ type Flag struct {
 	usesTime bool
 	pool     *pool
 	digest   uint64
-	source   string // the targeting's text, for Explain
 
 	static   Resolution // outcome when no rule is asked
 	unset    Resolution // the rule chose nothing

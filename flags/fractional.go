@@ -169,8 +169,11 @@ func (s *split) choose(e *env) (n int, dynamic bool) {
 		return none, false
 	}
 	b := e.bucket(by, s.total)
+	from := uint64(0)
 	for n = 0; b >= s.upto[n]; n++ {
+		from = s.upto[n]
 	}
+	e.landed(by, b, s.total, from, s.upto[n])
 	return n, false
 }
 
@@ -214,10 +217,12 @@ func (s *split) dynamic(e *env) value {
 	if total == 0 {
 		return value{}
 	}
-	b := float64(e.bucket(by, total))
-	n := 0
-	for ; b >= upto[n].num; n++ {
+	b := e.bucket(by, total)
+	n, from := 0, uint64(0)
+	for ; b >= uint64(upto[n].num); n++ {
+		from = uint64(upto[n].num)
 	}
+	e.landed(by, b, total, from, uint64(upto[n].num))
 	return variants[n]
 }
 

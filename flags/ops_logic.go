@@ -40,9 +40,9 @@ func opIf(c *compiler, a args, in scope) code {
 	i := 0
 	for ; i+1 < len(a.nodes); i += 2 {
 		whens = append(whens, c.arg(a, i, in).truth())
-		thens = append(thens, c.arg(a, i+1, in).value())
+		thens = append(thens, c.arm(c.arg(a, i+1, in).value(), a, i+1, "then"))
 	}
-	last := c.arg(a, i, in).value()
+	last := c.arm(c.arg(a, i, in).value(), a, i, "else")
 	return code{expr: func(e *env) value {
 		for i, when := range whens {
 			if when(e) {

@@ -13,6 +13,7 @@ type Set struct {
 	metadata map[string]any
 	pool     *pool
 	missing  Resolution
+	source   string // the document, for Explain; its strings are shared
 }
 
 // Keys returns the keys of all flags, sorted.
