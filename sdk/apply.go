@@ -1,0 +1,153 @@
+package sdk
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/open-feature/go-sdk/openfeature"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/flags"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// view is all that readers see, behind one pointer: flags, documents and what
+// proves them change together or not at all. It is never written after it is
+// stored.
+type view struct {
+	*program
+	staged *staged
+	effect ledger.Effect // Main is the change that named the staged set
+	docs   []any         // decoded documents, a *T for each Document, in order of registration
+}
+
+// effect is what the newest proven chains, and pending statements over them,
+// put into effect for the target. c.mu is held.
+func (c *Client) effect() (ledger.Effect, bool) {
+	if c.proven == nil {
+		return ledger.Effect{Mode: api.ModeNormal}, false
+	}
+	return ledger.InEffect(c.chains(), c.target.Scope)
+}
+
+// apply makes what is in effect what readers see. c.mu is held.
+func (c *Client) apply() {
+	if c.staged == nil {
+		return
+	}
+	eff, covered := c.effect()
+	c.uncovered, c.lacking = !covered, ""
+	c.behind = covered && eff.Main.Set.Digest != c.staged.main.Set.Digest
+	eff.Main = c.staged.main // the set that is there, until a newer one is
+	p := c.staged.modes[eff.Mode]
+	if p == nil {
+		c.lacking = eff.Mode
+		eff.Override, eff.Mode, p = nil, api.ModeNormal, c.staged.modes[api.ModeNormal]
+	}
+	changed, news := c.swap(&view{program: p, staged: c.staged, effect: eff})
+	c.refresh()
+	if news {
+		c.provider.emit(openfeature.ProviderConfigChange, openfeature.ProviderEventDetails{
+			Message: fmt.Sprintf("%s runs %s in mode %s", c.target, p.bundle.Short(), p.mode), FlagChanges: changed})
+	}
+}
+
+// swap stores the view. news tells that readers may see a difference, and
+// changed in which flags. c.mu is held.
+func (c *Client) swap(v *view) (changed []string, news bool) {
+	old := c.view.Load()
+	after := c.decodeDocs(old, v)
+	c.view.Store(v)
+	if old == nil {
+		close(c.ready)
+		c.poke(c.reportNow)
+		return nil, false
+	}
+	if old.program == v.program && old.index() == v.index() {
+		return nil, false
+	}
+	c.log.Info("sealstone: applied", "target", c.target.String(), "bundle", v.bundle.Short(), "mode", string(v.mode), "change", v.index())
+	c.poke(c.reportNow)
+	if old.program == v.program {
+		return nil, false
+	}
+	c.callbacks.add(after)
+	return flags.Changed(old.flags, v.flags), true
+}
+
+// index of the change that put the view into effect, -1 for a pending statement.
+func (v *view) index() int64 {
+	switch o := v.effect.Override; {
+	case o == nil:
+		return v.effect.Main.Index
+	case o.Pending:
+		return -1
+	default:
+		return o.Index
+	}
+}
+
+// since is when that change was recorded, or the pending statement signed.
+func (v *view) since() string {
+	switch o := v.effect.Override; {
+	case o == nil:
+		return v.effect.Main.Recorded
+	case o.Pending:
+		return o.Time
+	default:
+		return o.Recorded
+	}
+}
+
+// settle notes how a round ended.
+func (c *Client) settle(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastErr = err
+	c.refresh()
+}
+
+// refresh works out the state anew and announces a change of it. c.mu is held.
+func (c *Client) refresh() {
+	state, why := c.judgeState(time.Now())
+	if state == c.state && why == c.why {
+		return
+	}
+	was := c.state
+	c.state, c.why = state, why
+	if state != was && was != api.StateNotReady {
+		c.provider.announce(state, why)
+		c.log.Info("sealstone: state", "target", c.target.String(), "state", string(state), "why", why)
+	}
+	c.poke(c.reportNow)
+}
+
+func (c *Client) judgeState(now time.Time) (api.State, string) {
+	refused, isRefused := errors.AsType[*ledger.CheckError](c.lastErr)
+	switch {
+	case c.view.Load() == nil:
+		return api.StateNotReady, ""
+	case isRefused:
+		return api.StateError, "what the servers say was refused: " + clip(refused.Error(), 512)
+	case !c.fresh:
+		return api.StateStale, "no head since the start of this process: running from " + c.origin
+	case now.Sub(c.proven.Head.Issued) > ledger.StaleAfter:
+		return api.StateStale, "no head since " + api.FormatTime(c.proven.Head.Issued)
+	case c.uncovered:
+		return api.StateStale, "no activation covers " + c.target.String() + " any more: keeping what ran last"
+	case c.behind && c.lastErr != nil:
+		return api.StateStale, "the newest set could not be fetched yet: " + clip(c.lastErr.Error(), 512)
+	case c.lacking != "":
+		return api.StateReady, fmt.Sprintf("mode %s is in force, but the set has no bundle for it: staying in normal mode", c.lacking)
+	}
+	return api.StateReady, ""
+}
+
+// State is READY, STALE or ERROR, in OpenFeature's sense; reads are served in
+// every one of them.
+func (c *Client) State() api.State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}

@@ -1,0 +1,224 @@
+package sdk
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// held is a safe-mode statement that isn't in the log yet, and that was good
+// when it came. It stays until a proven head shows its chain beyond what its
+// signer saw, or its operator is no longer one: taking the file away, a server
+// that goes silent, or time passing don't end a mode.
+type held struct {
+	*ledger.Signed
+	source string
+}
+
+// Bounds on statements from elsewhere.
+const (
+	maxHeld  = 64
+	maxFiles = 64
+	maxSeen  = 256
+)
+
+// chains are the proven chains with the held statements laid over them, the
+// strongest last. Each is laid by its own time: how old it may be was asked
+// when it came. c.mu is held.
+func (c *Client) chains() []ledger.Chain {
+	chains := c.proven.Chains
+	for _, h := range c.heldInOrder() {
+		chains = ledger.WithPending(chains, c.target.Service, []*ledger.Signed{h.Signed}, c.proven.Operators, c.hasMode, h.At())
+	}
+	return chains
+}
+
+// heldInOrder sorts rivals as section "pending" of the format prescribes:
+// highest after, then time, then hash wins, so comes last.
+func (c *Client) heldInOrder() []*held {
+	list := make([]*held, 0, len(c.held))
+	for _, h := range c.held {
+		list = append(list, h)
+	}
+	slices.SortFunc(list, func(a, b *held) int {
+		return cmp.Or(cmp.Compare(*a.After, *b.After), cmp.Compare(a.Time, b.Time), cmp.Compare(api.DigestOf(a.Raw), api.DigestOf(b.Raw)))
+	})
+	return list
+}
+
+func (c *Client) hasMode(m api.Mode) bool { return c.staged != nil && c.staged.modes[m] != nil }
+
+// forgetPending drops statements that the log has passed. c.mu is held.
+func (c *Client) forgetPending() {
+	for name, h := range c.held {
+		if *h.After < generation(c.proven.Chains, h.Scope) {
+			delete(c.held, name)
+			c.saveHeld = true
+		}
+	}
+}
+
+func generation(chains []ledger.Chain, scope api.Scope) int64 {
+	for _, ch := range chains {
+		if ch.Lane == ledger.LaneOverride && ch.Scope == scope {
+			return ch.Generation
+		}
+	}
+	return 0
+}
+
+// offer takes a statement from a server or a file, and obeys it when it is one
+// for us and good.
+func (c *Client) offer(raw []byte, source string) {
+	c.mu.Lock()
+	s, err := c.judgeOffer(raw, time.Now())
+	if s != nil {
+		c.held[api.DigestOf(raw)] = &held{s, source}
+		c.saveHeld = true
+		if c.view.Load() != nil {
+			c.apply()
+		}
+	}
+	c.mu.Unlock()
+	if s != nil {
+		c.log.Warn("sealstone: obeying a safe-mode statement that is not in the log yet",
+			"kind", string(s.Kind), "mode", string(s.Mode), "scope", string(s.Scope), "source", source)
+	}
+	c.refuse(source, err, raw)
+}
+
+// judgeOffer returns nil, nil for what is not for us, spent, or was judged
+// before. c.mu is held.
+func (c *Client) judgeOffer(raw []byte, now time.Time) (*ledger.Signed, error) {
+	name := api.DigestOf(raw)
+	if c.proven == nil || c.held[name] != nil {
+		return nil, nil
+	}
+	var ops api.Digest
+	if o := c.proven.Operators; o != nil {
+		ops = o.Hash
+	}
+	if by, ok := c.seen[name]; ok && by == ops {
+		return nil, nil // judged before, by the same operators
+	}
+	if len(c.seen) >= maxSeen {
+		clear(c.seen)
+	}
+	c.seen[name] = ops
+	s, err := ledger.ParseStatement(raw)
+	if err != nil {
+		return nil, ledger.Refuse(ledger.CheckChange, err)
+	}
+	if s.Kind.Lane() != ledger.LaneOverride || s.Service != c.target.Service || !s.Scope.Contains(c.target.Scope) ||
+		*s.After < generation(c.proven.Chains, s.Scope) {
+		return nil, nil
+	}
+	if err := c.checkOffer(s, now); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c *Client) checkOffer(s *ledger.Signed, now time.Time) error {
+	if s.Log != c.trust.Origin {
+		return ledger.Refuse(ledger.CheckLog, fmt.Errorf("statement %s is meant for log %.64q, this is %q", s.ID, s.Log, c.trust.Origin))
+	}
+	if _, err := c.proven.Operators.Judge(s); errors.Is(err, ledger.ErrSignature) {
+		return ledger.Refuse(ledger.CheckStatementSignature, err)
+	} else if err != nil {
+		return ledger.Refuse(ledger.CheckPermission, err)
+	}
+	if d := now.Sub(s.At()); d > ledger.MaxPendingAge || d < -ledger.MaxPendingAge {
+		return ledger.Refuse(ledger.CheckChange, fmt.Errorf("statement %s is of %s, more than a day from now", s.ID, s.Time))
+	}
+	if len(c.held) >= maxHeld {
+		return ledger.Refuse(ledger.CheckChange, fmt.Errorf("%d pending statements are held, no more are taken", maxHeld))
+	}
+	return nil
+}
+
+// askPending reads the statements that a server holds for its log. Many servers
+// have no such list, a static copy for one; that is no failure.
+func (c *Client) askPending(ctx context.Context, s *server) {
+	raw, err := c.remote.get(ctx, s, "/v1/pending?"+url.Values{"service": {c.target.Service}}.Encode(), maxPending, askTimeout)
+	var p api.Pending
+	if err == nil {
+		err = json.Unmarshal(raw, &p)
+	}
+	if err != nil {
+		c.log.Debug("sealstone: no pending statements", "server", s.base, "error", err)
+		return
+	}
+	for _, st := range p.Statements[:min(len(p.Statements), maxHeld)] {
+		c.offer(st, s.base)
+	}
+	c.keepHeld()
+}
+
+// readOverrides offers what lies in the override directory.
+func (c *Client) readOverrides() {
+	if c.cfg.OverrideDir == "" {
+		return
+	}
+	entries, err := os.ReadDir(c.cfg.OverrideDir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		c.log.Debug("sealstone: override directory", "error", err)
+	}
+	n := 0
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".dsse") && !strings.HasSuffix(e.Name(), ".dsse.json") {
+			continue
+		}
+		if n++; n > maxFiles {
+			break
+		}
+		path := filepath.Join(c.cfg.OverrideDir, e.Name())
+		if b, err := readBounded(path, ledger.MaxEnvelope); err == nil {
+			c.offer(bytes.TrimSuffix(b, []byte("\n")), path)
+		}
+	}
+	c.keepHeld()
+}
+
+// keepHeld writes the held statements to the cache when they changed.
+func (c *Client) keepHeld() {
+	c.mu.Lock()
+	dirty := c.saveHeld
+	c.saveHeld = false
+	list := c.heldInOrder()
+	c.mu.Unlock()
+	if dirty {
+		c.cache.putHeld(list)
+	}
+}
+
+// readBounded reads a regular file of at most limit bytes; anything else, such
+// as a pipe that would make us wait, is not opened.
+func readBounded(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > limit) {
+		err = fmt.Errorf("%s: not a regular file of at most %d bytes", path, limit)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}

@@ -1,0 +1,106 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// needTrust takes a trust file over the network, where that was asked for and
+// nothing better is there.
+func (c *Client) needTrust(ctx context.Context) error {
+	c.mu.Lock()
+	have := c.trust != nil
+	c.mu.Unlock()
+	if have {
+		return nil
+	}
+	t, err := firstGood(ctx, c.remote.servers, c.askTrust)
+	if err != nil {
+		return fmt.Errorf("first use of a trust file: %w", err)
+	}
+	c.log.Warn("sealstone: believing the first trust file that a server showed", "origin", t.Origin, "version", t.Version)
+	c.setTrust(t, true)
+	return nil
+}
+
+func (c *Client) askTrust(ctx context.Context, s *server) (*ledger.Trust, error) {
+	raw, err := c.remote.get(ctx, s, "/v1/trust", maxTrust, askTimeout)
+	if err != nil {
+		return nil, err
+	}
+	t, err := ledger.ParseTrust(raw)
+	return t, ledger.Refuse(ledger.CheckTrust, err)
+}
+
+// newerTrust looks for a higher version of the trust file when a signature by
+// a log or node key did not verify, and takes it when enough of the roots that
+// we trust have signed it. It returns nil when there is none.
+func (c *Client) newerTrust(ctx context.Context, s *server, old *ledger.Trust, failed error) *ledger.Trust {
+	refused, ok := errors.AsType[*ledger.CheckError](failed)
+	if !ok || (refused.Check != ledger.CheckHead && refused.Check != ledger.CheckCheckpoint && refused.Check != ledger.CheckNodeSignature) {
+		return nil
+	}
+	raw, err := c.remote.get(ctx, s, "/v1/trust", maxTrust, askTimeout)
+	if err != nil || string(raw) == string(old.Raw) {
+		return nil
+	}
+	if same, err := ledger.ParseTrust(raw); err == nil && same.Version <= old.Version {
+		return nil // not newer: nothing is offered
+	}
+	t, err := old.Next(raw)
+	if err != nil {
+		c.refuse(s.base, ledger.Refuse(ledger.CheckTrust, err), raw)
+		return nil
+	}
+	c.log.Info("sealstone: new version of the trust file", "origin", t.Origin, "version", t.Version)
+	c.setTrust(t, false)
+	return t
+}
+
+// setTrust makes a trust file the one to verify with. With another origin, what
+// was known of the log before says nothing about the new one.
+func (c *Client) setTrust(t *ledger.Trust, firstUse bool) {
+	c.mu.Lock()
+	if c.trust != nil && c.trust.Version >= t.Version {
+		c.mu.Unlock()
+		return // two servers showed it at once
+	}
+	if c.trust != nil && c.trust.Origin != t.Origin {
+		c.known = &ledger.Known{}
+	}
+	c.trust, c.firstUse = t, c.firstUse || firstUse
+	firstUse = c.firstUse
+	c.mu.Unlock()
+	c.cache.use(t.Origin, c.target)
+	c.cache.putTrust(t, firstUse)
+}
+
+// startTrust is the given trust file, or the cached one of an earlier first
+// use, moved on by every newer version that the cache has.
+func (c *Client) startTrust() error {
+	given, err := c.cfg.trustBytes()
+	if err != nil {
+		return err
+	}
+	if given != nil {
+		if c.trust, err = ledger.ParseTrust(given); err != nil {
+			return fmt.Errorf("the trust file given: %w", err)
+		}
+	}
+	for _, raw := range c.cache.trustFiles(c.trust) {
+		switch {
+		case c.trust != nil:
+			if next, err := c.trust.Next(raw); err == nil { // what doesn't follow is of no use
+				c.trust = next
+			}
+		case c.cfg.TrustOnFirstUse:
+			if t, err := ledger.ParseTrust(raw); err == nil {
+				c.trust, c.firstUse = t, true
+			}
+		}
+	}
+	return nil
+}
