@@ -242,7 +242,7 @@ func (r *reader) contract(h plumbing.Hash) int {
 		return 0
 	}
 	d := readDocument("sealstone.yaml", raw, forOwn)
-	r.faults = append(r.faults, d.faults...)
+	r.add(d.faults...)
 	v := d.root.get("version")
 	if v == nil {
 		return 0

@@ -41,7 +41,7 @@ func (b *Builder) Check(ctx context.Context, commit string, opt CheckOptions) (*
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	rep.Faults = sorted(r.faults)
+	rep.Faults = sorted(shared(r.faults))
 	if opt.Strict {
 		for i := range rep.Faults {
 			rep.Faults[i].Severity = Error
@@ -50,16 +50,35 @@ func (b *Builder) Check(ctx context.Context, commit string, opt CheckOptions) (*
 	return rep, nil
 }
 
+// shared keeps one of the faults that several services have in common, such as
+// those of common/ and of schemas, and takes the service from it.
+func shared(fs Faults) Faults {
+	first := map[Fault]int{}
+	out := fs[:0]
+	for _, f := range fs {
+		key := f
+		key.Service = ""
+		i, seen := first[key]
+		if !seen {
+			first[key] = len(out)
+			out = append(out, f)
+		} else if out[i].Service != f.Service {
+			out[i].Service = ""
+		}
+	}
+	return out
+}
+
 func (r *reader) repository(rep *Report) {
 	tip, faults := r.b.Tip(r.ctx, rep.Commit)
-	r.faults = append(r.faults, faults...)
+	r.add(faults...)
 	rel, err := r.b.release(r.ctx, rep.Commit)
 	if err != nil || rel == nil {
 		r.err = err
 		return
 	}
 	r.rootNames(plumbing.NewHash(rel.tree), rel)
-	r.faults = append(r.faults, rel.schemaFaults...)
+	r.add(rel.schemaFaults...)
 	r.everySchema(rel)
 	if tip == nil {
 		tip = &Tip{Commit: rep.Commit, Services: slices.Sorted(maps.Keys(rel.services))}
@@ -70,7 +89,7 @@ func (r *reader) repository(rep *Report) {
 		r.checkOperatorsSig(tip)
 		if tip.Operators != nil {
 			_, faults := ParseOperators(tip.Operators)
-			r.faults = append(r.faults, faults...)
+			r.add(faults...)
 		}
 	}
 	r.everyService(rep, rel, tip)
@@ -123,7 +142,7 @@ func (r *reader) nearMiss(e entry, known []string) {
 			if !ok {
 				near = k
 			}
-			r.faults = append(r.faults, fault(ruleNearMiss, place{file: e.name}, "%s is almost %s", quote(e.name), near).withFix("Rename it to %s, or choose a name that can't be mistaken", near))
+			r.add(fault(ruleNearMiss, place{file: e.name}, "%s is almost %s", quote(e.name), near).withFix("Rename it to %s, or choose a name that can't be mistaken", near))
 			return
 		}
 	}
@@ -149,7 +168,7 @@ func (r *reader) schemaFiles(f *schemaFolder, h plumbing.Hash) {
 		path := "schemas/" + e.name
 		name, ok := strings.CutSuffix(e.name, ".schema.json")
 		if !ok || e.kind != kindFile {
-			r.faults = append(r.faults, fault(ruleUnknownFile, place{file: path}, "unknown entry %s", quote(e.name)).
+			r.add(fault(ruleUnknownFile, place{file: path}, "unknown entry %s", quote(e.name)).
 				withFix("Schemas are files schemas/<name>.schema.json"))
 			continue
 		}
@@ -173,7 +192,7 @@ func (r *reader) everySchema(rel *release) {
 			return
 		}
 		if c != nil && c.err != nil {
-			r.faults = append(r.faults, schemaError(c.err, place{file: "schemas/" + names[i] + ".schema.json"}))
+			r.add(schemaError(c.err, place{file: "schemas/" + names[i] + ".schema.json"}))
 		}
 	}
 }
@@ -187,7 +206,7 @@ func (r *reader) pins(tip *Tip) {
 		}
 		if _, ok := slices.BinarySearch(tip.Services, a.Service); !ok && a.Release == latest {
 			f := fault(ruleServiceGone, place{a.File, int32(a.Line), int32(a.Col)}, "there is no services/%s", a.Service)
-			r.faults = append(r.faults, stamp(Faults{f}, a.Service)...)
+			r.add(stamp(Faults{f}, a.Service)...)
 		}
 	}
 	failed := make([]error, len(pinned))
@@ -209,18 +228,22 @@ func (r *reader) pinned(a Activation, err error) {
 			f.Message = "release " + a.Release[:12] + ": " + f.File + ":" + itoa(f.Line) + ": " + f.Message
 			f.File, f.Line, f.Col = a.File, a.Line, a.Col
 		}
-		r.faults = append(r.faults, f)
+		r.add(f)
 	}
 }
 
-// idleScopes warns of listed scopes that nothing is activated for.
+// idleScopes warns of listed scopes that nothing is activated for, once all
+// activations are known.
 func (r *reader) idleScopes(tip *Tip) {
-	for _, pattern := range tip.Config.Scopes {
+	if slices.ContainsFunc(r.faults, func(f Fault) bool { return strings.HasPrefix(f.File, "activations/") && f.Severity == Error }) {
+		return
+	}
+	for _, n := range tip.scopes {
 		active := slices.ContainsFunc(tip.Activations, func(a Activation) bool {
-			return !a.Retired && (matchesPrefix(pattern, a.Scope) || api.Scope(pattern) != "" && a.Scope.Contains(api.Scope(pattern)))
+			return !a.Retired && (matchesPrefix(n.str, a.Scope) || a.Scope.Contains(api.Scope(n.str)))
 		})
 		if !active && len(tip.Services) > 0 {
-			r.fault(ruleScopeIdle, place{file: "sealstone.yaml"}, "nothing is activated at, above or below %s", quote(pattern))
+			r.fault(ruleScopeIdle, n.at, "nothing is activated at, above or below %s", quote(n.str))
 		}
 	}
 }
@@ -231,7 +254,7 @@ func (r *reader) vanished(tip *Tip) {
 	if err != nil || len(c.Parents) == 0 {
 		return
 	}
-	r.faults = append(r.faults, r.b.Vanished(r.ctx, c.Parents[0], tip.Commit)...)
+	r.add(r.b.Vanished(r.ctx, c.Parents[0], tip.Commit)...)
 }
 
 // Vanished reports activation files that old has and new hasn't. A file that
@@ -292,18 +315,27 @@ func (r *reader) activationNames(commit string) map[string]plumbing.Hash {
 func (r *reader) everyService(rep *Report, rel *release, tip *Tip) {
 	names := slices.Sorted(maps.Keys(rel.services))
 	rep.Services = len(names)
+	for part := range slices.Chunk(names, 256) {
+		if r.stop() || len(r.faults) > 2*maxFaults {
+			break // the report is full; reading on would only cost memory
+		}
+		r.someServices(rep, rel, tip, part)
+	}
+	r.commonAlone(rep, rel)
+}
+
+func (r *reader) someServices(rep *Report, rel *release, tip *Tip, names []string) {
 	found := make([]Faults, len(names))
 	files := make([]int, len(names))
 	errs := make([]error, len(names))
 	each(r.ctx, len(names), func(i int) { found[i], files[i], errs[i] = r.b.checkService(r.ctx, rel, tip, names[i]) })
 	for i := range names {
-		r.faults = append(r.faults, found[i]...)
+		r.add(found[i]...)
 		rep.Files += files[i]
 		if errs[i] != nil && r.err == nil {
 			r.err = errs[i]
 		}
 	}
-	r.commonAlone(rep, rel)
 }
 
 // commonAlone reads common/ for a repository that has no service yet.
@@ -317,7 +349,7 @@ func (r *reader) commonAlone(rep *Report, rel *release) {
 	r.err = sub.err
 	for _, f := range s.faults {
 		if rep.Services == 0 {
-			r.faults = append(r.faults, f)
+			r.add(f)
 		}
 	}
 }

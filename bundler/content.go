@@ -140,9 +140,9 @@ func (b *Builder) assemble(ctx context.Context, rel *release, name string, s, co
 		ids:   map[*layer]int{},
 		files: map[string]*resolved{}, open: map[string]bool{},
 	}
-	a.faults = append(a.faults, s.faults...)
+	a.add(s.faults...)
 	if common != nil {
-		a.faults = append(a.faults, common.faults...)
+		a.add(common.faults...)
 	}
 	a.run(scope)
 	if a.err != nil {
@@ -189,7 +189,7 @@ func (a *assembler) entry(scope api.Scope, mode api.Mode) {
 		add("config/"+name+".json", a.shared("config/"+name, having(ls, func(l *layer) bool { return l.docs[name] != nil }),
 			func(ls []*layer) *resolved { return a.document(name, ls) }))
 	}
-	add(bundle.FlagsTitle, a.shared("flags", having(ls, (*layer).hasFlags), a.flags))
+	add(bundle.FlagsTitle, a.shared("flags", having(ls, func(l *layer) bool { return l.hasFlags() || l.badFlags }), a.flags))
 	if !whole || len(a.faults.Errors()) > 0 {
 		return
 	}
@@ -263,6 +263,9 @@ func (a *assembler) shared(name string, ls []*layer, resolve func([]*layer) *res
 }
 
 func (a *assembler) document(name string, ls []*layer) *resolved {
+	if slices.ContainsFunc(ls, func(l *layer) bool { return l.badDocs[name] }) {
+		return &resolved{}
+	}
 	n := a.foldDocument(name, ls, a.effect)
 	if n == nil {
 		return &resolved{}
@@ -328,7 +331,7 @@ func (a *assembler) validateWith(binding, n *node) {
 		if near, ok := nearest(binding.str, a.rel.schemas.names()); ok {
 			f = f.withFix("Did you mean %s", near)
 		}
-		a.faults = append(a.faults, f)
+		a.add(f)
 		a.out.blobs[binding.str] = plumbing.ZeroHash
 		return
 	}
@@ -340,21 +343,24 @@ func (a *assembler) validateWith(binding, n *node) {
 	maps.Copy(a.out.blobs, c.blobs)
 	at := place{file: "schemas/" + binding.str + ".schema.json"}
 	if c.err != nil {
-		a.faults = append(a.faults, schemaError(c.err, at))
+		a.add(schemaError(c.err, at))
 		return
 	}
 	res, err := c.schema.Validate(n.value())
 	if err != nil {
-		a.faults = append(a.faults, schemaError(err, at))
+		a.add(schemaError(err, at))
 		return
 	}
 	maps.Copy(a.open, res.NotSecret)
-	a.faults = append(a.faults, schemaFaults(ruleSchema, n, res)...)
+	a.add(schemaFaults(ruleSchema, n, res)...)
 }
 
 // flags resolves flags.json, compiles every rule of it, and holds it to the
 // flag-definition schema. The compiler's words come first: they are for people.
 func (a *assembler) flags(ls []*layer) *resolved {
+	if slices.ContainsFunc(ls, func(l *layer) bool { return l.badFlags }) {
+		return &resolved{}
+	}
 	n := a.foldFlags(ls, a.effect)
 	raw := a.encode(n, bundle.FlagsTitle)
 	if raw == nil {
@@ -374,7 +380,7 @@ func (a *assembler) flags(ls []*layer) *resolved {
 		a.fault(ruleFlag, n.at, "%.300s", err)
 		return &resolved{}
 	}
-	a.faults = append(a.faults, schemaFaults(ruleFlag, n, res)...)
+	a.add(schemaFaults(ruleFlag, n, res)...)
 	return &resolved{raw}
 }
 

@@ -103,8 +103,7 @@ func sorted(fs Faults) Faults {
 	slices.SortFunc(fs, compareFaults)
 	fs = slices.CompactFunc(fs, func(a, b Fault) bool { return a == b })
 	if len(fs) > maxFaults {
-		more := len(fs) - maxFaults
-		fs = append(fs[:maxFaults:maxFaults], fault(ruleTooMany, place{}, "%d more faults are not shown", more))
+		fs = append(fs[:maxFaults:maxFaults], fault(ruleTooMany, place{}, "only the first %d faults are shown", maxFaults))
 	}
 	return fs
 }

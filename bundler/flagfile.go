@@ -12,7 +12,7 @@ var flagMembers = []string{"defaultVariant", "metadata", "state", "targeting", "
 // flagFiles reads flags/ of a layer. All files of one layer are one: a name
 // may stand in one of them.
 func (r *reader) flagFiles(l *layer, dir string, h plumbing.Hash) {
-	names := map[string]bool{}
+	names, before := map[string]bool{}, r.errors
 	for _, e := range r.dir(dir, h) {
 		path := dir + "/" + e.name
 		name, ok := r.dataFile(path, e)
@@ -28,6 +28,7 @@ func (r *reader) flagFiles(l *layer, dir string, h plumbing.Hash) {
 			r.flagFile(l, n)
 		}
 	}
+	l.badFlags = r.errors > before
 }
 
 func (r *reader) flagFile(l *layer, n *node) {

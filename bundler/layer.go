@@ -19,6 +19,11 @@ type layer struct {
 	evaluators map[string]*node
 	metadata   map[string]*node
 	files      int // of config and flags
+
+	// What can't be trusted because its file has errors: nothing is said about
+	// values that are made of it.
+	badDocs  map[string]bool
+	badFlags bool
 }
 
 func (l *layer) hasFlags() bool { return len(l.flags)+len(l.evaluators)+len(l.metadata) > 0 }
@@ -89,7 +94,7 @@ func (r *reader) source(dir string, h plumbing.Hash, common bool) *source {
 func newLayer(dir string) *layer {
 	return &layer{
 		dir: dir, docs: map[string]*node{},
-		flags: map[string]*node{}, evaluators: map[string]*node{}, metadata: map[string]*node{},
+		flags: map[string]*node{}, evaluators: map[string]*node{}, metadata: map[string]*node{}, badDocs: map[string]bool{},
 	}
 }
 
@@ -201,16 +206,18 @@ func (r *reader) documents(l *layer, dir string, h plumbing.Hash) {
 			continue
 		}
 		l.files++
+		before := r.errors
 		n := r.document(path, e.hash, forConfig)
 		if _, twice := l.docs[name]; twice {
 			r.fault(ruleTwice, place{file: path}, "document %s has another file in this folder", quote(name))
-			continue
+		} else if n != nil {
+			r.arrayNulls(n)
 		}
 		if n == nil {
-			continue
+			n = &node{at: place{file: path}}
 		}
-		r.arrayNulls(n)
 		l.docs[name] = n
+		l.badDocs[name] = l.badDocs[name] || r.errors > before
 	}
 }
 

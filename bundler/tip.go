@@ -27,6 +27,8 @@ type Tip struct {
 	HasClients   bool // clients.yaml is there, and right
 	Activations  []Activation
 	Services     []string // of the tip's own tree, sorted
+
+	scopes []*node // of sealstone.yaml, for their places
 }
 
 // A Client is one read token.
@@ -118,7 +120,8 @@ func (r *reader) layout(t *Tip, entries []entry) bool {
 	if t.Config.Version != Contract {
 		r.fault(ruleVersion, n.get("version").at, "this binary knows contract versions up to %d", Contract)
 	}
-	r.scopes(n.items("scopes"), len(t.Config.Levels))
+	t.scopes = n.items("scopes")
+	r.scopes(t.scopes, len(t.Config.Levels))
 	return true
 }
 
@@ -206,7 +209,7 @@ func (r *reader) activations(t *Tip, h plumbing.Hash) {
 			return
 		}
 		faults := append(slices.Clone(f.faults), r.listed(t, f.activations)...)
-		r.faults = append(r.faults, stamp(faults, service)...)
+		r.add(stamp(faults, service)...)
 		if asError(faults) == nil {
 			t.Activations = append(t.Activations, f.activations...)
 		}

@@ -18,14 +18,24 @@ type reader struct {
 	ctx     context.Context
 	b       *Builder
 	faults  Faults
+	errors  int // faults of severity Error so far
 	secrets []secret
 	files   int
 	err     error
 }
 
 func (r *reader) fault(rule *Rule, at place, format string, args ...any) {
-	if len(r.faults) < maxFaults {
-		r.faults = append(r.faults, fault(rule, at, format, args...))
+	r.add(fault(rule, at, format, args...))
+}
+
+func (r *reader) add(fs ...Fault) {
+	for _, f := range fs {
+		if f.Severity == Error {
+			r.errors++
+		}
+		if len(r.faults) <= 2*maxFaults {
+			r.faults = append(r.faults, f)
+		}
 	}
 }
 
@@ -101,7 +111,7 @@ func (r *reader) clashes(path string, entries []entry) {
 	for _, e := range entries {
 		low := strings.ToLower(e.name)
 		if first, twice := seen[low]; twice {
-			r.fault(ruleCase, place{file: path + "/" + e.name}, "%s and %s differ only in case", quote(first), quote(e.name))
+			r.fault(ruleCase, place{file: strings.TrimPrefix(path+"/"+e.name, "/")}, "%s and %s differ only in case", quote(first), quote(e.name))
 		}
 		seen[low] = e.name
 	}
@@ -111,7 +121,7 @@ func (r *reader) clashes(path string, entries []entry) {
 func (r *reader) file(path string, h plumbing.Hash) ([]byte, bool) {
 	raw, f, err := r.b.file(path, h)
 	if f != nil {
-		r.faults = append(r.faults, *f)
+		r.add(*f)
 	}
 	if err != nil && r.err == nil {
 		r.err = err
@@ -130,7 +140,7 @@ func (r *reader) document(path string, h plumbing.Hash, use usage) *node {
 		d = readDocument(path, raw, use)
 		r.b.parsed.put(path, h, use, d)
 	}
-	r.faults = append(r.faults, d.faults...)
+	r.add(d.faults...)
 	r.secrets = append(r.secrets, d.secrets...)
 	return d.root
 }
@@ -142,7 +152,7 @@ func (r *reader) own(path string, h plumbing.Hash, schema string) *node {
 		return nil
 	}
 	n, faults := readOwn(path, raw, schema)
-	r.faults = append(r.faults, faults...)
+	r.add(faults...)
 	if n != nil && schema != "clients" {
 		r.secrets = append(r.secrets, findSecrets(path, raw, n)...)
 	}
@@ -161,7 +171,7 @@ func (r *reader) unknown(path string, e entry, known ...string) {
 	} else if len(known) > 0 {
 		f = f.withFix("Move it out of this folder; expected here: %s", strings.Join(known, ", "))
 	}
-	r.faults = append(r.faults, f)
+	r.add(f)
 }
 
 // nearest returns the known name that a typing error would have come from.

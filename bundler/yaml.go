@@ -99,7 +99,7 @@ type linter struct {
 }
 
 func (l *linter) fault(r *Rule, at place, format string, args ...any) {
-	if len(l.faults) < maxFaults {
+	if len(l.faults) <= maxFaults {
 		l.faults = append(l.faults, fault(r, at, format, args...))
 	}
 }

@@ -1,0 +1,247 @@
+package bundler_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/gittest"
+)
+
+func pinned(scope, release, expect string) string {
+	s := "service: checkout\nactivations:\n  - scope: staging\n    release: latest\n  - scope: " + scope + "\n    release: " + release + "\n"
+	if expect != "" {
+		s += "    expect: " + expect + "\n"
+	}
+	return s
+}
+
+func check(t *testing.T, b *bundler.Builder, commit string) bundler.Faults {
+	t.Helper()
+	rep, err := b.Check(context.Background(), commit, bundler.CheckOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rep.Faults
+}
+
+func wantSpots(t *testing.T, got bundler.Faults, want ...string) {
+	t.Helper()
+	if s := spots(got); !slices.Equal(s, sorted(want)) {
+		t.Errorf("faults %q, want %q\n%v", s, sorted(want), got)
+	}
+}
+
+func TestPins(t *testing.T) {
+	ctx := context.Background()
+	repo := gittest.New(t)
+	b := bundler.New(bundler.NewRepo(repo))
+	files := shop()
+	first := gittest.Commit(t, repo, files)
+	tip, _ := b.Tip(ctx, first)
+	built, err := b.Build(ctx, tip, tip.Activations[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if built.Scope != "prod" {
+		t.Fatal("activations are not sorted by scope")
+	}
+
+	t.Run("right", func(t *testing.T) {
+		c, _ := gittest.Next(t, repo, files, map[string]string{act: pinned("prod", first, string(built.Digest)), http: "timeout: 31\nport: 1\n"})
+		wantSpots(t, check(t, b, c))
+		tip, _ := b.Tip(ctx, c)
+		again, err := b.Build(ctx, tip, tip.Activations[0])
+		if err != nil || again.Digest != built.Digest || again.Commit != first {
+			t.Errorf("%v %v, want %v", again, err, built)
+		}
+	})
+	t.Run("expects another set", func(t *testing.T) {
+		c, _ := gittest.Next(t, repo, files, map[string]string{act: pinned("prod", first, "sha256:"+strings.Repeat("0", 64))})
+		wantSpots(t, check(t, b, c), act+":5:5 E_EXPECT")
+	})
+	t.Run("names a commit of another branch", func(t *testing.T) {
+		side := gittest.CommitOn(t, repo, files, plumbing.NewHash(first))
+		c, _ := gittest.Next(t, repo, files, map[string]string{act: pinned("prod", side.String(), "")})
+		wantSpots(t, check(t, b, c), act+":5:5 E_RELEASE_UNREACHABLE")
+	})
+	t.Run("names a release without the service", func(t *testing.T) {
+		bare, _ := gittest.Next(t, repo, map[string]string{"sealstone.yaml": files["sealstone.yaml"], act: files[act]}, nil)
+		c, _ := gittest.Next(t, repo, files, map[string]string{act: pinned("prod", bare, "")})
+		wantSpots(t, check(t, b, c), act+":5:5 E_SERVICE_UNKNOWN")
+	})
+	t.Run("names a faulty release", func(t *testing.T) {
+		bad, _ := gittest.Next(t, repo, files, map[string]string{http: "timeout: 1\nport: x\n"})
+		c, _ := gittest.Next(t, repo, files, map[string]string{act: pinned("prod", bad, "")})
+		wantSpots(t, check(t, b, c), act+":5:5 E_SCHEMA")
+	})
+	t.Run("may lie in a release whose overlays are unlisted by now", func(t *testing.T) {
+		old, _ := gittest.Next(t, repo, files, nil)
+		narrow := "version: 1\nlevels: [env, region, pool]\nscopes: [staging, prod]\n"
+		c, _ := gittest.Next(t, repo, files, map[string]string{
+			"sealstone.yaml": narrow, act: pinned("prod", old, ""), "services/checkout/overlays/prod/eu-west-1/flags/flags.yaml": "",
+		})
+		wantSpots(t, check(t, b, c))
+	})
+}
+
+func TestAVanishedActivationFileIsAFault(t *testing.T) {
+	repo := gittest.New(t)
+	b := bundler.New(bundler.NewRepo(repo))
+	files := shop()
+	gittest.Commit(t, repo, files)
+	c, gone := gittest.Next(t, repo, files, map[string]string{act: ""})
+	faults := check(t, b, c).Errors()
+	wantSpots(t, faults, act+":0:0 E_ACTIVATION_GONE")
+	if faults[0].Service != "checkout" {
+		t.Error("the fault names no service")
+	}
+	c, retired := gittest.Next(t, repo, gone, map[string]string{act: "service: checkout\nretired: true\n"})
+	wantSpots(t, check(t, b, c).Errors())
+	c, _ = gittest.Next(t, repo, retired, map[string]string{act: ""})
+	wantSpots(t, check(t, b, c).Errors())
+}
+
+func TestOneBadServiceStopsNoOther(t *testing.T) {
+	ctx := context.Background()
+	files := gittest.With(shop(), map[string]string{
+		"services/cart/service.yaml":  "owner: x\n",
+		"services/cart/flags/f.yaml":  "flags: {a: yes}\n",
+		"activations/cart.yaml":       "service: cart\nactivations:\n  - {scope: staging, release: latest}\n",
+		"activations/stock.yaml":      "service: stock\nactivations: {}\n",
+		"services/stock/service.yaml": "owner: x\n",
+	})
+	b, commit := open(t, files)
+	built, faults := b.BuildAll(ctx, commit, bundler.BuildFilter{})
+	if len(built) != 2 || built[0].Service != "checkout" {
+		t.Errorf("built %v", built)
+	}
+	wantSpots(t, faults, "services/cart/flags/f.yaml:1:9 E_FLAG", "activations/stock.yaml:2:1 E_FILE_FORMAT")
+	for _, f := range faults {
+		if f.Service != "cart" && f.Service != "stock" {
+			t.Errorf("fault of service %q: %s", f.Service, f)
+		}
+	}
+}
+
+func TestBuildFilters(t *testing.T) {
+	ctx := context.Background()
+	b, commit := open(t, shop())
+	built, faults := b.BuildAll(ctx, commit, bundler.BuildFilter{Service: "checkout", Scope: "prod/eu-west-1"})
+	if len(faults) > 0 || len(built) != 1 || built[0].Scope != "prod/eu-west-1" || len(built[0].Entries) != 2 {
+		t.Errorf("%v %v", built, faults)
+	}
+	built, _ = b.BuildAll(ctx, commit, bundler.BuildFilter{Mode: "degraded"})
+	if len(built) != 2 || len(built[0].Entries) != 2 || built[0].Entries[0].Mode != "degraded" {
+		t.Errorf("%v", built)
+	}
+	if built, _ = b.BuildAll(ctx, commit, bundler.BuildFilter{Service: "none"}); len(built) != 0 {
+		t.Errorf("%v", built)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	many := map[string]string{}
+	for i := range 10_001 {
+		many[fmt.Sprintf("services/checkout/config/d%05d.yaml", i)] = "a: 1\n"
+	}
+	big := map[string]string{meta: "owner: x\nschemas: {config/http: http, 'config/d*': none}\n"}
+	for i := range 18 {
+		big[fmt.Sprintf("services/checkout/config/d%02d.yaml", i)] = "a: " + strings.Repeat("x", 1<<20-100) + "\n"
+	}
+	half := strings.Repeat("y", 600<<10)
+	grown := map[string]string{
+		meta: "owner: x\nschemas: {config/http: http, config/d: none}\n", "services/checkout/config/d.yaml": "a: " + half + "\n",
+		"services/checkout/overlays/prod/config/d.yaml": "b: " + half + "\n",
+	}
+	modes := map[string]string{}
+	for i := range 9000 {
+		modes[fmt.Sprintf("services/checkout/safe-modes/m%d/safe-mode.yaml", i)] = "description: x\nowner: y\n"
+	}
+	for name, c := range map[string]struct {
+		change map[string]string
+		want   string
+	}{
+		"files":    {many, "E_LIMIT_FILES"},
+		"bundle":   {big, "E_LIMIT_BUNDLE"},
+		"document": {grown, "E_LIMIT_DOCUMENT"},
+		"set":      {modes, "E_LIMIT_SET"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			start := time.Now()
+			b, commit := open(t, gittest.With(shop(), c.change))
+			faults := check(t, b, commit)
+			if !slices.ContainsFunc(faults, func(f bundler.Fault) bool { return f.Rule == c.want }) {
+				t.Errorf("no %s in %d faults, first %v", c.want, len(faults), faults[:min(3, len(faults))])
+			}
+			if took := time.Since(start); took > 20*time.Second {
+				t.Errorf("took %s", took)
+			}
+		})
+	}
+}
+
+func TestAMissingObjectIsAFault(t *testing.T) {
+	repo := gittest.New(t)
+	commit := gittest.Commit(t, repo, shop())
+	h := gittest.Blob(t, repo.Storer, shop()[http])
+	delete(memoryOf(t, repo).Blobs, h)
+	delete(memoryOf(t, repo).Objects, h)
+	faults := check(t, bundler.New(bundler.NewRepo(repo)), commit)
+	wantSpots(t, faults, http+":0:0 E_GIT_OBJECT")
+}
+
+func TestReportsAreBounded(t *testing.T) {
+	files := shop()
+	var doc strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&doc, "k%d: yes\n", i)
+	}
+	b, commit := open(t, gittest.With(files, map[string]string{free: doc.String()}))
+	faults := check(t, b, commit)
+	if n := len(faults); n > 2001 || !slices.ContainsFunc(faults, func(f bundler.Fault) bool { return f.Rule == "E_TOO_MANY_FAULTS" }) {
+		t.Errorf("%d faults", n)
+	}
+}
+
+func TestLongValuesAreNeverQuoted(t *testing.T) {
+	long := strings.Repeat("s3cr3t", 20)
+	files := gittest.With(shop(), map[string]string{
+		"schemas/http.schema.json":               `{"properties":{"a":{"format":"email"},"b":{"enum":["x"]},"c":{"pattern":"^x$"},"d":{"const":1},"e":{"maxLength":3},"f":{"type":"integer"}},"additionalProperties":false}`,
+		http:                                     fmt.Sprintf("a: %[1]s\nb: %[1]s\nc: %[1]s\nd: %[1]s\ne: %[1]s\nf: %[1]s\n%[1]s: 1\n", long),
+		"services/checkout/flags/more.yaml":      fmt.Sprintf("flags:\n  a: {state: %[1]s, variants: {%[1]s: %[1]s}, defaultVariant: %[1]s, %[1]s: 1, targeting: {%[1]s: 1}}\n", long),
+		"activations/other.yaml":                 fmt.Sprintf("service: %[1]s\nactivations: [{scope: %[1]s, release: %[1]s}]\n", long),
+		"services/checkout/overlays/prod/x.yaml": long,
+	})
+	b, commit := open(t, files)
+	for _, f := range check(t, b, commit) {
+		if strings.Contains(f.Message+f.Fix, long[:65]) {
+			t.Errorf("quotes a long value: %s", f)
+		}
+	}
+}
+
+// TestEveryRuleIsTested keeps the table and its tests together.
+func TestEveryRuleIsTested(t *testing.T) {
+	elsewhere := []string{
+		"E_LIMIT_FILES", "E_LIMIT_BUNDLE", "E_LIMIT_DOCUMENT", "E_LIMIT_SET", "E_GIT_OBJECT", "E_TOO_MANY_FAULTS", "E_EXPECT",
+		"E_RELEASE_UNREACHABLE", "E_ACTIVATION_GONE", "E_INTERNAL", "W_FLAG",
+	}
+	for _, r := range bundler.Rules() {
+		tested := slices.Contains(elsewhere, r.ID)
+		for _, c := range ruleCases {
+			for _, w := range c.want {
+				tested = tested || strings.HasSuffix(w, " "+r.ID)
+			}
+		}
+		if !tested {
+			t.Errorf("%s has no test", r.ID)
+		}
+	}
+}
