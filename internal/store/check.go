@@ -73,5 +73,3 @@ func fold(tx *bbolt.Tx, t *ledger.Trust, size int64, each func(*ledger.Change)) 
 	}
 	return st, nil
 }
-
-type scrubber struct{}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 
+	berrors "go.etcd.io/bbolt/errors"
+
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/internal/kv"
 )
@@ -87,3 +89,5 @@ func damaged(err error) error {
 	}
 	return &api.Error{Code: api.CodeReadOnly, Detail: fmt.Sprintf("the ledger's files are damaged: %v", err), Hint: recoverHint, Err: err}
 }
+
+func isClosed(err error) bool { return errors.Is(err, berrors.ErrDatabaseNotOpen) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/internal/ledgertest"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -82,6 +84,14 @@ func (f *fixture) operators(version int, sig []byte) Draft {
 		Fields: ledger.Fields{Version: fmt.Sprint(version), Commit: ledgertest.Release(version).Commit}}}
 }
 
+// activate is an activation of a real set.
+func (f *fixture) activate(service string, scope api.Scope, n int) Draft {
+	d := activation(service, scope, n)
+	d.Data.Set = f.content(service, scope, n)
+	return d
+}
+
+// activation is one whose set nobody stored.
 func activation(service string, scope api.Scope, n int) Draft {
 	return Draft{Kind: ledger.BundleActivated, Data: ledger.Data{Service: service, Scope: scope, Fields: ledger.Fields{
 		Release: ledgertest.Release(n), Set: setRef(n), Contract: 1}}}
@@ -101,17 +111,20 @@ func (f *fixture) enter(service string, scope api.Scope, mode api.Mode, after in
 func TestAppendIsProvenByTheTrustFile(t *testing.T) {
 	f := newFixture(t)
 	f.put(f.operators(1, f.OperatorsSig))
-	f.put(activation("checkout", "prod", 1), activation("checkout", "staging", 2))
+	f.put(f.activate("checkout", "prod", 1), f.activate("checkout", "staging", 2))
 	f.put(f.enter("checkout", "prod", "degraded", 0))
 	known := f.prove("checkout", nil)
 	if len(known.Chains) != 3 {
 		t.Fatalf("proved %d chains, want 3", len(known.Chains))
 	}
-	f.put(activation("checkout", "prod", 3))
+	f.put(f.activate("checkout", "prod", 3))
 	f.reopen()
 	again := f.prove("checkout", known)
 	if got := again.Tree.Size; got != 6 {
 		t.Fatalf("size %d, want 6", got)
+	}
+	if r := f.check(); r.Objects != 8 {
+		t.Errorf("Verify looked at %d objects, want 8", r.Objects)
 	}
 }
 
@@ -161,7 +174,41 @@ func TestRefusedCallerSpoilsNobody(t *testing.T) {
 	if _, err := f.try(activation("checkout", "prod", 1), bad); api.CodeOf(err) != api.CodeUnprocessable {
 		t.Fatalf("err = %v", err)
 	}
-	if r := f.put(activation("checkout", "prod", 3)); r[0].Index != 1 || r[0].Generation != 1 {
+	if r := f.put(f.activate("checkout", "prod", 3)); r[0].Index != 1 || r[0].Generation != 1 {
 		t.Fatalf("receipt %+v", r[0])
 	}
+}
+
+// check runs the store's own verification and fails the test on a finding.
+func (f *fixture) check() Report {
+	f.t.Helper()
+	r, err := f.Verify(f.t.Context(), nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, x := range r.Findings {
+		f.t.Errorf("finding: %s", x)
+	}
+	return r
+}
+
+// content stores a real set of one bundle and returns a reference to it.
+func (f *fixture) content(service string, scope api.Scope, n int) *ledger.SetRef {
+	f.t.Helper()
+	b, err := bundle.Build(bundle.Config{Contract: 1, Mode: api.ModeNormal, Service: service}, map[string][]byte{
+		"flags.json": []byte(`{"flags":{}}`), "config/http.json": fmt.Appendf(nil, `{"port":%d}`, n)})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	set, err := bundle.BuildSet([]bundle.Entry{{Scope: scope, Mode: api.ModeNormal, Digest: b.Digest, Size: int64(len(b.Manifest))}})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	ref := &ledger.SetRef{Digest: api.DigestOf(set), Size: int64(len(set))}
+	objs := maps.Clone(b.Blobs)
+	objs[b.Digest], objs[ref.Digest] = b.Manifest, set
+	if err := f.PutObjects(f.t.Context(), maps.All(objs)); err != nil {
+		f.t.Fatal(err)
+	}
+	return ref
 }

@@ -1,0 +1,386 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"reflect"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
+	"github.com/sealstone/sealstone/internal/kv"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// Report is the outcome of Verify.
+type Report struct {
+	Tree     ledger.Tree
+	Details  int64 // that are there and are what their leaf names
+	Erased   int64 // details that a change says are erased
+	Objects  int64 // that the sets in force need
+	Findings []Finding
+}
+
+// Finding is one thing that is not as it must be.
+type Finding struct {
+	Where string // "entry 12", "tile 1/0", "index", "anchor", ...
+	What  string
+}
+
+func (f Finding) String() string { return f.Where + ": " + f.What }
+
+// maxFindings bounds a report; a store with more is as broken as one with these.
+const maxFindings = 1000
+
+// Verify reads everything and believes nothing: it rehashes every leaf, builds
+// the tiles again, folds from entry 0 into a fresh state with every signature
+// and permission, and compares tiles, folded rows, index, details, objects and
+// anchor with what is stored. Findings are listed, not returned as an error; an
+// error means that the check itself could not go on. It may run while the
+// store is in use, in steps that hold no transaction long.
+func (s *Store) Verify(ctx context.Context, progress func(done, total int64)) (Report, error) {
+	v := &verifier{s: s, edge: &tree{}, state: ledger.NewState(s.cfg.Trust.Origin), deleted: map[int64]bool{}}
+	if progress == nil {
+		progress = func(int64, int64) {}
+	}
+	total := s.Snapshot().Tree.Size
+	for v.edge.size < total {
+		if err := ctx.Err(); err != nil {
+			return v.Report, err
+		}
+		if err := s.ledger.Read(func(tx *bbolt.Tx) error { return v.entries(tx, min(total, v.edge.size+tileWidth)) }); err != nil {
+			return v.stopped(err)
+		}
+		progress(v.edge.size, total)
+	}
+	if err := s.ledger.Read(v.rest); err != nil {
+		return v.stopped(err)
+	}
+	v.checkAnchor()
+	if err := v.checkObjects(); err != nil {
+		return v.stopped(err)
+	}
+	if len(v.Findings) > 0 {
+		s.bar("verify: " + v.Findings[0].String())
+	}
+	return v.Report, nil
+}
+
+type verifier struct {
+	Report
+	s       *Store
+	edge    *tree         // of the leaves read so far
+	state   *ledger.State // folded so far
+	broken  bool          // the fold stopped
+	deleted map[int64]bool
+	terms   int64 // rows that the index must have
+	ids     int64
+	tiles   int64
+	pending []detailCheck
+}
+
+type detailCheck struct {
+	index int64
+	name  api.Digest
+}
+
+func (v *verifier) find(where, format string, args ...any) {
+	if len(v.Findings) < maxFindings {
+		v.Findings = append(v.Findings, Finding{where, fmt.Sprintf(format, args...)})
+	}
+}
+
+// stopped ends a verification that can't go on: damage is a finding, the rest
+// an error.
+func (v *verifier) stopped(err error) (Report, error) {
+	if isClosed(err) {
+		return v.Report, ErrClosed
+	}
+	if !errors.Is(err, kv.ErrCorrupt) {
+		return v.Report, err
+	}
+	v.find(fmt.Sprintf("entry %d and later", v.edge.size), "can't be read: %v", err)
+	v.s.bar("verify: " + v.Findings[0].String())
+	return v.Report, nil
+}
+
+// entries takes the entries up to end.
+func (v *verifier) entries(tx *bbolt.Tx, end int64) error {
+	dirty := map[tileKey][]byte{}
+	for i := v.edge.size; i < end; i++ {
+		v.edge.add(v.entry(tx, i), dirty)
+	}
+	tiles := tx.Bucket(bucketTiles)
+	for k, want := range dirty {
+		have := tiles.Get(k.bytes())
+		if len(want) == tileWidth*tlog.HashSize {
+			v.tiles++
+		}
+		if len(have) < len(want) || !bytes.Equal(have[:len(want)], want) {
+			v.find(fmt.Sprintf("tile %d/%d", k.level, k.n), "does not follow from the entries")
+		}
+	}
+	return nil
+}
+
+// entry checks one entry and returns the hash to build the tree with: where the
+// leaf isn't what its tile says, the tile's, so that one fault is one finding.
+func (v *verifier) entry(tx *bbolt.Tx, i int64) tlog.Hash {
+	where := fmt.Sprintf("entry %d", i)
+	leaf, err := readLeaf(tx, i)
+	if err != nil {
+		v.find(where, "is missing")
+	}
+	hash := tlog.RecordHash(leaf)
+	if want, err := hashReader(tx).ReadHashes([]int64{tlog.StoredHashIndex(0, i)}); err != nil {
+		v.find(where, "its tile has no hash for it")
+	} else if want[0] != hash {
+		v.find(where, "does not have the hash in its tile")
+		hash = want[0]
+	}
+	if leaf != nil && !v.broken {
+		v.fold(tx, i, leaf)
+	}
+	return hash
+}
+
+// fold applies one leaf and checks what is derived from it.
+func (v *verifier) fold(tx *bbolt.Tx, i int64, leaf []byte) {
+	where := fmt.Sprintf("entry %d", i)
+	c, err := ledger.ParseLeaf(leaf)
+	if err == nil {
+		err = v.s.cfg.Trust.CheckNode(i, c.Envelope)
+	}
+	if err == nil {
+		err = v.state.Apply(c, v.s.cfg.Trust)
+	}
+	if err != nil {
+		v.find(where, "%v; entries after it were not folded", err)
+		v.broken = true
+		return
+	}
+	if c.Kind() == ledger.DetailErased {
+		v.deleted[c.Data.Index] = true
+	}
+	if c.Data.Detail != "" {
+		v.pending = append(v.pending, detailCheck{i, c.Data.Detail})
+	}
+	v.index(tx, i, c)
+}
+
+func (v *verifier) index(tx *bbolt.Tx, i int64, c *ledger.Change) {
+	where, at := fmt.Sprintf("index of entry %d", i), be64(i)
+	terms := tx.Bucket(bucketTerms).Cursor()
+	for _, t := range termsOf(c) {
+		v.terms++
+		if key := append(t, at...); !hasKey(terms, key) {
+			v.find(where, "term %q is missing", t)
+		}
+	}
+	for _, id := range idsOf(c) {
+		key, _ := idKey(id)
+		v.ids++
+		if !bytes.Equal(tx.Bucket(bucketIDs).Get(key), at) {
+			v.find(where, "id %s leads elsewhere", id)
+		}
+	}
+	if !bytes.Equal(tx.Bucket(bucketTimes).Get(at), timesOf(c)) {
+		v.find(where, "times or operator differ")
+	}
+}
+
+func hasKey(c *bbolt.Cursor, key []byte) bool {
+	k, _ := c.Seek(key)
+	return bytes.Equal(k, key)
+}
+
+// rest takes what was appended meanwhile, then compares, in one transaction,
+// all that is kept once: head, folded rows, and that nothing is there too much.
+func (v *verifier) rest(tx *bbolt.Tx) error {
+	head, err := readHead(tx)
+	if err != nil {
+		return err
+	}
+	if err := v.entries(tx, head.Size); err != nil {
+		return err
+	}
+	v.Tree = ledger.Tree{Size: v.edge.size}
+	if v.Tree.Root, err = v.edge.root(); err != nil {
+		return err
+	}
+	if v.Tree != head {
+		v.find("head", "the entries have another root than the head row")
+	}
+	for _, tile := range v.edge.edge {
+		if len(tile) > 0 {
+			v.tiles++
+		}
+	}
+	v.count(tx, bucketEntries, head.Size)
+	v.count(tx, bucketTiles, v.tiles)
+	if v.broken {
+		return nil
+	}
+	v.count(tx, bucketTimes, head.Size)
+	v.count(tx, bucketTerms, v.terms)
+	v.count(tx, bucketIDs, v.ids)
+	v.checkFold(tx, head)
+	return v.checkDetails()
+}
+
+var bucketNames = map[string]string{"e": "entries", "t": "tiles", "w": "times", "x": "index terms", "i": "ids"}
+
+func (v *verifier) count(tx *bbolt.Tx, bucket []byte, want int64) {
+	n := int64(0)
+	c := tx.Bucket(bucket).Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		n++
+	}
+	if n != want {
+		v.find(bucketNames[string(bucket)], "%d rows, the entries account for %d", n, want)
+	}
+}
+
+// checkFold compares the folded rows, and what is published, with the fold.
+func (v *verifier) checkFold(tx *bbolt.Tx, head ledger.Tree) {
+	have, err := readFold(tx, v.s.cfg.Trust, head.Size)
+	if err != nil {
+		v.find("folded state", "%v", err)
+		return
+	}
+	v.compareState("folded state", have)
+	if snap := v.s.Snapshot(); snap.State.Size == v.state.Size {
+		v.compareState("published state", snap.State)
+	}
+}
+
+func (v *verifier) compareState(where string, have *ledger.State) {
+	want := v.state
+	if have.Origin != want.Origin || have.Trust != want.Trust || have.Size != want.Size || !reflect.DeepEqual(have.Sets, want.Sets) {
+		v.find(where, "origin, trust, size or operators sets do not follow from the entries")
+	}
+	for name, svc := range want.Services {
+		if h := have.Services[name]; h == nil || !reflect.DeepEqual(h.Chains, svc.Chains) {
+			v.find(where, "the chains of service %q do not follow from the entries", name)
+		}
+	}
+	for name := range have.Services {
+		if want.Services[name] == nil {
+			v.find(where, "service %q is in no entry", name)
+		}
+	}
+}
+
+// checkDetails comes last: an erasure is a later entry than what it erases.
+func (v *verifier) checkDetails() error {
+	for _, p := range v.pending {
+		d, err := v.s.details.get(p.index)
+		if err != nil && !errors.Is(err, kv.ErrCorrupt) {
+			return err
+		}
+		where := fmt.Sprintf("detail of entry %d", p.index)
+		switch {
+		case v.deleted[p.index]:
+			v.Erased++
+			if d != nil {
+				v.find(where, "is erased by the log, and still there")
+			}
+		case err != nil:
+			v.find(where, "%v", err)
+		case d == nil:
+			v.find(where, "is missing, and no erasure says why")
+		default:
+			v.Details++
+			if name, err := d.Digest(); err != nil || name != p.name {
+				v.find(where, "is not the one that the leaf names")
+			}
+		}
+	}
+	return nil
+}
+
+func (v *verifier) checkAnchor() {
+	anchor, _, err := v.s.readAnchor()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		v.find("anchor", "the file %s is missing", v.s.cfg.Anchor)
+	case err != nil:
+		v.find("anchor", "%v", err)
+	case anchor.Size > v.s.Snapshot().Tree.Size: // not v.Tree: appends may have moved both meanwhile
+		v.find("anchor", "%d entries were published, the log has %d", anchor.Size, v.Tree.Size)
+	default:
+		if err := v.s.containsTree(anchor); err != nil {
+			v.find("anchor", "%v", err)
+		}
+	}
+}
+
+// checkObjects rehashes what is stored, and follows the sets in force.
+func (v *verifier) checkObjects() error {
+	bad, err := v.s.objects.CheckObjects()
+	if err != nil {
+		return err
+	}
+	for _, d := range bad {
+		v.find("object "+string(d), "the bytes are not the ones that the digest names")
+	}
+	seen := map[api.Digest]bool{}
+	for _, svc := range v.state.Services {
+		for _, c := range svc.Chains {
+			if c.Kind == ledger.BundleActivated && c.Set != nil {
+				v.set(c.Set.Digest, seen)
+			}
+		}
+	}
+	return nil
+}
+
+func (v *verifier) set(d api.Digest, seen map[api.Digest]bool) {
+	b := v.object(d, seen)
+	if b == nil {
+		return
+	}
+	set, err := bundle.ParseSet(b)
+	if err != nil {
+		v.find("set "+string(d), "%v", err)
+		return
+	}
+	for _, e := range set.Entries {
+		v.manifest(e.Digest, seen)
+	}
+}
+
+func (v *verifier) manifest(d api.Digest, seen map[api.Digest]bool) {
+	b := v.object(d, seen)
+	if b == nil {
+		return
+	}
+	m, err := bundle.ParseManifest(b)
+	if err != nil {
+		v.find("bundle "+string(d), "%v", err)
+		return
+	}
+	v.object(m.Config.Digest, seen)
+	for _, l := range m.Layers {
+		v.object(l.Digest, seen)
+	}
+}
+
+// object reads an object once; nil when it was seen, is withheld, or is bad.
+func (v *verifier) object(d api.Digest, seen map[api.Digest]bool) []byte {
+	if seen[d] || v.s.erased.has(d) {
+		return nil
+	}
+	seen[d] = true
+	v.Objects++
+	b, err := v.s.objects.Object(d)
+	if errors.Is(err, kv.ErrNotFound) {
+		v.find("object "+string(d), "is missing, and a set in force needs it")
+	}
+	return b
+}
