@@ -1,0 +1,53 @@
+# `make test` is what CI runs. It needs Go and git, and a C compiler for the race
+# detector; everything else is fetched at pinned versions.
+
+# A clone that belongs to somebody else, as in CI, must build all the same, and
+# every build must be reproducible: no facts about the checkout go in.
+export GOFLAGS := -buildvcs=false $(filter-out -buildvcs=%,$(GOFLAGS))
+
+TOOLS := go tool -modfile=internal/tools/go.mod
+RACE := $(if $(shell command -v "$${CC:-gcc}" || command -v cc),-race)
+FUZZTIME ?= 10s
+VERSION ?=
+
+.PHONY: build test check fmt-check vet staticcheck lint unit fuzz-short bench image-check clean
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.release=$(VERSION)" -o bin/sealstone ./cmd/sealstone
+
+test: fmt-check vet staticcheck unit
+
+# Everything that a release must pass.
+check: test lint fuzz-short image-check
+	go mod verify
+	go mod tidy -diff
+
+fmt-check:
+	@out=$$(gofmt -l $$(find . -name '*.go' -not -path './.git/*')); \
+	if [ -n "$$out" ]; then echo "not formatted by gofmt:"; echo "$$out"; exit 1; fi
+
+vet:
+	go vet ./...
+
+staticcheck:
+	$(TOOLS) staticcheck ./...
+
+lint:
+	$(TOOLS) golangci-lint run ./...
+
+# All packages, with the real-git and real-socket tests of integration/.
+unit:
+	@if [ -z "$(RACE)" ]; then echo "no C compiler: testing without the race detector"; fi
+	go test $(RACE) -shuffle=on -timeout 12m ./...
+
+fuzz-short:
+	FUZZTIME=$(FUZZTIME) scripts/fuzz-short
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+image-check:
+	scripts/image-check
+
+clean:
+	rm -rf bin dist
