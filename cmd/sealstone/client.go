@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// client asks a server. Answers are bounded, errors come back as the server's
+// own rows of the error table.
+type client struct {
+	base  string
+	token string
+	http  *http.Client
+}
+
+const maxAnswer = 64 << 20
+
+func (a *app) client() (*client, error) {
+	if a.server == "" {
+		return nil, errors.New("which server? pass --server URL or set SEALSTONE_SERVER, for example http://127.0.0.1:7460")
+	}
+	u, err := url.Parse(a.server)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("--server %q is not an http or https URL", a.server)
+	}
+	c := &client{base: strings.TrimSuffix(a.server, "/"), http: &http.Client{Timeout: 90 * time.Second}}
+	if a.tokenFile != "" {
+		b, err := os.ReadFile(a.tokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("token: %w", err)
+		}
+		c.token = strings.TrimSpace(string(b))
+	}
+	return c, nil
+}
+
+// do sends a request and returns the answer's bytes.
+func (c *client) do(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, unreachable(c.base, err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err == nil && len(b) > maxAnswer {
+		err = fmt.Errorf("answer of %s is over %d bytes", path, maxAnswer)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode >= 400 {
+		return nil, problem(res, b)
+	}
+	return b, nil
+}
+
+func unreachable(base string, err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return &api.Error{Code: api.CodeUnavailable, Detail: fmt.Sprintf("can't reach %s: %v", base, op.Err), Err: err,
+			Hint: "is it running? another server or a relay does as well; a signed statement can also be dropped as a file, see sealstone safe-mode enter --out"}
+	}
+	return err
+}
+
+func problem(res *http.Response, b []byte) error {
+	var p api.Problem
+	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if kind == "application/problem+json" && json.Unmarshal(b, &p) == nil {
+		return p.Error()
+	}
+	return fmt.Errorf("%s answered %s", res.Request.URL.Path, res.Status)
+}
+
+// get decodes a JSON answer into v.
+func (c *client) get(ctx context.Context, path string, query url.Values, v any) error {
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	b, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("answer of %s: %w", path, err)
+	}
+	return nil
+}
+
+// loadTrust reads --trust.
+func (a *app) loadTrust() (*ledger.Trust, error) {
+	if a.trust == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(a.trust)
+	if err != nil {
+		return nil, fmt.Errorf("trust: %w", err)
+	}
+	return ledger.ParseTrust(b)
+}
+
+// needTrust reads --trust, or asks the server and says so: what is checked with
+// a server's own trust file proves that the server agrees with itself.
+func (a *app) needTrust(ctx context.Context, c *client) (*ledger.Trust, error) {
+	t, err := a.loadTrust()
+	if t != nil || err != nil {
+		return t, err
+	}
+	if c == nil {
+		return nil, errors.New("which trust file? pass --trust FILE or set SEALSTONE_TRUST")
+	}
+	b, err := c.do(ctx, http.MethodGet, "/v1/trust", nil)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintln(a.err, "note: verifying with the server's own trust file; pass --trust FILE to trust nobody")
+	return ledger.ParseTrust(b)
+}
+
+// origin is the log that statements are meant for.
+func (a *app) origin(ctx context.Context) (string, error) {
+	t, err := a.loadTrust()
+	if err != nil {
+		return "", err
+	}
+	if t != nil {
+		return t.Origin, nil
+	}
+	if a.server == "" {
+		return "", errors.New("which log? pass --trust FILE or --server URL")
+	}
+	c, err := a.client()
+	if err != nil {
+		return "", err
+	}
+	b, err := c.do(ctx, http.MethodGet, "/v1/trust", nil)
+	if err != nil {
+		return "", err
+	}
+	if t, err = ledger.ParseTrust(b); err != nil {
+		return "", err
+	}
+	return t.Origin, nil
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealstone/sealstone/internal/store"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+func newLedger(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "ledger", Short: "Create a ledger"}
+	var data, keys, origin, root string
+	initCmd := &cobra.Command{
+		Use:   "init --data DIR --origin NAME --root KEY.pub",
+		Short: "Create an empty ledger, its keys, and version 1 of the trust file",
+		Long: "Create an empty ledger, its log and node keys, and version 1 of the trust file,\n" +
+			"signed with the root key: the private key beside KEY.pub, or ssh-agent.\n\n" +
+			"Keys go to DIR.keys (or --keys), never into the data directory. Give the trust\n" +
+			"file to every client by a way you trust: it is all they need to verify the rest.",
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return a.ledgerInit(data, keys, origin, root) },
+	}
+	initCmd.Flags().StringVar(&data, "data", "", "data directory to create (required)")
+	initCmd.Flags().StringVar(&keys, "keys", "", "directory for private keys (default DATA.keys)")
+	initCmd.Flags().StringVar(&origin, "origin", "", "name of the log, a URL prefix without scheme such as config.example.com/sealstone (required)")
+	initCmd.Flags().StringVar(&root, "root", "", "root key, an Ed25519 SSH public key (required)")
+	for _, name := range []string{"data", "origin", "root"} {
+		_ = initCmd.MarkFlagRequired(name)
+	}
+	cmd.AddCommand(initCmd)
+	return cmd
+}
+
+func (a *app) ledgerInit(data, keys, origin, root string) error {
+	l, err := createLedger(data, keysDir(keys, data), origin, root)
+	if err != nil {
+		return err
+	}
+	return a.print(l, func(w io.Writer) {
+		fmt.Fprintf(w, "created ledger %s\n", l.Origin)
+		table(w, "", [][]string{{"data", l.Data}, {"keys", l.Keys + "  (back them up; they are not in the data)"}, {"trust file", l.Trust}, {"root key", l.Root}})
+		fmt.Fprintf(w, "next: sealstone serve --repo URL --data %s\n", l.Data)
+	})
+}
+
+// created is what ledger init prints.
+type created struct {
+	Origin string `json:"origin"`
+	Data   string `json:"data"`
+	Keys   string `json:"keys"`
+	Trust  string `json:"trust"`
+	Root   string `json:"root"`
+}
+
+// createLedger makes keys, trust file and the first entry, in an order in which
+// an interrupted run can be started again.
+func createLedger(data, keys, origin, root string) (*created, error) {
+	if err := ledger.CheckOrigin(origin); err != nil {
+		return nil, err
+	}
+	pub, err := readPublic(root)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := openSigner(root)
+	if err != nil {
+		return nil, fmt.Errorf("the root key must sign the trust file: %w (put the private key beside %s, or add it to ssh-agent)", err, root)
+	}
+	if signer.KeyID() != pub.ID() {
+		return nil, fmt.Errorf("the private key beside %s is another key", root)
+	}
+	if _, err := os.Stat(filepath.Join(data, trustFile)); !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: a ledger is there already; a new one needs an empty directory", data)
+	}
+	for _, dir := range []string{data, keys} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	trust, err := makeTrust(keys, origin, pub, signer)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := storeConfig(data, keys, trust)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Init(cfg); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(data, trustFile)
+	return &created{origin, data, keys, path, pub.ID()}, os.WriteFile(path, append(trust.Raw, '\n'), 0o644)
+}
+
+func makeTrust(keys, origin string, root ledger.SSHKey, signer ledger.Signer) (*ledger.Trust, error) {
+	logKey, err := makeNoteKey(filepath.Join(keys, logKeyFile), origin)
+	if err != nil {
+		return nil, fmt.Errorf("log key: %w", err)
+	}
+	nodeKey, err := makeNoteKey(filepath.Join(keys, nodeKeyFile), ledger.NodeName(origin))
+	if err != nil {
+		return nil, fmt.Errorf("node key: %w", err)
+	}
+	raw, err := ledger.SignTrust(ledger.TrustStatement{
+		Log: []string{logKey}, Node: []ledger.NodeKey{{VKey: nodeKey}}, Origin: origin,
+		Roots: []string{root.String()}, Threshold: 1, Version: 1,
+	}, signer)
+	if err != nil {
+		return nil, err
+	}
+	return ledger.ParseTrust(raw)
+}
+
+// storeConfig opens the private keys of a ledger.
+func storeConfig(data, keys string, trust *ledger.Trust) (store.Config, error) {
+	logKey, err := readNoteKey(filepath.Join(keys, logKeyFile))
+	if err != nil {
+		return store.Config{}, err
+	}
+	nodeKey, err := readNoteKey(filepath.Join(keys, nodeKeyFile))
+	if err != nil {
+		return store.Config{}, err
+	}
+	return store.Config{Dir: data, Log: logKey, Node: nodeKey, Trust: trust}, nil
+}
+
+// dataTrust reads the trust file of a data directory.
+func dataTrust(data string) (*ledger.Trust, error) {
+	b, err := os.ReadFile(filepath.Join(data, trustFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s holds no ledger: create one with sealstone ledger init --data %s --origin NAME --root KEY.pub", data, strings.TrimSuffix(data, "/"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ledger.ParseTrust(b)
+}

@@ -1,0 +1,354 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
+	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/examples"
+)
+
+func newInit(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "init [DIR]", Short: "Write a config repository to start from", Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir := dirArg(args)
+			if err := copyTree(dir, examples.Starter()); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.err, "wrote a config repository to %s\nnext: cd %s, git init -b main, git add -A, git commit, sealstone check\n", dir, dir)
+			return nil
+		},
+	}
+}
+
+// copyTree writes files that aren't there; one that is stops it, so that
+// nobody's work is overwritten.
+func copyTree(dir string, tree fs.FS) error {
+	return fs.WalkDir(tree, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(dir, filepath.FromSlash(path))
+		if d.IsDir() {
+			return os.MkdirAll(to, 0o755)
+		}
+		b, err := fs.ReadFile(tree, path)
+		if err != nil {
+			return err
+		}
+		f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(b)
+		return errors.Join(err, f.Close())
+	})
+}
+
+// openCommit opens a repository at DIR and resolves a revision.
+func openCommit(dir, rev string) (*bundler.Repo, string, error) {
+	repo, err := bundler.OpenRepo(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	commit, err := repo.Resolve(rev)
+	return repo, commit, err
+}
+
+func newCheck(a *app) *cobra.Command {
+	var rev, format string
+	var strict bool
+	cmd := &cobra.Command{
+		Use:   "check [DIR]",
+		Short: "Find every fault of a config repository",
+		Long: "Find every fault of a config repository at a revision, in one run, with\n" +
+			"file:line:col, a rule and the fix. It reads what is committed, never the work\n" +
+			"tree. Exit 1 when there is an error.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.check(c.Context(), dirArg(args), rev, format, strict)
+		},
+	}
+	cmd.Flags().StringVar(&rev, "rev", "HEAD", "revision to check")
+	cmd.Flags().StringVar(&format, "format", "", "github: print workflow annotations")
+	cmd.Flags().BoolVar(&strict, "strict", false, "count warnings as errors")
+	return cmd
+}
+
+func (a *app) check(ctx context.Context, dir, rev, format string, strict bool) error {
+	repo, commit, err := openCommit(dir, rev)
+	if err != nil {
+		return err
+	}
+	report, err := bundler.New(repo).Check(ctx, commit, bundler.CheckOptions{Strict: strict})
+	if err != nil {
+		return err
+	}
+	if err := a.printReport(report, format); err != nil {
+		return err
+	}
+	if len(report.Faults.Errors()) > 0 {
+		return exitCode(exitError)
+	}
+	return nil
+}
+
+func (a *app) printReport(r *bundler.Report, format string) error {
+	if format == "github" {
+		for _, f := range r.Faults {
+			fmt.Fprintf(a.out, "::%s file=%s,line=%d,col=%d,title=%s::%s. %s\n", f.Severity, f.File, f.Line, f.Col, f.Rule, oneLine(f.Message), oneLine(f.Fix))
+		}
+		return nil
+	}
+	if format != "" {
+		return fmt.Errorf("unknown format %q: write github", format)
+	}
+	return a.print(r, func(w io.Writer) {
+		for _, f := range r.Faults {
+			fmt.Fprintln(w, printable(f.String()))
+		}
+		fmt.Fprintf(w, "%s: %d services, %d files, %d errors, %d warnings\n", short(r.Commit), r.Services, r.Files, len(r.Faults.Errors()), len(r.Faults.Warnings()))
+	})
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// builtSet and builtBundle are what build -o json prints.
+type builtSet struct {
+	Service  string        `json:"service"`
+	Scope    api.Scope     `json:"scope"`
+	Commit   string        `json:"commit"`
+	Tree     string        `json:"tree"`
+	Contract int           `json:"contract"`
+	Digest   api.Digest    `json:"digest"`
+	Size     int           `json:"size"`
+	Bundles  []builtBundle `json:"bundles"`
+}
+
+type builtBundle struct {
+	Scope   api.Scope     `json:"scope"`
+	Mode    api.Mode      `json:"mode"`
+	Digest  api.Digest    `json:"digest"`
+	Size    int64         `json:"size"`
+	Objects []builtObject `json:"objects"`
+}
+
+type builtObject struct {
+	Title     string     `json:"title"`
+	MediaType string     `json:"mediaType"`
+	Digest    api.Digest `json:"digest"`
+	Size      int64      `json:"size"`
+}
+
+func newBuild(a *app) *cobra.Command {
+	var rev, service, scope, mode, out string
+	cmd := &cobra.Command{
+		Use:   "build [DIR]",
+		Short: "Build the sets of a revision, the same bytes anywhere",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			f := bundler.BuildFilter{Service: service, Scope: api.Scope(scope), Mode: api.Mode(mode)}
+			return a.build(c.Context(), dirArg(args), rev, f, out)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&rev, "rev", "HEAD", "revision to build")
+	f.StringVar(&service, "service", "", "only this service")
+	f.StringVar(&scope, "scope", "", "build as if this scope were activated")
+	f.StringVar(&mode, "mode", "", "only this mode's bundles")
+	f.StringVar(&out, "out", "", "write an OCI image layout to this directory")
+	return cmd
+}
+
+func (a *app) build(ctx context.Context, dir, rev string, f bundler.BuildFilter, out string) error {
+	repo, commit, err := openCommit(dir, rev)
+	if err != nil {
+		return err
+	}
+	built, faults := bundler.New(repo).BuildAll(ctx, commit, f)
+	if len(faults.Errors()) > 0 {
+		return a.faultsError(faults)
+	}
+	if out != "" {
+		if err := bundler.WriteLayout(out, built); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.err, "wrote %d sets to %s\n", len(built), out)
+	}
+	sets := make([]builtSet, 0, len(built))
+	for _, b := range built {
+		s, err := describe(b, f.Mode)
+		if err != nil {
+			return err
+		}
+		sets = append(sets, s)
+	}
+	return a.print(sets, func(w io.Writer) {
+		var rows [][]string
+		for _, s := range sets {
+			rows = append(rows, []string{s.Service, string(s.Scope), "set", s.Digest.Short(), fmt.Sprint(s.Size)})
+			for _, b := range s.Bundles {
+				rows = append(rows, []string{"", string(b.Scope), string(b.Mode), b.Digest.Short(), fmt.Sprint(b.Size)})
+			}
+		}
+		table(w, "SERVICE SCOPE MODE DIGEST SIZE", rows)
+	})
+}
+
+// describe lists a set's bundles with their objects.
+func describe(b *bundler.Built, mode api.Mode) (builtSet, error) {
+	s := builtSet{b.Service, b.Scope, b.Commit, b.Tree, b.Contract, b.Digest, len(b.Set), []builtBundle{}}
+	for _, e := range b.Entries {
+		if mode != "" && e.Mode != mode {
+			continue
+		}
+		m, err := bundle.ParseManifest(b.Bundles[e.Digest].Manifest)
+		if err != nil {
+			return s, err
+		}
+		bb := builtBundle{e.Scope, e.Mode, e.Digest, e.Size, []builtObject{{"", m.Config.MediaType, m.Config.Digest, m.Config.Size}}}
+		for _, l := range m.Layers {
+			bb.Objects = append(bb.Objects, builtObject{l.Title(), l.MediaType, l.Digest, l.Size})
+		}
+		s.Bundles = append(s.Bundles, bb)
+	}
+	return s, nil
+}
+
+func newPromote(a *app) *cobra.Command {
+	var to, release, from, dir string
+	cmd := &cobra.Command{
+		Use:   "promote SERVICE --to SCOPE",
+		Short: "Edit a service's activation file to run a release at a scope",
+		Long: "Edit activations/SERVICE.yaml in the work tree, and nothing else: the release, and\n" +
+			"as expect the digest of the set that it builds to. Review, commit, open a pull\n" +
+			"request. The release is --rev, what another scope runs (--from), or HEAD.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.promote(c.Context(), dir, args[0], to, release, from)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&to, "to", "", "scope to promote to (required)")
+	f.StringVar(&release, "release", "", "revision to run there")
+	f.StringVar(&from, "from", "", "scope whose release to take")
+	f.StringVar(&dir, "dir", ".", "the config repository")
+	_ = cmd.MarkFlagRequired("to")
+	cmd.MarkFlagsMutuallyExclusive("release", "from")
+	return cmd
+}
+
+// promoted is what promote prints.
+type promoted struct {
+	Service string     `json:"service"`
+	Scope   api.Scope  `json:"scope"`
+	Release string     `json:"release"`
+	Expect  api.Digest `json:"expect"`
+	File    string     `json:"file"`
+}
+
+func (a *app) promote(ctx context.Context, dir, service, to, release, from string) error {
+	scope, err := api.ParseScope(to)
+	if err != nil {
+		return err
+	}
+	p, err := promoteIn(ctx, dir, service, scope, release, from)
+	if faults, ok := errors.AsType[bundler.Faults](err); ok {
+		return a.faultsError(faults)
+	}
+	if err != nil {
+		return err
+	}
+	return a.print(p, func(w io.Writer) {
+		fmt.Fprintf(w, "%s: %s runs %s, set %s\n", p.File, p.Scope, short(p.Release), p.Expect)
+		fmt.Fprintf(w, "next: git commit -m \"Promote %s to %s\" %s\n", service, scope, p.File)
+	})
+}
+
+func promoteIn(ctx context.Context, dir, service string, scope api.Scope, release, from string) (*promoted, error) {
+	repo, head, err := openCommit(dir, "HEAD")
+	if err != nil {
+		return nil, err
+	}
+	b := bundler.New(repo)
+	tip, faults := b.Tip(ctx, head)
+	if tip == nil {
+		return nil, faults
+	}
+	commit, err := releaseOf(repo, tip, service, release, api.Scope(from), head)
+	if err != nil {
+		return nil, err
+	}
+	built, err := b.Build(ctx, tip, bundler.Activation{Service: service, Scope: scope, Release: commit})
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join("activations", service+".yaml")
+	path := filepath.Join(dir, file)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	edited, err := bundler.Promote(text, scope, commit, built.Digest)
+	if err != nil {
+		return nil, err
+	}
+	return &promoted{service, scope, commit, built.Digest, file}, os.WriteFile(path, edited, 0o644)
+}
+
+// releaseOf is the commit to promote.
+func releaseOf(repo *bundler.Repo, tip *bundler.Tip, service, release string, from api.Scope, head string) (string, error) {
+	if release != "" {
+		return repo.Resolve(release)
+	}
+	if from == "" {
+		return head, nil
+	}
+	for _, act := range tip.Activations {
+		if act.Service == service && act.Scope == from {
+			if act.Release == "latest" {
+				return head, nil
+			}
+			return act.Release, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not activated at %s: see activations/%s.yaml", service, from, service)
+}
+
+func newVersion(a *app) *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print the version and what it was built from", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		info := buildInfo()
+		return a.print(info, func(w io.Writer) {
+			fmt.Fprintf(w, "sealstone %s\n", info["version"])
+			table(w, "", [][]string{{"revision", dash(info["revision"])}, {"go", info["go"]}})
+		})
+	}}
+}
+
+// readJSONFile decodes a file, or standard input for "-".
+func (a *app) readJSONFile(path string, v any) error {
+	b, err := a.readFile(path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
+}
+
+func (a *app) readFile(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(a.in)
+	}
+	return os.ReadFile(path)
+}

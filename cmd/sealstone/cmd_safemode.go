@@ -1,0 +1,363 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// safeModeOptions are the flags of enter, exit and renew.
+type safeModeOptions struct {
+	scope, reason, onExpiry, out, to string
+	ttl                              time.Duration
+	after                            int64
+	over                             bool
+}
+
+func newSafeMode(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "safe-mode", Short: "Put a service into a pre-built safe mode, and back"}
+	var o safeModeOptions
+	change := func(use, short, long string, kind ledger.Kind, args cobra.PositionalArgs) *cobra.Command {
+		c := &cobra.Command{Use: use, Short: short, Long: long, Args: args, RunE: func(c *cobra.Command, args []string) error {
+			if !c.Flags().Changed("after") {
+				o.after = -1
+			}
+			mode := ""
+			if len(args) > 1 {
+				mode = args[1]
+			}
+			return a.safeMode(c.Context(), kind, args[0], mode, o)
+		}}
+		f := c.Flags()
+		f.StringVar(&o.scope, "scope", "", "scope, for example prod or prod/eu-west-1 (required)")
+		f.StringVar(&o.reason, "reason", "", "why, for example an incident's number; goes into the detail")
+		f.StringVar(&o.out, "out", "", "write the signed statement to this file instead of sending it")
+		f.Int64Var(&o.after, "after", -1, "generation of the override chain you act on (default: asked from the server)")
+		_ = c.MarkFlagRequired("scope")
+		cmd.AddCommand(c)
+		return c
+	}
+	enter := change("enter SERVICE MODE --scope SCOPE --reason WHY", "Enter a safe mode",
+		"Enter a safe mode. SERVICE may be a list (a,b) or '*'. Every client has the mode's\n"+
+			"bundle already; it flips when it learns of the change. Works while Git is down. If\n"+
+			"no server can be reached, --out writes the statement: drop that file into the\n"+
+			"override directory of the clients.", ledger.SafeModeEntered, cobra.ExactArgs(2))
+	renew := change("renew SERVICE [MODE] --scope SCOPE", "Extend the safe mode in force", "", ledger.SafeModeRenewed, cobra.RangeArgs(1, 2))
+	exit := change("exit SERVICE --scope SCOPE", "Leave the safe mode in force", "Leave the safe mode in force: clients go to what the main chain says now.", ledger.SafeModeExited, cobra.RangeArgs(1, 2))
+	for _, c := range []*cobra.Command{enter, renew} {
+		c.Flags().DurationVar(&o.ttl, "ttl", 4*time.Hour, "time to live, 1m to 24h")
+		c.Flags().StringVar(&o.onExpiry, "on-expiry", "hold", "what happens then: hold (stay and alarm) or restore")
+	}
+	enter.Flags().BoolVar(&o.over, "over", false, "also leave narrower safe modes below the scope")
+	_ = exit
+	status := &cobra.Command{Use: "status [SERVICE]", Short: "Show the safe modes in force", Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return a.safeModeStatus(c.Context(), args) }}
+	cmd.AddCommand(status)
+	return cmd
+}
+
+// safeMode signs and sends one statement a service.
+func (a *app) safeMode(ctx context.Context, kind ledger.Kind, services, mode string, o safeModeOptions) error {
+	scope, err := api.ParseScope(o.scope)
+	if err != nil {
+		return err
+	}
+	key, err := a.signer()
+	if err != nil {
+		return err
+	}
+	if o.out != "" {
+		return a.safeModeFile(ctx, kind, services, mode, scope, o, key)
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	origin, err := a.origin(ctx)
+	if err != nil {
+		return err
+	}
+	names, err := a.expandServices(ctx, c, services)
+	if err != nil {
+		return err
+	}
+	var receipts []api.Receipt
+	narrower := false
+	for _, service := range names {
+		r, err := a.enterOne(ctx, c, origin, kind, api.Target{Service: service, Scope: scope}, mode, o, key)
+		if err != nil {
+			return fmt.Errorf("%s@%s: %w", service, scope, err)
+		}
+		receipts = append(receipts, *r)
+		narrower = narrower || len(r.Narrower) > 0
+	}
+	if err := a.printReceipts(receipts); err != nil {
+		return err
+	}
+	if narrower {
+		return exitCode(exitFinding)
+	}
+	return nil
+}
+
+// enterOne sends a statement for one service and, with --over, exits for the
+// narrower modes that would stay.
+func (a *app) enterOne(ctx context.Context, c *client, origin string, kind ledger.Kind, t api.Target, mode string, o safeModeOptions, key ledger.Signer) (*api.Receipt, error) {
+	r, err := a.sendSafeMode(ctx, c, origin, kind, t, mode, o, key)
+	if err != nil || !o.over {
+		return r, err
+	}
+	for _, h := range r.Narrower {
+		below := api.Target{Service: t.Service, Scope: h.Scope}
+		if _, err := a.sendSafeMode(ctx, c, origin, ledger.SafeModeExited, below, string(h.Mode), o, key); err != nil {
+			return r, fmt.Errorf("leaving %s at %s: %w", h.Mode, h.Scope, err)
+		}
+	}
+	r.Narrower = nil
+	return r, nil
+}
+
+func (a *app) sendSafeMode(ctx context.Context, c *client, origin string, kind ledger.Kind, t api.Target, mode string, o safeModeOptions, key ledger.Signer) (*api.Receipt, error) {
+	now, chain, err := overrideChain(ctx, c, t)
+	if err != nil {
+		return nil, err
+	}
+	after := chain.generation
+	if o.after >= 0 {
+		after = o.after
+	}
+	if mode == "" {
+		mode = string(chain.mode)
+	}
+	if mode == "" {
+		return nil, &api.Error{Code: api.CodeUnprocessable, Detail: "no safe mode is in force at " + t.String(), Hint: "sealstone safe-mode status shows what is"}
+	}
+	st := safeModeStatement(origin, kind, t, mode, after, now, o)
+	body, err := signSubmission(st, o.reason, key)
+	if err != nil {
+		return nil, err
+	}
+	return c.submit(ctx, body)
+}
+
+func safeModeStatement(origin string, kind ledger.Kind, t api.Target, mode string, after int64, now time.Time, o safeModeOptions) *ledger.Statement {
+	st := newStatement(origin, kind, t, now)
+	st.After, st.Mode = &after, api.Mode(mode)
+	if kind != ledger.SafeModeExited {
+		st.TTL, st.OnExpiry = int64(o.ttl/time.Second), o.onExpiry
+	}
+	return st
+}
+
+// newStatement frames a statement.
+func newStatement(origin string, kind ledger.Kind, t api.Target, now time.Time) *ledger.Statement {
+	return &ledger.Statement{ID: uuid.Must(uuid.NewV7()).String(), Kind: kind, Log: origin, Service: t.Service, Scope: t.Scope, Time: api.FormatTime(now)}
+}
+
+// signSubmission signs a statement with a reason in its detail.
+func signSubmission(st *ledger.Statement, reason string, key ledger.Signer) ([]byte, error) {
+	var text map[string]any
+	if reason != "" {
+		text = map[string]any{"reason": reason}
+	}
+	detail, name, err := ledger.NewDetail(text)
+	if err != nil {
+		return nil, err
+	}
+	st.Detail = name
+	raw, err := st.Sign(key)
+	if err != nil {
+		return nil, err
+	}
+	sub := api.Submission{Statement: raw}
+	if detail != nil {
+		sub.Salt, sub.Detail = detail.Salt, detail.Text
+	}
+	return json.Marshal(sub)
+}
+
+func (c *client) submit(ctx context.Context, body []byte) (*api.Receipt, error) {
+	b, err := c.do(ctx, http.MethodPost, "/v1/changes", body)
+	if err != nil {
+		return nil, err
+	}
+	var r api.Receipt
+	return &r, json.Unmarshal(b, &r)
+}
+
+// seenChain is the override chain as the server shows it now.
+type seenChain struct {
+	generation int64
+	mode       api.Mode
+}
+
+// overrideChain reads the newest change of a target's override chain out of the
+// service's evidence, and the server's time out of its head.
+func overrideChain(ctx context.Context, c *client, t api.Target) (time.Time, seenChain, error) {
+	var e ledger.Evidence
+	if err := c.get(ctx, "/v1/evidence", url.Values{"service": {t.Service}}, &e); err != nil {
+		return time.Time{}, seenChain{}, err
+	}
+	head, err := ledger.ParseHeadBody(noteText(e.Head))
+	if err != nil {
+		return time.Time{}, seenChain{}, err
+	}
+	for _, l := range head.Lines {
+		if l.Lane != ledger.LaneOverride || l.Scope != t.Scope {
+			continue
+		}
+		for _, ec := range e.Changes {
+			if ec.Index != l.Index {
+				continue
+			}
+			ch, err := ledger.ParseLeaf(ec.Leaf)
+			if err != nil {
+				return time.Time{}, seenChain{}, err
+			}
+			seen := seenChain{generation: ch.Data.Generation}
+			if ch.Kind() != ledger.SafeModeExited {
+				seen.mode = ch.Data.Mode
+			}
+			return head.Issued, seen, nil
+		}
+	}
+	return head.Issued, seenChain{}, nil
+}
+
+// noteText is a signed note without its signatures.
+func noteText(note string) string {
+	text, _, _ := strings.Cut(note, "\n\n")
+	return text + "\n"
+}
+
+// expandServices turns "a,b" and "*" into names.
+func (a *app) expandServices(ctx context.Context, c *client, list string) ([]string, error) {
+	if list != "*" {
+		names := strings.Split(list, ",")
+		for _, n := range names {
+			if err := api.CheckName(n); err != nil {
+				return nil, fmt.Errorf("service %w", err)
+			}
+		}
+		return names, nil
+	}
+	var live api.Live
+	if err := c.get(ctx, "/v1/live", nil, &live); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range live.Services {
+		names = append(names, s.Service)
+	}
+	return names, nil
+}
+
+// safeModeFile writes a statement for a file drop: no server is asked.
+func (a *app) safeModeFile(ctx context.Context, kind ledger.Kind, service, mode string, scope api.Scope, o safeModeOptions, key ledger.Signer) error {
+	if o.after < 0 {
+		return errors.New("--out asks no server: pass --after GENERATION of the override chain (0 when there never was one; the clients' Live() shows it)")
+	}
+	if mode == "" {
+		return errors.New("--out asks no server: name the MODE")
+	}
+	origin, err := a.origin(ctx)
+	if err != nil {
+		return err
+	}
+	st := safeModeStatement(origin, kind, api.Target{Service: service, Scope: scope}, mode, o.after, time.Now(), o)
+	raw, err := st.Sign(key)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(o.out, append(raw, '\n'), 0o644); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.err, "wrote %s: drop it into the override directory of the clients; send it to a server with sealstone changes send %s\n", o.out, o.out)
+	return nil
+}
+
+func (a *app) printReceipts(list []api.Receipt) error {
+	var v any = list
+	if len(list) == 1 {
+		v = list[0]
+	}
+	return a.print(v, func(w io.Writer) {
+		for _, r := range list {
+			switch {
+			case r.Unrecorded:
+				fmt.Fprintf(w, "accepted, unrecorded: the ledger takes no changes now; every client obeys, and it is appended when possible (id %s)\n", r.ID)
+			case r.Late:
+				fmt.Fprintf(w, "kept as late, without effect: entry %d\n", r.Index)
+			default:
+				fmt.Fprintf(w, "%s  entry %d  generation %d  %s\n", r.Kind, r.Index, r.Generation, r.LeafHash.Short())
+			}
+			for _, h := range r.Narrower {
+				fmt.Fprintf(w, "stays in force: %s at %s@%s; add --over to leave it\n", h.Mode, h.Service, h.Scope)
+			}
+		}
+	})
+}
+
+func (a *app) safeModeStatus(ctx context.Context, args []string) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	q := url.Values{}
+	if len(args) > 0 {
+		q.Set("service", args[0])
+	}
+	var answer struct {
+		Time      string     `json:"time"`
+		SafeModes []api.Held `json:"safeModes"`
+	}
+	if err := c.get(ctx, "/v1/safe-modes", q, &answer); err != nil {
+		return err
+	}
+	now, err := api.ParseTime(answer.Time)
+	if err != nil {
+		return err
+	}
+	return a.print(answer.SafeModes, func(w io.Writer) {
+		if len(answer.SafeModes) == 0 {
+			fmt.Fprintln(w, "no safe mode is in force")
+			return
+		}
+		var rows [][]string
+		for _, h := range answer.SafeModes {
+			rows = append(rows, []string{h.Service, string(h.Scope), string(h.Mode), ago(h.Entered, now), dash(h.By), ends(h, now), entry(h), dash(h.Reason)})
+		}
+		table(w, "SERVICE SCOPE MODE SINCE BY ENDS ENTRY REASON", rows)
+	})
+}
+
+func ends(h api.Held, now time.Time) string {
+	t, err := api.ParseTime(h.Expires)
+	switch {
+	case err != nil:
+		return "-"
+	case h.Overdue || t.Before(now):
+		return "overdue, " + h.OnExpiry + "s"
+	}
+	return "in " + span(t.Sub(now)) + ", then " + h.OnExpiry
+}
+
+func entry(h api.Held) string {
+	if h.Pending {
+		return "pending"
+	}
+	return fmt.Sprint(h.Index)
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/store"
+	"github.com/sealstone/sealstone/server"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	repo, branch, data, keys, anchor string
+	listen, addrFile                 string
+	poll                             time.Duration
+	openReads                        bool
+	cors                             []string
+	hookSecretFile                   string
+	gitTokenFile, sshKey, knownHosts string
+	fetchTimeout                     time.Duration
+}
+
+func newServe(a *app) *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve --repo URL --data DIR",
+		Short: "Follow a Git repository and serve what its ledger says",
+		Long: "Follow a Git repository and serve what its ledger says. The ledger must exist:\n" +
+			"serve never creates one. Without clients.yaml in the repository it listens on\n" +
+			"loopback only, unless --open-reads says that everybody may read.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.repo, "repo", "", "repository: a path, file://, http(s):// or ssh:// URL (required)")
+	f.StringVar(&o.branch, "branch", "main", "branch to follow")
+	f.StringVar(&o.data, "data", "", "data directory (required)")
+	f.StringVar(&o.keys, "keys", "", "directory with log.key and node.key (default DATA.keys)")
+	f.StringVar(&o.anchor, "anchor", "", "file for the last published checkpoint, best on another disk (default DATA/anchor)")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:7460", "address to listen on")
+	f.StringVar(&o.addrFile, "addr-file", "", "write the address that was bound to this file")
+	f.DurationVar(&o.poll, "poll", 10*time.Second, "time between fetches, ± 20 %")
+	f.DurationVar(&o.fetchTimeout, "fetch-timeout", time.Minute, "a fetch that takes longer is cut off")
+	f.BoolVar(&o.openReads, "open-reads", false, "let everybody read without a token")
+	f.StringSliceVar(&o.cors, "cors-origin", nil, "origin whose pages may evaluate flags; repeat for more")
+	f.StringVar(&o.hookSecretFile, "hook-secret-file", "", "file with the secret of POST /hooks/git")
+	f.StringVar(&o.gitTokenFile, "git-token-file", "", "file with the token for an http(s) repository, read again at each fetch")
+	f.StringVar(&o.sshKey, "ssh-key-file", "", "private key for an ssh repository")
+	f.StringVar(&o.knownHosts, "known-hosts", "", "known_hosts file for an ssh repository")
+	_ = cmd.MarkFlagRequired("repo")
+	_ = cmd.MarkFlagRequired("data")
+	return cmd
+}
+
+func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
+	log := slog.New(slog.NewTextHandler(a.err, nil))
+	n, err := openNode(o, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	if err := n.mayListen(o); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return err
+	}
+	if o.addrFile != "" {
+		if err := os.WriteFile(o.addrFile, []byte(ln.Addr().String()+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	log.Info("serving", slog.String("address", "http://"+ln.Addr().String()), slog.String("origin", n.origin), slog.Int64("size", n.store.Snapshot().Tree.Size))
+	return n.run(ctx, ln)
+}
+
+// node is an opened server with what must be closed after it.
+type node struct {
+	server *server.Server
+	store  *store.Store
+	source *bundler.Source
+	origin string
+}
+
+func openNode(o serveOptions, log *slog.Logger) (*node, error) {
+	trust, err := dataTrust(o.data)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := storeConfig(o.data, keysDir(o.keys, o.data), trust)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Anchor = o.anchor
+	source, err := bundler.OpenSource(bundler.SourceConfig{URL: o.repo, Branch: o.branch, Dir: filepath.Join(o.data, "git"), TokenFile: o.gitTokenFile,
+		SSHKeyFile: o.sshKey, KnownHostsFile: o.knownHosts, Timeout: o.fetchTimeout})
+	if err != nil {
+		return nil, err
+	}
+	secret, err := readSecret(o.hookSecretFile)
+	if err != nil {
+		return nil, err
+	}
+	st, err := store.Open(cfg)
+	if err != nil {
+		return nil, errors.Join(err, source.Close())
+	}
+	s, err := server.New(server.Config{Store: st, Source: source, Branch: o.branch, Node: cfg.Node, Trust: trust, Poll: o.poll,
+		OpenReads: o.openReads, CORSOrigins: o.cors, HookSecret: secret, Version: version(), Logger: log})
+	if err != nil {
+		return nil, errors.Join(err, st.Close(), source.Close())
+	}
+	return &node{s, st, source, trust.Origin}, nil
+}
+
+func readSecret(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("webhook secret: %w", err)
+	}
+	if b = []byte(strings.TrimSpace(string(b))); len(b) < 16 {
+		return nil, fmt.Errorf("webhook secret in %s: at least 16 bytes", path)
+	}
+	return b, nil
+}
+
+// mayListen keeps an unprotected server off the network. A repository that has
+// not been fetched yet counts as unprotected.
+func (n *node) mayListen(o serveOptions) error {
+	host, _, err := net.SplitHostPort(o.listen)
+	if err != nil {
+		return fmt.Errorf("--listen %q: %w", o.listen, err)
+	}
+	ip := net.ParseIP(host)
+	if o.openReads || host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	if !n.server.HasClients() { // a first start: look before refusing
+		ctx, cancel := context.WithTimeout(context.Background(), o.fetchTimeout)
+		defer cancel()
+		if err := n.server.Reconcile(ctx); err != nil {
+			return fmt.Errorf("--listen %s: whether clients.yaml restricts reads is not known: %w", o.listen, err)
+		}
+	}
+	if n.server.HasClients() {
+		return nil
+	}
+	return fmt.Errorf("--listen %s would let everybody read: add clients.yaml to the repository, or say --open-reads", o.listen)
+}
+
+// run serves until ctx ends: new requests are refused, streams end, the loops
+// stop, the store closes.
+func (n *node) run(ctx context.Context, ln net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	hs := &http.Server{Handler: n.server, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, BaseContext: func(net.Listener) context.Context { return ctx }}
+	loops := make(chan struct{})
+	go func() { n.server.Run(ctx); close(loops) }()
+	failed := make(chan error, 1)
+	go func() { failed <- hs.Serve(ln) }()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		cancel()
+	}
+	stop, done := context.WithTimeout(context.Background(), 5*time.Second)
+	defer done()
+	if hs.Shutdown(stop) != nil {
+		_ = hs.Close()
+	}
+	<-loops
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return err
+}
+
+func (n *node) close() error { return errors.Join(n.store.Close(), n.source.Close()) }

@@ -1,0 +1,136 @@
+// Command sealstone turns a Git repository of configuration and feature flags
+// into signed, content-addressed bundles, serves them by scope, and keeps
+// tamper-evident evidence of every change.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// Exit codes, as documented for scripts.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitFinding     = 2
+	exitProof       = 3
+	exitAuth        = 4
+	exitInterrupted = 130
+)
+
+// exitCode carries a code past cobra; its message, if any, was printed.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+// run is the whole program with its surroundings as values, so that tests call
+// it in-process.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot(&app{in: stdin, out: stdout, err: stderr})
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if code, ok := errors.AsType[exitCode](err); ok {
+		return int(code)
+	}
+	if err == nil {
+		return exitOK
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return exitInterrupted
+	}
+	printError(stderr, err)
+	return codeOf(err)
+}
+
+// printError says what went wrong and, where one is known, what to do next.
+func printError(w io.Writer, err error) {
+	if e, ok := errors.AsType[*api.Error](err); ok && e.Detail != "" {
+		fmt.Fprintln(w, "sealstone: "+e.Detail)
+		if e.Hint != "" {
+			fmt.Fprintln(w, "  next: "+e.Hint)
+		}
+		return
+	}
+	fmt.Fprintln(w, "sealstone: "+err.Error())
+}
+
+// codeOf maps errors to exit codes.
+func codeOf(err error) int {
+	_, refused := errors.AsType[*ledger.CheckError](err)
+	switch code := api.CodeOf(err); {
+	case refused, errors.Is(err, ledger.ErrSignature) && code == api.CodeInternal, errors.Is(err, ledger.ErrTrust), errors.Is(err, errProof):
+		return exitProof
+	case code == api.CodeUnauthorized, code == api.CodeForbidden:
+		return exitAuth
+	}
+	return exitError
+}
+
+// errProof marks findings of verification.
+var errProof = errors.New("verification failed")
+
+// app is what every command shares: streams and the common options.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+
+	output    string
+	server    string
+	key       string
+	tokenFile string
+	trust     string
+}
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sealstone",
+		Short: "Prove what is live, where, since when, by whose change",
+		Long: "Sealstone turns a Git repository of configuration and feature flags into signed,\n" +
+			"content-addressed bundles, serves them by scope, and keeps tamper-evident\n" +
+			"evidence of every change.\n\nStart with: sealstone demo",
+		SilenceUsage: true, SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	f := root.PersistentFlags()
+	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json, yaml or jsonl")
+	f.StringVar(&a.server, "server", os.Getenv("SEALSTONE_SERVER"), "server URL [$SEALSTONE_SERVER]")
+	f.StringVar(&a.key, "key", os.Getenv("SEALSTONE_KEY"), "Ed25519 SSH key: a private key file, or a .pub file whose key is in ssh-agent [$SEALSTONE_KEY]")
+	f.StringVar(&a.tokenFile, "token-file", os.Getenv("SEALSTONE_TOKEN_FILE"), "file with the read token [$SEALSTONE_TOKEN_FILE]")
+	f.StringVar(&a.trust, "trust", os.Getenv("SEALSTONE_TRUST"), "trust file to verify with [$SEALSTONE_TRUST]")
+	for _, add := range []func(*app) *cobra.Command{
+		newDemo, newInit, newCheck, newBuild, newPromote, newLedger, newOperators, newTrust, newToken, newServe,
+		newSafeMode, newChanges, newLive, newEval, newVerify, newVersion,
+	} {
+		root.AddCommand(add(a))
+	}
+	return root
+}
+
+// faultsError prints a repository's faults one a line and ends with exit 1.
+func (a *app) faultsError(faults bundler.Faults) error {
+	for _, f := range faults {
+		fmt.Fprintln(a.err, f.String())
+	}
+	return exitCode(exitError)
+}

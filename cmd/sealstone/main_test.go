@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sealstone/sealstone/examples"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"sealstone": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+			stop()
+			os.Exit(code)
+		},
+	})
+}
+
+// Every command and every error, as a user sees them. SEALSTONE_UPDATE=1
+// rewrites the golden files inside the scripts.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		UpdateScripts:       os.Getenv("SEALSTONE_UPDATE") != "",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("NO_COLOR", "1")
+			e.Setenv("HOME", e.WorkDir)
+			for _, name := range []string{"SEALSTONE_SERVER", "SEALSTONE_KEY", "SEALSTONE_TRUST", "SEALSTONE_TOKEN_FILE", "SSH_AUTH_SOCK"} {
+				e.Setenv(name, "")
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"shop": cmdShop, "commit": cmdCommit, "keygen": cmdKeygen, "waitfor": cmdWaitFor, "setvar": cmdSetVar, "jsonvar": cmdJSONVar, "edit": cmdEdit,
+		},
+	})
+}
+
+// shop DIR writes the example repository.
+func cmdShop(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(copyTree(ts.MkAbs(args[0]), examples.Shop()))
+}
+
+// commit DIR MESSAGE commits everything with a fixed author and time. It makes
+// the repository when there is none.
+func cmdCommit(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	repo, err := git.PlainOpen(dir)
+	if err != nil {
+		repo, err = git.PlainInitWithOptions(dir, &git.PlainInitOptions{InitOptions: git.InitOptions{DefaultBranch: plumbing.NewBranchReferenceName("main")}})
+		ts.Check(err)
+	}
+	tree, err := repo.Worktree()
+	ts.Check(err)
+	ts.Check(tree.AddWithOptions(&git.AddOptions{All: true}))
+	n := 0
+	if head, err := repo.Head(); err == nil {
+		log, err := repo.Log(&git.LogOptions{From: head.Hash()})
+		ts.Check(err)
+		ts.Check(log.ForEach(func(*object.Commit) error { n++; return nil }))
+	}
+	who := &object.Signature{Name: "Ada Editor", Email: "ada@shop.example", When: time.Date(2026, 11, 1, 9, n, 0, 0, time.UTC)}
+	h, err := tree.Commit(args[1], &git.CommitOptions{Author: who, Committer: who})
+	ts.Check(err)
+	ts.Setenv("COMMIT", h.String())
+}
+
+// keygen NAME writes an Ed25519 SSH key pair.
+func cmdKeygen(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(writeSSHKey(ts.MkAbs(args[0]), args[0]))
+}
+
+// waitfor FILE waits until another process wrote a file.
+func cmdWaitFor(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	for range 2000 {
+		if b, err := os.ReadFile(path); err == nil && strings.HasSuffix(string(b), "\n") {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("%s did not appear", args[0])
+}
+
+// setvar NAME FILE [PREFIX] puts a file's text into a variable.
+func cmdSetVar(ts *testscript.TestScript, _ bool, args []string) {
+	text := strings.TrimSpace(ts.ReadFile(args[1]))
+	if len(args) > 2 {
+		text = args[2] + text
+	}
+	ts.Setenv(args[0], text)
+}
+
+// jsonvar NAME PATH reads a dotted path out of the last command's JSON output.
+func cmdJSONVar(ts *testscript.TestScript, _ bool, args []string) {
+	var v any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &v))
+	for part := range strings.SplitSeq(args[1], ".") {
+		switch x := v.(type) {
+		case map[string]any:
+			v = x[part]
+		case []any:
+			var i int
+			_, err := fmt.Sscan(part, &i)
+			ts.Check(err)
+			v = x[i]
+		}
+	}
+	ts.Setenv(args[0], fmt.Sprint(v))
+}
+
+// edit FILE REGEXP REPLACEMENT changes a file.
+func cmdEdit(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	old := ts.ReadFile(args[0])
+	text := regexp.MustCompile(args[1]).ReplaceAllString(old, args[2])
+	if text == old {
+		ts.Fatalf("%s has nothing like %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(filepath.Clean(path), []byte(text), 0o644))
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+// print writes v as JSON, JSON lines or YAML, or calls table for people.
+func (a *app) print(v any, table func(w io.Writer)) error {
+	switch a.output {
+	case "table":
+		table(a.out)
+		return nil
+	case "json":
+		enc := json.NewEncoder(a.out)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		return enc.Encode(v)
+	case "jsonl":
+		enc := json.NewEncoder(a.out)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(v)
+	case "yaml":
+		return printYAML(a.out, v)
+	}
+	return fmt.Errorf("unknown output format %q: write table, json, yaml or jsonl", a.output)
+}
+
+// printYAML goes through JSON, so that both have the same names.
+func printYAML(w io.Writer, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var tree any
+	if err := yaml.Unmarshal(b, &tree); err != nil {
+		return err
+	}
+	return yaml.NewEncoder(w).Encode(tree)
+}
+
+// table aligns rows of cells.
+func table(w io.Writer, header string, rows [][]string) {
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	if header != "" {
+		fmt.Fprintln(tw, strings.ReplaceAll(header, " ", "\t"))
+	}
+	for _, r := range rows {
+		for i, cell := range r {
+			r[i] = printable(cell)
+		}
+		fmt.Fprintln(tw, strings.TrimRight(strings.Join(r, "\t"), "\t"))
+	}
+	_ = tw.Flush()
+}
+
+// printable keeps a terminal safe from control characters in other people's text.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// ago says how long ago a time of the API was.
+func ago(s string, now time.Time) string {
+	t, err := api.ParseTime(s)
+	if err != nil {
+		return "-"
+	}
+	return span(now.Sub(t)) + " ago"
+}
+
+// span rounds a duration for people.
+func span(d time.Duration) string {
+	switch d = d.Abs(); {
+	case d < time.Millisecond:
+		return d.Round(time.Microsecond).String()
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	case d < 48*time.Hour:
+		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	}
+	return fmt.Sprintf("%dd", int(d.Hours())/24)
+}
+
+func short(commit string) string {
+	if len(commit) > 12 {
+		return commit[:12]
+	}
+	return commit
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// colour wraps text in an ANSI colour when w is a terminal that wants it.
+func colour(w io.Writer, code, text string) string {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+		return text
+	}
+	if st, err := f.Stat(); err != nil || st.Mode()&os.ModeCharDevice == 0 {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}

@@ -1,0 +1,255 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/store"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// getChanges queries the ledger, newest first unless order=asc.
+func (s *Server) getChanges(c echo.Context) error {
+	q, err := s.query(c)
+	if err != nil {
+		return err
+	}
+	found, next, err := s.store.Query(c.Request().Context(), q)
+	if err != nil {
+		return err
+	}
+	out := api.Changes{Size: s.store.Snapshot().Tree.Size, Changes: make([]api.Record, 0, len(found)), Next: next}
+	for _, f := range found {
+		out.Changes = append(out.Changes, s.record(f.Index, f.Change))
+	}
+	return c.JSON(http.StatusOK, out)
+}
+
+// query reads the members of a query. Clients that may not read the whole log
+// must name a service of theirs.
+func (s *Server) query(c echo.Context) (store.Query, error) {
+	var q store.Query
+	bad := func(name string, err error) (store.Query, error) {
+		return q, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("query member %s: %v", name, err)}
+	}
+	q.Service = c.QueryParam("service")
+	if q.Service != "" || !who(c).log {
+		if _, err := serviceParam(c); err != nil {
+			return q, err
+		}
+	}
+	var err error
+	if v := c.QueryParam("scope"); v != "" {
+		if q.Scope, err = api.ParseScope(v); err != nil {
+			return bad("scope", err)
+		}
+	}
+	for _, v := range strings.FieldsFunc(c.QueryParam("kind"), func(r rune) bool { return r == ',' }) {
+		k := ledger.Kind(strings.TrimPrefix(v, ledger.TypePrefix))
+		if !k.Known() {
+			return bad("kind", fmt.Errorf("unknown kind %.64q", v))
+		}
+		q.Kinds = append(q.Kinds, k)
+	}
+	if v := c.QueryParam("digest"); v != "" {
+		if q.Digest, err = api.ParseDigest(v); err != nil {
+			return bad("digest", err)
+		}
+	}
+	q.Actor, q.Ascending = c.QueryParam("actor"), c.QueryParam("order") == "asc"
+	return q, s.queryRange(c, &q)
+}
+
+func (s *Server) queryRange(c echo.Context, q *store.Query) error {
+	for name, at := range map[string]*time.Time{"from": &q.From, "to": &q.To} {
+		v := c.QueryParam(name)
+		if v == "" {
+			continue
+		}
+		t, err := time.Parse(time.RFC3339, v)
+		if err != nil {
+			return &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("query member %s: %.40q", name, v), Hint: "write RFC 3339, for example 2026-11-20T10:03:00Z"}
+		}
+		*at = t
+	}
+	for name, n := range map[string]*int64{"before": &q.Before, "after": &q.After} {
+		v, err := indexParam(c, name)
+		if err != nil {
+			return err
+		}
+		*n = v
+	}
+	q.Limit = 100
+	if v := c.QueryParam("limit"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 || n > 1000 {
+			return &api.Error{Code: api.CodeInvalid, Detail: "query member limit: write 1 to 1000"}
+		}
+		q.Limit = n
+	}
+	return nil
+}
+
+func (s *Server) getChange(c echo.Context) error {
+	index, err := parseIndex("index", c.Param("index"))
+	if err != nil {
+		return err
+	}
+	change, err := s.store.Change(index)
+	if err != nil {
+		return err
+	}
+	if change.Data.Service == "" && !who(c).log {
+		return &api.Error{Code: api.CodeForbidden, Detail: fmt.Sprintf("client %q may not read the log", who(c).name)}
+	}
+	if change.Data.Service != "" {
+		if err := mayRead(c, change.Data.Service); err != nil && !who(c).log {
+			return err
+		}
+	}
+	if c.QueryParam("proof") != "" {
+		e, err := s.store.ProofEvidence(index)
+		if err != nil {
+			return err
+		}
+		return c.JSON(http.StatusOK, e)
+	}
+	return c.JSON(http.StatusOK, s.record(index, change))
+}
+
+// record is a change as people ask for it. The leaf's own bytes are what
+// proofs are about; see ?proof=1 and /log/.
+func (s *Server) record(index int64, ch *ledger.Change) api.Record {
+	event, _ := ch.Envelope.Bytes()
+	r := api.Record{Index: index, LeafHash: ch.Hash, Event: json.RawMessage(event)}
+	if ch.Data.Detail != "" {
+		d, err := s.store.Detail(index)
+		if err == nil && d != nil {
+			r.Detail = d.Text
+		} else {
+			r.Erased = true
+		}
+	}
+	if ch.Statement != nil {
+		r.Operator = s.operatorAt(ch)
+	}
+	return r
+}
+
+// operatorAt names who signed, by the set that the change cites.
+func (s *Server) operatorAt(ch *ledger.Change) string {
+	set, err := s.store.Change(ch.Data.Operators)
+	if err != nil || set.Roots == nil {
+		return ""
+	}
+	ops, err := s.cfg.Trust.ParseOperatorsEnvelope(set.Data.Statement)
+	if err != nil {
+		return ""
+	}
+	id, err := ops.Judge(ch.Statement)
+	if err != nil {
+		return ops.KeyOwner(ch.Statement.Envelope.Signatures[0].KeyID)
+	}
+	return id
+}
+
+// watchChanges follows the log as server-sent CloudEvents, from Last-Event-ID
+// or after=, or from now on.
+func (s *Server) watchChanges(c echo.Context) error {
+	after := s.store.Snapshot().Tree.Size - 1
+	from := c.Request().Header.Get("Last-Event-ID")
+	if from == "" {
+		from = c.QueryParam("after")
+	}
+	if from != "" {
+		n, err := parseIndex("after", from)
+		if err != nil {
+			return err
+		}
+		after = n
+	}
+	events := make(chan string)
+	ctx := c.Request().Context()
+	go func() {
+		defer close(events)
+		for {
+			changed := s.store.Changed()
+			for size := s.store.Snapshot().Tree.Size; after+1 < size; after++ {
+				ch, err := s.store.Change(after + 1)
+				if err != nil {
+					return
+				}
+				line, _ := json.Marshal(s.record(after+1, ch))
+				select {
+				case events <- sseData(after+1, string(ch.Kind()), string(line)):
+				case <-ctx.Done():
+					return
+				}
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return stream(c, ": changes\n\n", events)
+}
+
+// held lists the safe modes in force, pending ones included; service "" is all.
+func (s *Server) held(service string) []api.Held {
+	st := s.store.Snapshot().State
+	out := []api.Held{}
+	for _, name := range sortedKeys(st.Services) {
+		if name == "" || service != "" && name != service {
+			continue
+		}
+		for _, ch := range s.pending.over(st, name) {
+			if ch.Lane == ledger.LaneOverride && ch.Kind != ledger.SafeModeExited {
+				out = append(out, s.heldOf(name, ch))
+			}
+		}
+	}
+	return out
+}
+
+func (s *Server) heldOf(service string, ch ledger.Chain) api.Held {
+	h := api.Held{Service: service, Scope: ch.Scope, Mode: ch.Mode, Generation: ch.Generation, Index: ch.Index, Entered: ch.Recorded,
+		Expires: ch.Expires, OnExpiry: ch.OnExpiry, Overdue: ch.Overdue, Pending: ch.Pending}
+	if ch.Pending {
+		h.Index, h.Entered = -1, ch.Time
+		return h
+	}
+	if c, err := s.store.Change(ch.Index); err == nil {
+		r := s.record(ch.Index, c)
+		h.By = r.Operator
+		h.Reason, _ = r.Detail["reason"].(string)
+	}
+	return h
+}
+
+// getSafeModes answers the modes in force and, with service and scope, the
+// generation that a statement must be signed after.
+func (s *Server) getSafeModes(c echo.Context) error {
+	service := c.QueryParam("service")
+	if service != "" {
+		if err := mayRead(c, service); err != nil {
+			return err
+		}
+	}
+	modes := s.held(service)
+	visible := modes[:0]
+	for _, m := range modes {
+		if who(c).reads(m.Service) {
+			visible = append(visible, m)
+		}
+	}
+	return c.JSON(http.StatusOK, map[string]any{"time": api.FormatTime(time.Now()), "safeModes": visible})
+}

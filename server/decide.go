@@ -1,0 +1,241 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
+	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/store"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+type storeDraft = store.Draft
+
+func draftOf(kind ledger.Kind, data ledger.Data, detail *ledger.Detail) storeDraft {
+	return storeDraft{Kind: kind, Data: data, Detail: detail}
+}
+
+func trimNewline(b []byte) []byte { return bytes.TrimSuffix(b, []byte("\n")) }
+
+// commit appends drafts together with the row that says which tip they are of,
+// and adopts that row: one transaction, one swap.
+func (s *Server) commit(ctx context.Context, next *accepted, decide func(*ledger.State) (store.Decision, error)) error {
+	_, err := s.store.Append(ctx, func(st *ledger.State, _ time.Time) (store.Decision, error) {
+		d, err := decide(st)
+		if err != nil {
+			return store.Decision{}, err
+		}
+		if d.Rows == nil {
+			d.Rows = map[string][]byte{}
+		}
+		d.Rows[acceptedRow], err = json.Marshal(next)
+		return d, err
+	})
+	if err == nil {
+		s.adopt(*next)
+	}
+	return err
+}
+
+// decide compares what the tip asks for with the state that the append loop
+// holds: operators, then activations, then withdrawals, then what was rejected.
+func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted) (store.Decision, error) {
+	var out []storeDraft
+	rows := map[string][]byte{}
+	if u.ops != nil && newerOperators(st, u.ops) {
+		out = append(out, *u.ops)
+	}
+	chains := map[string]int{}
+	for _, b := range u.built {
+		if len(u.failed[b.Service]) > 0 {
+			continue
+		}
+		if fault, ok := s.mayActivate(st, u, b, chains); !ok {
+			u.failed[b.Service] = append(u.failed[b.Service], fault)
+		}
+	}
+	for _, b := range u.built {
+		if len(u.failed[b.Service]) == 0 {
+			d, err := s.activation(st, u, b)
+			if err != nil {
+				return store.Decision{}, err
+			}
+			if d != nil {
+				out = append(out, *d)
+				nameObjects(rows, b)
+			}
+		}
+	}
+	out = append(out, s.withdrawals(st, u)...)
+	next.Rejected = nil
+	for _, service := range sortedKeys(u.failed) {
+		r, draft := rejected(u, service, s.release(u.tip.Commit, u.tip.Commit, u.skipped), now)
+		next.Rejected = append(next.Rejected, r)
+		if draft != nil {
+			out = append(out, *draft)
+		}
+	}
+	return store.Decision{Drafts: out, Rows: rows}, nil
+}
+
+// nameObjects marks what an activation makes public to the service's readers.
+func nameObjects(rows map[string][]byte, b *bundler.Built) {
+	for d := range b.Objects() {
+		rows[namedRow(b.Service, d)] = []byte{1}
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func newerOperators(st *ledger.State, d *storeDraft) bool {
+	v, err := strconv.Atoi(d.Data.Version)
+	return err == nil && (st.Operators == nil || v > st.Operators.Version)
+}
+
+// mayActivate refuses a set that would take a safe mode away from under those
+// who are in it, and a chain beyond what a head can list.
+func (s *Server) mayActivate(st *ledger.State, u *unit, b *bundler.Built, added map[string]int) (bundler.Fault, bool) {
+	fault := bundler.Fault{Severity: bundler.Error, Service: b.Service, File: "activations/" + b.Service + ".yaml"}
+	if _, there := st.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: b.Service, Scope: b.Scope}); !there {
+		added[b.Service]++
+		if len(st.HeadLines(b.Service))+added[b.Service] > ledger.MaxChains {
+			fault.Rule, fault.Message = "E_TOO_MANY_CHAINS", fmt.Sprintf("a service has at most %d main and override chains", ledger.MaxChains)
+			fault.Fix = "activate an outer scope instead"
+			return fault, false
+		}
+	}
+	set := bundle.Set{Entries: b.Entries}
+	for _, c := range st.ServiceChains(b.Service) {
+		if c.Lane != ledger.LaneOverride || c.Kind == ledger.SafeModeExited || !(c.Scope.Contains(b.Scope) || b.Scope.Contains(c.Scope)) {
+			continue
+		}
+		at := b.Scope
+		if b.Scope.Contains(c.Scope) {
+			at = c.Scope
+		}
+		if _, ok := set.Find(at, c.Mode); !ok {
+			fault.Rule, fault.Message = "E_MODE_IN_FORCE", fmt.Sprintf("the new set has no safe mode %q, which is in force at %s", c.Mode, c.Scope)
+			fault.Fix = "leave the mode first, or keep safe-modes/" + string(c.Mode)
+			return fault, false
+		}
+	}
+	return bundler.Fault{}, true
+}
+
+// activation is the change of one entry: none when the set is the one in force
+// and no pin moved.
+func (s *Server) activation(st *ledger.State, u *unit, b *bundler.Built) (*storeDraft, error) {
+	old, _ := st.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: b.Service, Scope: b.Scope})
+	live := old.Kind == ledger.BundleActivated
+	if live && old.Set.Digest == b.Digest && !(u.pinned[b] && old.Release.Commit != b.Commit) {
+		return nil, nil
+	}
+	d := ledger.Data{Service: b.Service, Scope: b.Scope, Fields: ledger.Fields{
+		Set: &ledger.SetRef{Digest: b.Digest, Size: int64(len(b.Set))}, Contract: b.Contract,
+		Release: s.release(u.tip.Commit, b.Commit, u.skipped),
+	}}
+	if live {
+		d.Replaces = old.Set.Digest
+	}
+	detail, _, err := ledger.NewDetail(s.commitDetail(u.tip.Commit, b.Commit))
+	draft := draftOf(ledger.BundleActivated, d, detail)
+	return &draft, err
+}
+
+// release says where a main change comes from. tip is the commit that asked for
+// it, commit the one whose content it is.
+func (s *Server) release(tip, commit string, skipped int) *ledger.Release {
+	r := &ledger.Release{Repository: s.cfg.Source.URL(), Ref: "refs/heads/" + s.cfg.Branch, Commit: commit, Skipped: skipped}
+	if c, err := s.repo.Commit(commit); err == nil {
+		r.Tree = c.Tree
+	}
+	return r
+}
+
+// commitDetail is what people want to read beside a change and may want erased.
+func (s *Server) commitDetail(tip, commit string) map[string]any {
+	out := map[string]any{}
+	if c, err := s.repo.Commit(tip); err == nil {
+		out["author"], out["email"], out["subject"], out["tip"] = clean(c.Author), clean(c.Email), clean(c.Subject), tip
+	}
+	if c, err := s.repo.Commit(commit); err == nil && commit != tip {
+		out["releaseAuthor"], out["releaseSubject"] = clean(c.Author), clean(c.Subject)
+	}
+	return out
+}
+
+// withdrawals end the chains whose entries are gone. A service whose activation
+// file has faults, or vanished, keeps its chains.
+func (s *Server) withdrawals(st *ledger.State, u *unit) []storeDraft {
+	var out []storeDraft
+	for _, service := range sortedKeys(st.Services) {
+		entries, listed := u.entries[service]
+		if service == "" || !listed || len(u.failed[service]) > 0 {
+			continue
+		}
+		for _, c := range st.ServiceChains(service) {
+			if c.Lane == ledger.LaneMain && c.Kind == ledger.BundleActivated && !entries[c.Scope] {
+				d := ledger.Data{Service: service, Scope: c.Scope, Fields: ledger.Fields{Replaces: c.Set.Digest, Release: s.release(u.tip.Commit, u.tip.Commit, u.skipped)}}
+				detail, _, _ := ledger.NewDetail(s.commitDetail(u.tip.Commit, u.tip.Commit))
+				out = append(out, draftOf(ledger.BundleWithdrawn, d, detail))
+			}
+		}
+	}
+	return out
+}
+
+const maxFaultPlaces = 20
+
+// rejected records a service's faults, once for the same ones.
+func rejected(u *unit, service string, rel *ledger.Release, now accepted) (rejection, *storeDraft) {
+	faults := u.failed[service]
+	r := rejection{Service: service, Commit: u.tip.Commit, Total: len(faults)}
+	var places []ledger.FaultPlace
+	for i, f := range faults {
+		if i < maxFaultPlaces {
+			r.Faults = append(r.Faults, clean(f.String()))
+			places = append(places, ledger.FaultPlace{Rule: f.Rule, File: clean(f.File), Line: f.Line, Column: f.Col})
+		}
+	}
+	r.Key = string(api.DigestOf(fmt.Appendf(nil, "%v", places)))
+	for _, old := range now.Rejected {
+		if old.Service == service && old.Key == r.Key {
+			return r, nil
+		}
+	}
+	texts := make([]any, 0, len(r.Faults))
+	for _, t := range r.Faults {
+		texts = append(texts, t)
+	}
+	detail, _, err := ledger.NewDetail(map[string]any{"faults": texts})
+	if err != nil { // the words don't fit; the places do
+		detail = nil
+	}
+	d := draftOf(ledger.BundleRejected, ledger.Data{Service: service, Fields: ledger.Fields{Release: rel, Faults: places, Total: len(faults)}}, detail)
+	return r, &d
+}
+
+// clean bounds text that comes out of a repository.
+func clean(s string) string {
+	s = toValidUTF8(s)
+	if len(s) > 512 {
+		s = toValidUTF8(s[:512]) + "…"
+	}
+	return s
+}
+
+func toValidUTF8(s string) string { return string(bytes.ToValidUTF8([]byte(s), []byte("\ufffd"))) }

@@ -1,0 +1,113 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+// routes is the one port. Each group says who may use it.
+func (s *Server) routes() http.Handler {
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.HTTPErrorHandler = s.answerError
+	e.Use(middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: s.logPanic}), s.metrics.count)
+
+	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
+	e.GET("/readyz", s.readyz)
+	e.GET("/readyz/writes", s.readyzWrites)
+	e.GET("/metrics", echo.WrapHandler(s.metrics.handler()))
+	e.GET("/v1/trust", s.getTrust)
+	e.POST("/v1/changes", s.postChange, middleware.BodyLimit("128K")) // the statement is its own authority
+	e.POST("/hooks/git", s.postHook, middleware.BodyLimit("1M"))
+
+	v1 := e.Group("/v1", s.authenticate)
+	v1.GET("/head", s.getHead)
+	v1.GET("/evidence", s.getEvidence)
+	v1.GET("/watch", s.getWatch)
+	v1.GET("/pending", s.getPending)
+	v1.GET("/changes", s.getChanges)
+	v1.GET("/changes/watch", s.watchChanges, needLog)
+	v1.GET("/changes/:index", s.getChange)
+	v1.GET("/safe-modes", s.getSafeModes)
+	v1.POST("/instances", s.postInstance, middleware.BodyLimit("64K"))
+	v1.GET("/live", s.getLive)
+	v1.GET("/status", s.getStatus)
+
+	e.GET("/log/*", s.getLog, s.authenticate, needLog)
+	s.ociRoutes(e.Group("/v2", s.authenticate))
+	s.ofrepRoutes(e)
+	return e
+}
+
+func (s *Server) logPanic(c echo.Context, err error, stack []byte) error {
+	s.log.ErrorContext(c.Request().Context(), "panic in a handler", slog.String("path", c.Path()), slog.Any("error", err), slog.String("stack", string(stack)))
+	return err
+}
+
+// answerError is the one place that maps errors to answers: by route as RFC
+// 9457, OCI errors or OFREP error codes.
+func (s *Server) answerError(err error, c echo.Context) {
+	if c.Response().Committed {
+		return
+	}
+	err = ownError(err)
+	if api.CodeOf(err) == api.CodeInternal {
+		s.log.ErrorContext(c.Request().Context(), "request failed", slog.String("path", c.Request().URL.Path), slog.Any("error", err))
+	}
+	p := api.ProblemOf(err)
+	path := c.Request().URL.Path
+	switch {
+	case p.Status == http.StatusUnauthorized:
+		c.Response().Header().Set("WWW-Authenticate", challenge(path))
+	case p.Status == http.StatusTooManyRequests, p.Status == http.StatusServiceUnavailable:
+		c.Response().Header().Set("Retry-After", "1")
+	}
+	if c.Request().Method == http.MethodHead {
+		_ = c.NoContent(p.Status)
+		return
+	}
+	switch {
+	case strings.HasPrefix(path, "/v2"):
+		_ = c.JSON(p.Status, ociErrors(err, p))
+	case strings.Contains(path, "/ofrep/v1/"):
+		_ = c.JSON(p.Status, ofrepError(err, p))
+	default:
+		c.Response().Header().Set(echo.HeaderContentType, "application/problem+json")
+		_ = c.JSON(p.Status, p)
+	}
+}
+
+func challenge(path string) string {
+	if strings.HasPrefix(path, "/v2") {
+		return `Basic realm="sealstone"`
+	}
+	return `Bearer realm="sealstone"`
+}
+
+// ownError turns the framework's errors into rows of our table.
+func ownError(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return &api.Error{Code: api.CodeUnavailable, Detail: "the request ended before its answer"}
+	}
+	he, ok := errors.AsType[*echo.HTTPError](err)
+	if !ok {
+		return err
+	}
+	codes := map[int]api.Code{
+		http.StatusNotFound: api.CodeNotFound, http.StatusMethodNotAllowed: api.CodeMethod, http.StatusRequestEntityTooLarge: api.CodeTooLarge,
+		http.StatusUnsupportedMediaType: api.CodeUnsupported, http.StatusBadRequest: api.CodeInvalid, http.StatusUnauthorized: api.CodeUnauthorized,
+	}
+	code, ok := codes[he.Code]
+	if !ok {
+		return err
+	}
+	return &api.Error{Code: code, Detail: strings.ToLower(http.StatusText(he.Code)), Err: err}
+}

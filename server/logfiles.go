@@ -1,0 +1,21 @@
+package server
+
+import (
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+)
+
+// getLog serves the log as C2SP tlog-tiles, and one proof file per entry.
+func (s *Server) getLog(c echo.Context) error {
+	body, contentType, immutable, err := s.store.LogFile(c.Param("*"))
+	if err != nil {
+		return err
+	}
+	cache := "no-cache"
+	if immutable {
+		cache = "public, max-age=31536000, immutable"
+	}
+	c.Response().Header().Set("Cache-Control", cache)
+	return c.Blob(http.StatusOK, contentType, body)
+}

@@ -1,0 +1,138 @@
+package server
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// metrics are made from the published snapshot when scraped; only what has no
+// home there is counted as it happens.
+type metrics struct {
+	registry     *prometheus.Registry
+	rounds       *prometheus.CounterVec
+	roundSeconds prometheus.Histogram
+	requests     *prometheus.CounterVec
+	seconds      *prometheus.HistogramVec
+}
+
+func newMetrics(s *Server) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		rounds: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sealstone_source_rounds_total",
+			Help: "Rounds of the reconcile loop by outcome."}, []string{"outcome"}),
+		roundSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "sealstone_source_round_seconds",
+			Help: "Duration of successful rounds, fetch to publish, in seconds.", Buckets: prometheus.ExponentialBuckets(0.002, 2, 14)}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sealstone_http_requests_total",
+			Help: "Answers by route and status."}, []string{"route", "status"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sealstone_http_request_seconds",
+			Help: "Duration of requests in seconds, streams aside.", Buckets: prometheus.ExponentialBuckets(0.0005, 3, 10)}, []string{"route"}),
+	}
+	m.registry.MustRegister(m.rounds, m.roundSeconds, m.requests, m.seconds, &collector{s},
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// count is the middleware. Routes, not paths, are labels: they are bounded.
+func (m *metrics) count(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		start := time.Now()
+		err := next(c)
+		if err != nil {
+			c.Error(err)
+		}
+		route := c.Path()
+		m.requests.WithLabelValues(route, strconv.Itoa(c.Response().Status)).Inc()
+		if c.Response().Header().Get(echo.HeaderContentType) != "text/event-stream" {
+			m.seconds.WithLabelValues(route).Observe(time.Since(start).Seconds())
+		}
+		return nil
+	}
+}
+
+// collector reads the server at scrape time.
+type collector struct{ s *Server }
+
+var (
+	descSuccess = prometheus.NewDesc("sealstone_source_last_success_timestamp_seconds", "Unix time of the last successful round; 0 before the first.", nil, nil)
+	descSize    = prometheus.NewDesc("sealstone_ledger_size", "Changes in the published log.", nil, nil)
+	descWrites  = prometheus.NewDesc("sealstone_ledger_writable", "1 when the ledger takes changes.", nil, nil)
+	descPending = prometheus.NewDesc("sealstone_pending_statements", "Safe-mode statements that the log could not take yet.", nil, nil)
+	descWatch   = prometheus.NewDesc("sealstone_watchers", "Open watch streams.", nil, nil)
+	descReject  = prometheus.NewDesc("sealstone_bundle_rejected", "1 for a service that stays at its last good set.", []string{"service"}, nil)
+	descActive  = prometheus.NewDesc("sealstone_bundle_activated_timestamp_seconds", "Unix time at which the set in force was activated.", []string{"service", "scope", "set"}, nil)
+	descMode    = prometheus.NewDesc("sealstone_safe_mode", "1 for a safe mode in force, 2 when it is overdue.", []string{"service", "scope", "mode"}, nil)
+	descLive    = prometheus.NewDesc("sealstone_instances", "Instances that report, by target, state and lease.", []string{"service", "scope", "state", "lease"}, nil)
+	descInfo    = prometheus.NewDesc("sealstone_build_info", "1, with the server's version.", []string{"version"}, nil)
+)
+
+// Describe sends nothing: series come and go with services.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) { ch <- descSize }
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	s := c.s
+	snap := s.store.Snapshot()
+	a, _, success, _ := s.source.snapshot()
+	gauge(descSize, float64(snap.Tree.Size))
+	gauge(descSuccess, unix(success))
+	gauge(descWrites, flag(s.store.Writes() == nil))
+	gauge(descPending, float64(len(s.pending.all())))
+	gauge(descWatch, float64(s.hub.count()))
+	gauge(descInfo, 1, s.cfg.Version)
+	for _, r := range a.Rejected {
+		gauge(descReject, 1, r.Service)
+	}
+	for name, svc := range snap.State.Services {
+		for _, chain := range svc.Chains {
+			if chain.Lane == ledger.LaneMain && chain.Kind == ledger.BundleActivated {
+				at, _ := api.ParseTime(chain.Recorded)
+				gauge(descActive, unix(at), name, string(chain.Scope), chain.Set.Digest.Hex()[:12])
+			}
+		}
+	}
+	for _, h := range s.held("") {
+		gauge(descMode, 1+flag(h.Overdue), h.Service, string(h.Scope), string(h.Mode))
+	}
+	c.instances(gauge)
+}
+
+func (c *collector) instances(gauge func(*prometheus.Desc, float64, ...string)) {
+	type key struct{ service, scope, state, lease string }
+	counts, now := map[key]int{}, time.Now()
+	for _, o := range c.s.live.all() {
+		counts[key{o.Target.Service, string(o.Target.Scope), string(o.State), lease(now.Sub(o.seen))}]++
+	}
+	for k, n := range counts {
+		gauge(descLive, float64(n), k.service, k.scope, k.state, k.lease)
+	}
+}
+
+func unix(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}
+
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,163 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
+	"github.com/sealstone/sealstone/flags"
+	"github.com/sealstone/sealstone/internal/store"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// programs holds parsed sets and compiled bundles by digest. What a digest
+// names never changes, so entries are made once; those that no chain lists any
+// more are dropped when a new state is prepared.
+type programs struct {
+	store   *store.Store
+	sets    sync.Map // api.Digest → *bundle.Set
+	bundles sync.Map // api.Digest → *program
+}
+
+// program is a bundle ready to evaluate.
+type program struct {
+	Digest   api.Digest
+	Manifest *bundle.Manifest
+	Flags    *flags.Set
+}
+
+func (p *programs) init(st *store.Store) { p.store = st }
+
+// prepare compiles what a state lists and forgets the rest. A bundle that fails
+// here was damaged on disk: reads of it say so, others go on.
+func (p *programs) prepare(st *ledger.State) {
+	sets, bundles := map[api.Digest]bool{}, map[api.Digest]bool{}
+	for name, svc := range st.Services {
+		for _, c := range svc.Chains {
+			if c.Lane != ledger.LaneMain || c.Set == nil {
+				continue
+			}
+			sets[c.Set.Digest] = true
+			set, err := p.set(c.Set.Digest)
+			if err != nil {
+				continue
+			}
+			for _, e := range set.Entries {
+				bundles[e.Digest] = true
+				_, _ = p.bundle(e.Digest, name, e.Mode)
+			}
+		}
+	}
+	forget(&p.sets, sets)
+	forget(&p.bundles, bundles)
+}
+
+func forget(m *sync.Map, keep map[api.Digest]bool) {
+	m.Range(func(k, _ any) bool {
+		if !keep[k.(api.Digest)] {
+			m.Delete(k)
+		}
+		return true
+	})
+}
+
+func (p *programs) set(d api.Digest) (*bundle.Set, error) {
+	if v, ok := p.sets.Load(d); ok {
+		return v.(*bundle.Set), nil
+	}
+	b, err := p.store.Object(d)
+	if err != nil {
+		return nil, fmt.Errorf("set %s: %w", d.Short(), err)
+	}
+	set, err := bundle.ParseSet(b)
+	if err != nil {
+		return nil, err
+	}
+	p.sets.Store(d, set)
+	return set, nil
+}
+
+func (p *programs) bundle(d api.Digest, service string, mode api.Mode) (*program, error) {
+	if v, ok := p.bundles.Load(d); ok {
+		return v.(*program), nil
+	}
+	manifest, err := p.store.Object(d)
+	if err != nil {
+		return nil, fmt.Errorf("bundle %s: %w", d.Short(), err)
+	}
+	content, err := bundle.Open(d, manifest, service, mode, func(x bundle.Descriptor) ([]byte, error) { return p.store.Object(x.Digest) })
+	if err != nil {
+		return nil, err
+	}
+	m, err := bundle.ParseManifest(manifest)
+	if err != nil {
+		return nil, err
+	}
+	set, err := flags.Compile(content.Files[bundle.FlagsTitle])
+	if err != nil {
+		return nil, err
+	}
+	prog := &program{d, m, set}
+	p.bundles.Store(d, prog)
+	return prog, nil
+}
+
+// effect is what is in effect for a target, resolved to a bundle.
+type effect struct {
+	ledger.Effect
+	Entry bundle.Entry
+}
+
+// index is the change that put the bundle into effect; -1 for a statement that
+// isn't in the log.
+func (e *effect) index() int64 {
+	if e.Override == nil {
+		return e.Main.Index
+	}
+	if e.Override.Pending {
+		return -1
+	}
+	return e.Override.Index
+}
+
+// since is when it came into effect.
+func (e *effect) since() string {
+	switch {
+	case e.Override == nil:
+		return e.Main.Recorded
+	case e.Override.Pending:
+		return e.Override.Time
+	}
+	return max(e.Override.Recorded, e.Main.Recorded)
+}
+
+var errNotActivated = errors.New("not activated")
+
+// resolve finds what is in effect for a target, pending statements included.
+func (s *Server) resolve(t api.Target) (*effect, error) {
+	st := s.store.Snapshot().State
+	chains := s.pending.over(st, t.Service)
+	return s.resolveIn(chains, t)
+}
+
+func (s *Server) resolveIn(chains []ledger.Chain, t api.Target) (*effect, error) {
+	e, ok := ledger.InEffect(chains, t.Scope)
+	if !ok || e.Main.Set == nil {
+		return nil, &api.Error{Code: api.CodeNotActivated, Detail: "nothing is activated for " + t.String(), Err: errNotActivated,
+			Hint: "sealstone live shows what is; unlisted scopes fall to the nearest listed one above"}
+	}
+	set, err := s.programs.set(e.Main.Set.Digest)
+	if err != nil {
+		return nil, err
+	}
+	entry, ok := set.Find(t.Scope, e.Mode)
+	if !ok { // the set was made before the mode existed: normal goes on
+		e.Mode, e.Override = api.ModeNormal, nil
+		if entry, ok = set.Find(t.Scope, e.Mode); !ok {
+			return nil, fmt.Errorf("set %s lists nothing for %s", e.Main.Set.Digest.Short(), t)
+		}
+	}
+	return &effect{e, entry}, nil
+}

@@ -1,0 +1,328 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/store"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// acceptedRow is the store's row of what the last complete round read. It is
+// written in the transaction of that round's changes.
+const acceptedRow = "accepted"
+
+// accepted is the tip that the ledger stands at, and what is served from it
+// beside changes. A restart with Git down starts from it.
+type accepted struct {
+	Commit     string           `json:"commit"`
+	Clients    []bundler.Client `json:"clients,omitempty"`
+	HasClients bool             `json:"hasClients,omitempty"`
+	Scopes     []string         `json:"scopes"`             // as listed in sealstone.yaml
+	Refused    string           `json:"refused,omitempty"`  // newest rewrite that was refused
+	Rejected   []rejection      `json:"rejected,omitempty"` // services that stay behind
+}
+
+// rejection is a service that stays at its last good set.
+type rejection struct {
+	Service string   `json:"service"`
+	Commit  string   `json:"commit"`
+	Key     string   `json:"key"` // digest of the faults: the same are recorded once
+	Faults  []string `json:"faults"`
+	Total   int      `json:"total"`
+}
+
+// sourceState is what the reconcile loop knows; readers take copies.
+type sourceState struct {
+	mu      sync.Mutex
+	now     accepted
+	seen    string // newest commit fetched
+	success time.Time
+	err     string
+	pushed  string // hash that a webhook announced and no round has seen yet
+}
+
+func (st *sourceState) snapshot() (accepted, string, time.Time, string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.now, st.seen, st.success, st.err
+}
+
+func (s *Server) restore() error {
+	row, err := s.store.Row(acceptedRow)
+	if err != nil || row == nil {
+		return err
+	}
+	var a accepted
+	if err := json.Unmarshal(row, &a); err != nil {
+		return fmt.Errorf("store row %q: %w", acceptedRow, err)
+	}
+	s.adopt(a)
+	return nil
+}
+
+func (s *Server) adopt(a accepted) {
+	s.source.mu.Lock()
+	s.source.now = a
+	s.source.mu.Unlock()
+	s.access.set(a.Clients, a.HasClients)
+}
+
+// HasClients reports whether reads are restricted by clients.yaml.
+func (s *Server) HasClients() bool { return s.access.clients.Load() != nil }
+
+func (s *Server) reconcileLoop(ctx context.Context) {
+	for {
+		s.round(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		jitter := 0.8 + 0.4*rand.Float64()
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.kick:
+		case <-time.After(time.Duration(float64(s.cfg.Poll) * jitter)):
+		}
+	}
+}
+
+// round is one pass of the loop with its outcome kept for status and metrics.
+func (s *Server) round(ctx context.Context) {
+	start := time.Now()
+	err := s.Reconcile(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	s.source.mu.Lock()
+	defer s.source.mu.Unlock()
+	if err == nil {
+		s.source.success, s.source.err = time.Now(), ""
+		s.metrics.rounds.WithLabelValues("ok").Inc()
+		s.metrics.roundSeconds.Observe(time.Since(start).Seconds())
+		return
+	}
+	s.metrics.rounds.WithLabelValues("error").Inc()
+	if s.source.err != err.Error() { // the same outage is told once
+		s.log.WarnContext(ctx, "source round failed; what is live stays live", slog.Any("error", err))
+	}
+	s.source.err = err.Error()
+}
+
+// Reconcile fetches and, when the tip moved, builds and appends. It holds no
+// lock that a reader needs. The revision counts as seen only when it was built.
+func (s *Server) Reconcile(ctx context.Context) error {
+	tip, err := s.cfg.Source.Fetch(ctx)
+	if err != nil {
+		return err
+	}
+	s.source.mu.Lock()
+	s.source.seen = tip
+	now := s.source.now
+	s.source.mu.Unlock()
+	if tip == now.Commit {
+		return nil
+	}
+	skipped, err := s.lineage(ctx, now, tip)
+	if err != nil {
+		return err
+	}
+	return s.advance(ctx, now, tip, skipped)
+}
+
+// lineage lets a fast-forward through and records a rewrite, once. skipped
+// counts the commits passed over since the last accepted tip.
+func (s *Server) lineage(ctx context.Context, now accepted, tip string) (skipped int, err error) {
+	if now.Commit == "" {
+		return 0, nil
+	}
+	forward, err := s.repo.IsAncestor(ctx, now.Commit, tip)
+	if err != nil {
+		return 0, err
+	}
+	if forward || s.letThrough(now.Commit, tip) {
+		n, err := s.repo.CountBetween(ctx, now.Commit, tip)
+		return max(0, n-1), err
+	}
+	refused := &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("the branch was rewritten: %s does not come after the accepted %s", tip[:12], now.Commit[:12]),
+		Hint: "push the branch back, or let it through with sealstone source accept --rev " + tip[:12]}
+	if now.Refused == tip {
+		return 0, refused
+	}
+	next := now
+	next.Refused = tip
+	draft := draftOf(ledger.SourceRefused, ledger.Data{Fields: ledger.Fields{From: now.Commit, To: tip}}, nil)
+	record := func(*ledger.State) (store.Decision, error) { return store.Decision{Drafts: []storeDraft{draft}}, nil }
+	if err := s.commit(ctx, &next, record); err != nil {
+		return 0, errors.Join(refused, err)
+	}
+	return 0, refused
+}
+
+// letThrough reports whether the newest trust-lane change lets this rewrite
+// through.
+func (s *Server) letThrough(from, to string) bool {
+	c, ok := s.store.Snapshot().State.Chain(ledger.ChainKey{Lane: ledger.LaneTrust})
+	if !ok || c.Kind != ledger.SourceAccepted {
+		return false
+	}
+	change, err := s.store.Change(c.Index)
+	return err == nil && change.Data.From == from && change.Data.To == to
+}
+
+// unit is all that one tip asks for: operators, then activations, then
+// withdrawals.
+type unit struct {
+	tip      *bundler.Tip
+	skipped  int
+	ops      *storeDraft
+	built    []*bundler.Built // outermost scopes first
+	pinned   map[*bundler.Built]bool
+	failed   map[string]bundler.Faults // by service
+	entries  map[string]map[api.Scope]bool
+	detail   map[string]any
+	opsFault string
+}
+
+func (s *Server) advance(ctx context.Context, now accepted, commit string, skipped int) error {
+	u := &unit{skipped: skipped, pinned: map[*bundler.Built]bool{}, failed: map[string]bundler.Faults{}, entries: map[string]map[api.Scope]bool{}}
+	tip, faults := s.builder.Tip(ctx, commit)
+	if tip == nil {
+		return fmt.Errorf("commit %s can't be read as a config repository: %w", commit[:12], faults)
+	}
+	u.tip = tip
+	for _, f := range faults {
+		if f.Severity == bundler.Error {
+			u.failed[f.Service] = append(u.failed[f.Service], f)
+		}
+	}
+	if broken := u.failed[""]; len(broken) > 0 {
+		return fmt.Errorf("commit %s: %w", commit[:12], broken)
+	}
+	s.readOperators(u)
+	if err := s.build(ctx, u); err != nil {
+		return err
+	}
+	for _, b := range u.built {
+		if err := s.store.PutObjects(ctx, b.Objects()); err != nil {
+			return err
+		}
+	}
+	next := accepted{Commit: commit, Clients: tip.Clients, HasClients: tip.HasClients, Scopes: tip.Config.Scopes}
+	decide := func(st *ledger.State) (store.Decision, error) { return s.decide(st, u, now, &next) }
+	if err := s.commit(ctx, &next, decide); err != nil {
+		return err
+	}
+	if err := s.cfg.Source.Keep("accepted", commit); err != nil {
+		s.log.WarnContext(ctx, "can't keep the accepted commit referenced", slog.Any("error", err))
+	}
+	s.log.InfoContext(ctx, "accepted a tip", slog.String("commit", commit), slog.Int("sets", len(u.built)), slog.Int("rejected", len(next.Rejected)))
+	return nil
+}
+
+// build builds every activation of the tip. A service at fault drops out alone;
+// only an error that is nobody's fault stops the round.
+func (s *Server) build(ctx context.Context, u *unit) error {
+	var pins []string
+	for _, a := range u.tip.Activations {
+		if u.entries[a.Service] == nil {
+			u.entries[a.Service] = map[api.Scope]bool{}
+		}
+		if a.Retired {
+			continue
+		}
+		u.entries[a.Service][a.Scope] = true
+		if a.Release != "latest" {
+			pins = append(pins, a.Release)
+		}
+	}
+	reachable, err := s.repo.ReachableFrom(ctx, u.tip.Commit, pins)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	fail := func(service string, faults bundler.Faults) {
+		mu.Lock()
+		defer mu.Unlock()
+		u.failed[service] = append(u.failed[service], faults...)
+	}
+	var errs []error
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 4)
+	for _, a := range u.tip.Activations {
+		if a.Retired || len(u.failed[a.Service]) > 0 {
+			continue
+		}
+		if a.Release != "latest" && !reachable[a.Release] {
+			fail(a.Service, bundler.Faults{unreachable(a)})
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			b, err := s.buildOne(ctx, u.tip, a)
+			mu.Lock()
+			defer mu.Unlock()
+			if faults, ok := errors.AsType[bundler.Faults](err); ok {
+				u.failed[a.Service] = append(u.failed[a.Service], faults...)
+			} else if err != nil {
+				errs = append(errs, err)
+			} else {
+				u.built, u.pinned[b] = append(u.built, b), a.Release != "latest"
+			}
+		})
+	}
+	wg.Wait()
+	u.built = slices.DeleteFunc(u.built, func(b *bundler.Built) bool { return len(u.failed[b.Service]) > 0 })
+	slices.SortFunc(u.built, func(a, b *bundler.Built) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Scope.Depth(), b.Scope.Depth()), cmp.Compare(a.Scope, b.Scope))
+	})
+	return errors.Join(errs...)
+}
+
+func (s *Server) buildOne(ctx context.Context, tip *bundler.Tip, a bundler.Activation) (*bundler.Built, error) {
+	b, err := s.builder.Build(ctx, tip, a)
+	if err != nil {
+		return nil, err
+	}
+	if a.Expect != "" && a.Expect != b.Digest {
+		return nil, bundler.Faults{{Rule: "E_EXPECT", Severity: bundler.Error, File: a.File, Line: a.Line, Col: a.Col, Service: a.Service,
+			Message: fmt.Sprintf("the release builds to %s, the reviewer saw %s", b.Digest, a.Expect), Fix: "review the plan again and write the digest it shows"}}
+	}
+	return b, nil
+}
+
+func unreachable(a bundler.Activation) bundler.Fault {
+	return bundler.Fault{Rule: "E_RELEASE_UNREACHABLE", Severity: bundler.Error, File: a.File, Line: a.Line, Col: a.Col, Service: a.Service,
+		Message: fmt.Sprintf("release %s is not reachable from the branch", a.Release), Fix: "name a commit that was merged"}
+}
+
+// readOperators turns a new root-signed set into a draft. A missing, bad or
+// older one keeps the set in force, and status says why.
+func (s *Server) readOperators(u *unit) {
+	if u.tip.OperatorsSig == nil {
+		return
+	}
+	sig := trimNewline(u.tip.OperatorsSig)
+	ops, err := s.cfg.Trust.ParseOperatorsEnvelope(sig)
+	if err == nil && !ops.SHA256.Names(u.tip.Operators) {
+		err = errors.New("operators.sig is not over this operators.yaml; run sealstone operators sign")
+	}
+	if err != nil {
+		u.opsFault = err.Error()
+		s.log.Warn("operators.sig is not taken; the set in force stays", slog.Any("error", err))
+		return
+	}
+	d := draftOf(ledger.OperatorsChanged, ledger.Data{Statement: sig, Fields: ledger.Fields{Version: fmt.Sprint(ops.Version), Commit: u.tip.Commit}}, nil)
+	u.ops = &d
+}

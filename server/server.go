@@ -1,0 +1,139 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/store"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// Config is what a Server is made of. Store, Source, Node and Trust are needed.
+type Config struct {
+	Store  *store.Store
+	Source *bundler.Source
+	Branch string // as in the source; goes into each release's ref
+	Node   note.Signer
+	Trust  *ledger.Trust
+
+	Poll        time.Duration // between fetches, ± 20 %; 0 is 10 s
+	OpenReads   bool          // reads need no token
+	CORSOrigins []string      // origins that browsers may call OFREP from
+	HookSecret  []byte        // nil: POST /hooks/git is 404
+	Version     string
+	Logger      *slog.Logger // nil: slog.Default
+}
+
+// Server is the HTTP handler and the loops behind it. Make one with New, run
+// the loops with Run.
+type Server struct {
+	cfg     Config
+	log     *slog.Logger
+	store   *store.Store
+	builder *bundler.Builder
+	repo    *bundler.Repo
+	started time.Time
+
+	access   access   // who may read what
+	programs programs // compiled flags by bundle
+	hub      hub      // who watches
+	pending  pending  // statements the log doesn't have yet
+	live     liveTable
+	source   sourceState
+	metrics  *metrics
+	handler  http.Handler
+
+	kick chan struct{} // asks the reconcile loop for a round now
+}
+
+// New makes a server from opened parts. It reads what the last run accepted
+// from the store and the local repository; it does not touch the network, so a
+// restart serves what was live while Git is down.
+func New(cfg Config) (*Server, error) {
+	if cfg.Store == nil || cfg.Source == nil || cfg.Node == nil || cfg.Trust == nil {
+		return nil, errors.New("server: store, source, node key and trust are needed")
+	}
+	if cfg.Poll <= 0 {
+		cfg.Poll = 10 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	s := &Server{cfg: cfg, log: cfg.Logger, store: cfg.Store, started: time.Now(), kick: make(chan struct{}, 1)}
+	s.repo = bundler.NewRepo(cfg.Source.Git())
+	s.builder = bundler.New(s.repo)
+	s.access.open = cfg.OpenReads
+	s.hub.init()
+	s.programs.init(s.store)
+	s.live.init()
+	if err := s.restore(); err != nil {
+		return nil, err
+	}
+	s.metrics = newMetrics(s)
+	s.handler = s.routes()
+	return s, nil
+}
+
+// ServeHTTP answers every route.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// Run runs the loops until ctx ends and waits for them.
+func (s *Server) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, loop := range []func(context.Context){s.reconcileLoop, s.publishLoop, s.expiryLoop, s.pendingLoop, s.leaseLoop, s.scrubLoop} {
+		wg.Go(func() { loop(ctx) })
+	}
+	wg.Wait()
+	s.hub.close()
+}
+
+// Sync asks the reconcile loop for a round now.
+func (s *Server) Sync() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// publishLoop tells watchers whenever the store publishes.
+func (s *Server) publishLoop(ctx context.Context) {
+	last := s.store.Snapshot()
+	s.programs.prepare(last.State)
+	for {
+		changed := s.store.Changed()
+		now := s.store.Snapshot()
+		if now != last {
+			s.programs.prepare(now.State)
+			s.hub.publish(last.State, now.State, now.Tree.Size)
+			last = now
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+func (s *Server) scrubLoop(ctx context.Context) {
+	tick := time.NewTicker(30 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := s.store.Scrub(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("scrub found damage; the ledger takes no more changes", slog.Any("error", err))
+			}
+		}
+	}
+}

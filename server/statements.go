@@ -1,0 +1,319 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/store"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// Bounds of a statement's time against the server's clock.
+const (
+	maxAhead      = 5 * time.Minute
+	maxRecordAge  = 30 * 24 * time.Hour
+	lateAfter     = time.Minute // an older statement that lost its race was pending somewhere
+	appendTimeout = 30 * time.Second
+)
+
+// postChange takes a signed statement: the bare envelope, or a Submission with
+// the detail that its digest names.
+func (s *Server) postChange(c echo.Context) error {
+	body, err := io.ReadAll(c.Request().Body)
+	if err != nil {
+		return err
+	}
+	st, detail, err := parseSubmission(body)
+	if err != nil {
+		return &api.Error{Code: api.CodeInvalid, Detail: err.Error(), Hint: "docs/formats.md describes statements; sealstone signs and sends them", Err: err}
+	}
+	if st.Log != s.cfg.Trust.Origin {
+		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("the statement is meant for log %q, this is %q", st.Log, s.cfg.Trust.Origin)}
+	}
+	ctx, cancel := context.WithTimeout(c.Request().Context(), appendTimeout)
+	defer cancel()
+	receipt, err := s.submit(ctx, st, detail)
+	if err != nil {
+		return err
+	}
+	if receipt.Unrecorded {
+		return c.JSON(http.StatusAccepted, receipt)
+	}
+	return c.JSON(http.StatusOK, receipt)
+}
+
+func parseSubmission(body []byte) (*ledger.Signed, *ledger.Detail, error) {
+	body = trimNewline(body)
+	var sub api.Submission
+	if err := json.Unmarshal(body, &sub); err != nil {
+		return nil, nil, fmt.Errorf("not JSON: %w", err)
+	}
+	if sub.Statement == nil {
+		st, err := ledger.ParseStatement(body)
+		return st, nil, err
+	}
+	st, err := ledger.ParseStatement(sub.Statement)
+	if err != nil || sub.Detail == nil {
+		return st, nil, err
+	}
+	d := &ledger.Detail{Salt: sub.Salt, Text: sub.Detail}
+	name, err := d.Digest()
+	if err == nil && name != st.Detail {
+		err = errors.New("the detail is not the one that the statement names")
+	}
+	return st, d, err
+}
+
+// submit judges a statement and appends it. When the log can't take it, a
+// safe-mode statement becomes pending instead: an emergency waits for no disk.
+func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.Detail) (*api.Receipt, error) {
+	receipts, err := s.store.Append(ctx, func(state *ledger.State, now time.Time) (store.Decision, error) {
+		return s.admit(state, st, detail, now, now.Sub(st.At()) > lateAfter)
+	})
+	if err == nil {
+		return s.receipt(st, receipts[0]), nil
+	}
+	if old := s.recorded(st); old != nil {
+		return old, nil // a retry whose first try won
+	}
+	code := api.CodeOf(err)
+	if st.Kind.Lane() == ledger.LaneOverride && (code == api.CodeStorage || code == api.CodeReadOnly) {
+		return s.hold(st, detail, err)
+	}
+	return nil, err
+}
+
+// recorded finds a statement that is in the log already, whole and not late.
+func (s *Server) recorded(st *ledger.Signed) *api.Receipt {
+	index, ok := s.store.ByID(st.ID)
+	if !ok {
+		return nil
+	}
+	c, err := s.store.Change(index)
+	if err != nil || c.Statement == nil || string(c.Statement.Raw) != string(st.Raw) {
+		return nil
+	}
+	return &api.Receipt{Index: index, LeafHash: c.Hash, ID: c.ID, Kind: string(c.Kind()), Generation: c.Data.Generation, Repeated: true}
+}
+
+func (s *Server) receipt(st *ledger.Signed, r store.Receipt) *api.Receipt {
+	out := &api.Receipt{Index: r.Index, LeafHash: r.Hash, ID: r.ID, Kind: string(st.Kind), Generation: r.Generation, Repeated: r.Repeated}
+	if r.Change != nil {
+		out.Kind = string(r.Change.Kind())
+		out.Late = r.Change.Kind() == ledger.StatementLate
+	}
+	if st.Kind.Lane() == ledger.LaneOverride {
+		out.Narrower = s.narrower(st.Service, st.Scope)
+	}
+	return out
+}
+
+// narrower lists the safe modes below a scope: they win there.
+func (s *Server) narrower(service string, scope api.Scope) []api.Held {
+	return slices.DeleteFunc(s.held(service), func(h api.Held) bool { return h.Scope == scope || !scope.Contains(h.Scope) })
+}
+
+// submitPending appends a statement that was held: late when the chain went on.
+func (s *Server) submitPending(ctx context.Context, h held) (*api.Receipt, error) {
+	receipts, err := s.store.Append(ctx, func(state *ledger.State, now time.Time) (store.Decision, error) {
+		return s.admit(state, h.st, h.detail, now, true)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.receipt(h.st, receipts[0]), nil
+}
+
+// admit is the decision on a statement, made under the append lock. mayBeLate
+// says that a statement which lost its race is kept as statement.late rather
+// than refused: it was out there, and clients may have obeyed it.
+func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.Detail, now time.Time, mayBeLate bool) (store.Decision, error) {
+	d := store.DraftOf(st, detail)
+	if _, ok := s.store.ByID(st.ID); ok { // the store answers with the old receipt, or refuses other bytes
+		return store.Decision{Drafts: []storeDraft{d}}, nil
+	}
+	if err := judge(state, st); err != nil {
+		return store.Decision{}, err
+	}
+	if err := checkClock(st, now); err != nil {
+		return store.Decision{}, err
+	}
+	if st.Kind.Lane() == ledger.LaneOverride {
+		if err := s.admitSafeMode(state, st, &d, now); err != nil {
+			if api.CodeOf(err) == api.CodeConflict && mayBeLate {
+				return s.late(st, detail, err)
+			}
+			return store.Decision{}, err
+		}
+	}
+	return store.Decision{Drafts: []storeDraft{d}}, nil
+}
+
+// late keeps a statement that lost to newer ones while nobody could record it:
+// evidence, with no effect. The row makes a second delivery add nothing.
+func (s *Server) late(st *ledger.Signed, detail *ledger.Detail, cause error) (store.Decision, error) {
+	key := "late/" + st.ID
+	if row, err := s.store.Row(key); err != nil || row != nil {
+		return store.Decision{}, errors.Join(cause, err)
+	}
+	d := ledger.Data{Service: st.Service, Scope: st.Scope, Statement: st.Raw, Detail: st.Detail, Fields: ledger.Fields{Late: "superseded"}}
+	return store.Decision{Drafts: []storeDraft{{Kind: ledger.StatementLate, Data: d, Detail: detail}}, Rows: map[string][]byte{key: {1}}}, nil
+}
+
+func judge(state *ledger.State, st *ledger.Signed) error {
+	_, err := state.Operators.Judge(st)
+	switch {
+	case errors.Is(err, ledger.ErrSignature):
+		return &api.Error{Code: api.CodeForbidden, Detail: err.Error(), Hint: "sign with a key that operators.yaml lists, or have the roots sign a set that has yours", Err: err}
+	case err != nil:
+		return &api.Error{Code: api.CodeForbidden, Detail: err.Error(), Hint: "operators.yaml says who may do what; its change needs a root's signature", Err: err}
+	}
+	return nil
+}
+
+func checkClock(st *ledger.Signed, now time.Time) error {
+	age, limit := now.Sub(st.At()), maxRecordAge
+	if st.Kind.Lane() == ledger.LaneOverride {
+		limit = ledger.MaxPendingAge
+	}
+	if age > limit || age < -maxAhead {
+		return &api.Error{Code: api.CodeClockSkew, Detail: fmt.Sprintf("the statement's time %s is %s away from the server's %s", st.Time, age.Abs().Round(time.Second), api.FormatTime(now)),
+			Hint: "set the clock right and sign again; the command line stamps with the server's time"}
+	}
+	return nil
+}
+
+// admitSafeMode holds a statement to the generation its signer saw, and works
+// out what it means at every scope.
+func (s *Server) admitSafeMode(state *ledger.State, st *ledger.Signed, d *storeDraft, now time.Time) error {
+	prev, there := state.Chain(ledger.ChainKey{Lane: ledger.LaneOverride, Service: st.Service, Scope: st.Scope})
+	if *st.After != prev.Generation {
+		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("signed after generation %d of the override at %s@%s, which is now at %d (%s %s, entry %d)",
+			*st.After, st.Service, st.Scope, prev.Generation, prev.Kind, prev.Mode, prev.Index), Hint: "look with sealstone safe-mode status and sign again"}
+	}
+	inForce := there && prev.Kind != ledger.SafeModeExited
+	if st.Kind != ledger.SafeModeEntered && (!inForce || prev.Mode != st.Mode) {
+		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("safe mode %q is not in force at %s@%s", st.Mode, st.Service, st.Scope), Hint: "sealstone safe-mode status shows what is"}
+	}
+	if st.Kind != ledger.SafeModeExited {
+		d.Data.Expires = api.FormatTime(now.Add(time.Duration(st.TTL) * time.Second))
+	}
+	mode := st.Mode
+	if st.Kind == ledger.SafeModeExited {
+		mode = api.ModeNormal
+	}
+	d.Data.Resolved = s.resolvedAt(state, st.Service, st.Scope, mode)
+	if st.Kind != ledger.SafeModeExited && len(d.Data.Resolved) == 0 {
+		return s.noSuchMode(state, st)
+	}
+	return s.fitsHead(state, st, there)
+}
+
+func (s *Server) fitsHead(state *ledger.State, st *ledger.Signed, there bool) error {
+	if !there && len(state.HeadLines(st.Service)) >= ledger.MaxChains {
+		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("service %s has %d chains, no more fit a head", st.Service, ledger.MaxChains), Hint: "name an outer scope"}
+	}
+	return nil
+}
+
+func (s *Server) noSuchMode(state *ledger.State, st *ledger.Signed) error {
+	modes := map[string]bool{}
+	for _, c := range state.ServiceChains(st.Service) {
+		if c.Lane == ledger.LaneMain && c.Set != nil {
+			if set, err := s.programs.set(c.Set.Digest); err == nil {
+				for _, m := range set.Modes(st.Scope) {
+					modes[string(m)] = true
+				}
+			}
+		}
+	}
+	delete(modes, string(api.ModeNormal))
+	return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("no bundle of %s at %s has safe mode %q", st.Service, st.Scope, st.Mode),
+		Hint: fmt.Sprintf("it has %v", sortedKeys(modes))}
+}
+
+// resolvedAt tells which bundle a mode means at a scope and at every scope
+// below it that a set in effect lists.
+func (s *Server) resolvedAt(state *ledger.State, service string, scope api.Scope, mode api.Mode) []ledger.Resolved {
+	chains := slices.DeleteFunc(slices.Clone(state.ServiceChains(service)), func(c ledger.Chain) bool { return c.Lane != ledger.LaneMain })
+	at := map[string]bool{string(scope): true}
+	for _, c := range chains {
+		if c.Set == nil {
+			continue
+		}
+		if set, err := s.programs.set(c.Set.Digest); err == nil {
+			for _, e := range set.Entries {
+				if scope.Contains(e.Scope) {
+					at[string(e.Scope)] = true
+				}
+			}
+		}
+	}
+	var out []ledger.Resolved
+	for _, name := range sortedKeys(at) {
+		e, ok := ledger.InEffect(chains, api.Scope(name))
+		if !ok {
+			continue
+		}
+		if set, err := s.programs.set(e.Main.Set.Digest); err == nil {
+			if entry, ok := set.Find(api.Scope(name), mode); ok {
+				out = append(out, ledger.Resolved{Scope: api.Scope(name), Bundle: entry.Digest})
+			}
+		}
+	}
+	return out
+}
+
+// expiryLoop appends what the passing of time asks for: an exit for modes that
+// restore, safe-mode.overdue for those that hold. It is rebuilt from the fold,
+// so a restart loses no timer.
+func (s *Server) expiryLoop(ctx context.Context) {
+	for {
+		changed := s.store.Changed()
+		wait := time.Minute
+		for _, d := range s.store.Snapshot().State.Deadlines() {
+			if left := time.Until(d.At); left > 0 {
+				wait = min(wait, left)
+				break
+			}
+			if err := s.expire(ctx, d); err != nil && ctx.Err() == nil {
+				s.log.WarnContext(ctx, "can't record that a safe mode ran out; trying again", slog.String("service", d.Service), slog.Any("error", err))
+				wait = 5 * time.Second
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (s *Server) expire(ctx context.Context, d ledger.Deadline) error {
+	_, err := s.store.Append(ctx, func(state *ledger.State, now time.Time) (store.Decision, error) {
+		key := ledger.ChainKey{Lane: ledger.LaneOverride, Service: d.Service, Scope: d.Chain.Scope}
+		c, ok := state.Chain(key)
+		if !ok || c.Generation != d.Chain.Generation || c.Overdue {
+			return store.Decision{}, nil // renewed or left meanwhile
+		}
+		data := ledger.Data{Service: d.Service, Scope: c.Scope, Fields: ledger.Fields{Mode: c.Mode}}
+		if c.OnExpiry == "restore" {
+			data.Resolved = s.resolvedAt(state, d.Service, c.Scope, api.ModeNormal)
+			return store.Decision{Drafts: []storeDraft{draftOf(ledger.SafeModeExited, data, nil)}}, nil
+		}
+		data.Expires = c.Expires
+		return store.Decision{Drafts: []storeDraft{draftOf(ledger.SafeModeOverdue, data, nil)}}, nil
+	})
+	return err
+}

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+// matches holds a listed pattern against a scope: equal, or an ancestor of the
+// pattern, part by part, where "*" is any name.
+func matches(pattern string, scope api.Scope) bool {
+	p, sc := strings.Split(pattern, "/"), strings.Split(string(scope), "/")
+	if len(sc) > len(p) {
+		return false
+	}
+	for i, part := range sc {
+		if p[i] != "*" && p[i] != part {
+			return false
+		}
+	}
+	return true
+}
+
+// readyz is about reads: a server that has a log to speak for is ready, with or
+// without Git.
+func (s *Server) readyz(c echo.Context) error {
+	if s.store.Snapshot().Tree.Size == 0 {
+		return &api.Error{Code: api.CodeUnavailable, Detail: "no ledger is loaded"}
+	}
+	return c.String(http.StatusOK, "ok\n")
+}
+
+func (s *Server) readyzWrites(c echo.Context) error {
+	if err := s.store.Writes(); err != nil {
+		return &api.Error{Code: api.CodeUnavailable, Detail: "the ledger takes no changes: " + err.Error(), Hint: "reads and pending safe modes go on"}
+	}
+	return c.String(http.StatusOK, "ok\n")
+}
+
+func (s *Server) getStatus(c echo.Context) error { return c.JSON(http.StatusOK, s.Status()) }
+
+// Status is what an operator asks first.
+func (s *Server) Status() api.Status {
+	snap := s.store.Snapshot()
+	a, seen, success, fault := s.source.snapshot()
+	out := api.Status{
+		Version: s.cfg.Version, Origin: s.cfg.Trust.Origin, Time: api.FormatTime(time.Now()), Started: api.FormatTime(s.started),
+		Size: snap.Tree.Size, Root: base64.StdEncoding.EncodeToString(snap.Tree.Root[:]), Writes: "ok",
+		Pending: len(s.pending.all()), Watchers: s.hub.count(), Instances: len(s.live.all()),
+		SafeModes: s.held(""), Rejected: []api.RejectedService{},
+		Source: api.SourceStatus{Repository: s.cfg.Source.URL(), Branch: s.cfg.Branch, Tip: a.Commit, Seen: seen, LastError: fault, Refused: a.Refused},
+	}
+	if err := s.store.Writes(); err != nil {
+		out.Writes = err.Error()
+	}
+	if snap.State.Operators != nil {
+		out.Operators = snap.State.Operators.Version
+	}
+	if !success.IsZero() {
+		out.Source.LastSuccess = api.FormatTime(success)
+	}
+	for _, r := range a.Rejected {
+		out.Rejected = append(out.Rejected, api.RejectedService{Service: r.Service, Commit: r.Commit, Faults: r.Faults, Total: r.Total})
+	}
+	if skew := s.clockSkew(); skew > maxAhead {
+		out.ClockSkew = "the newest change is " + skew.Round(time.Second).String() + " ahead of this clock"
+	}
+	return out
+}
+
+// clockSkew is how far the newest change lies in this clock's future.
+func (s *Server) clockSkew() time.Duration {
+	snap := s.store.Snapshot()
+	if snap.Tree.Size == 0 {
+		return 0
+	}
+	c, err := s.store.Change(snap.Tree.Size - 1)
+	if err != nil {
+		return 0
+	}
+	return time.Until(c.Recorded())
+}
+
+// postHook starts a round now. A hook carries no content that is believed: the
+// signature only keeps strangers from making the server fetch.
+func (s *Server) postHook(c echo.Context) error {
+	if len(s.cfg.HookSecret) == 0 {
+		return &api.Error{Code: api.CodeNotFound, Detail: "no webhook secret is configured", Hint: "start with --hook-secret-file"}
+	}
+	body, err := io.ReadAll(c.Request().Body)
+	if err != nil {
+		return err
+	}
+	if !hookSigned(c.Request().Header, body, s.cfg.HookSecret) {
+		return &api.Error{Code: api.CodeUnauthorized, Detail: "the webhook's signature does not verify", Hint: "set the same secret at the forge"}
+	}
+	s.Sync()
+	return c.NoContent(http.StatusAccepted)
+}
+
+// hookSigned knows GitHub's, Gitea's and Forgejo's HMAC and GitLab's token.
+func hookSigned(h http.Header, body, secret []byte) bool {
+	mac := hmac.New(sha256.New, secret)
+	mac.Write(body)
+	want := mac.Sum(nil)
+	for _, name := range []string{"X-Hub-Signature-256", "X-Forgejo-Signature", "X-Gitea-Signature"} {
+		got, err := hex.DecodeString(strings.TrimPrefix(h.Get(name), "sha256="))
+		if err == nil && hmac.Equal(got, want) {
+			return true
+		}
+	}
+	token := h.Get("X-Gitlab-Token")
+	return token != "" && subtle.ConstantTimeCompare([]byte(token), secret) == 1
+}
