@@ -82,6 +82,7 @@ type compiler struct {
 	trace          *tracer // for Explain
 
 	evaluators *node
+	named      map[string]*node // the evaluators by name
 	refs       map[refKey]*ref
 	constants  map[*node]value
 	sets       map[*node]*members
@@ -123,7 +124,11 @@ func newCompiler(root *node) *compiler {
 	if n := root.member("$evaluators"); n != nil {
 		c.evaluators = n
 	}
-	c.digests = digester{evaluators: c.evaluators, known: map[string]uint64{}}
+	c.named = make(map[string]*node, len(c.evaluators.keys))
+	for i, name := range c.evaluators.keys {
+		c.named[name] = &c.evaluators.items[i]
+	}
+	c.digests = digester{named: c.named, known: map[string]uint64{}}
 	c.metadataNode = root.member("metadata")
 	if c.metadataNode == nil {
 		c.metadataNode = &node{kind: objectNode}
@@ -137,7 +142,7 @@ func (c *compiler) checkEvaluators() {
 	n := c.evaluators
 	if n.kind != objectNode {
 		c.faultAt("$evaluators", "$evaluators is an object, not "+n.kind.String())
-		c.evaluators = &node{kind: objectNode}
+		clear(c.named) // of an array there is none
 		return
 	}
 	for _, name := range n.keys {
@@ -262,7 +267,7 @@ func (c *compiler) reference(n *node, in scope) code {
 		c.fault("a $ref names an evaluator by a string")
 		return constantOf(value{})
 	}
-	if c.evaluators.member(n.str) == nil {
+	if c.named[n.str] == nil {
 		c.fault("there is no evaluator " + quote(n.str))
 		return constantOf(value{})
 	}
@@ -286,7 +291,7 @@ func (c *compiler) evaluator(name string, in scope) *ref {
 	outer := *c
 	c.report.steps = []step{{"$evaluators", -1}, {name, -1}}
 	c.cost, c.usesTime, c.pure, c.inEvaluator = 0, false, true, true
-	n := c.evaluators.member(name)
+	n := c.named[name]
 	switch {
 	case n.kind != objectNode:
 		c.fault("an evaluator is a rule, not " + n.kind.String())
@@ -358,7 +363,7 @@ func (c *compiler) pick(f *Flag, n *node) pick {
 		c.cost++
 		c.enter(op)
 		defer c.leave()
-		return c.pickIf(f, c.arguments(operand), 0)
+		return c.pickIf(f, c.arguments(operand))
 	case isRule && op == "fractional":
 		c.cost++
 		c.enter(op)

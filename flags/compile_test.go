@@ -166,11 +166,29 @@ func TestContextTypes(t *testing.T) {
 		path string
 		want any
 	}{
-		{int8(2), "x", 2.0}, {int16(2), "x", 2.0}, {int32(2), "x", 2.0}, {int64(2), "x", 2.0}, {uint(2), "x", 2.0}, {uint8(2), "x", 2.0},
-		{uint64(2), "x", 2.0}, {float32(1.5), "x", 1.5}, {&two, "x", 2.0}, {(*int)(nil), "x", nil}, {named("a"), "x", "a"}, {at, "x", "2026-01-02T03:04:05.000006Z"},
-		{[]string{"a", "b"}, "x.1", "b"}, {map[string]string{"k": "v"}, "x.k", "v"}, {map[string]string{"k": "v"}, "x.q", nil},
-		{[]int{1, 2}, "x.1", 2.0}, {map[string]int{"k": 3}, "x.k", 3.0}, {nested{"pro", 4}, "x.plan", "pro"}, {&nested{"pro", 4}, "x.N", 4.0},
-		{make(chan int), "x", nil}, {jsonNumber("1.5"), "x", 1.5}, {jsonNumber(""), "x", nil}, {[]any{map[string]any{"a": 1}}, "x.0.a", 1.0},
+		{int8(2), "x", 2.0},
+		{int16(2), "x", 2.0},
+		{int32(2), "x", 2.0},
+		{int64(2), "x", 2.0},
+		{uint(2), "x", 2.0},
+		{uint8(2), "x", 2.0},
+		{uint64(2), "x", 2.0},
+		{float32(1.5), "x", 1.5},
+		{&two, "x", 2.0},
+		{(*int)(nil), "x", nil},
+		{named("a"), "x", "a"},
+		{at, "x", "2026-01-02T03:04:05.000006Z"},
+		{[]string{"a", "b"}, "x.1", "b"},
+		{map[string]string{"k": "v"}, "x.k", "v"},
+		{map[string]string{"k": "v"}, "x.q", nil},
+		{[]int{1, 2}, "x.1", 2.0},
+		{map[string]int{"k": 3}, "x.k", 3.0},
+		{nested{"pro", 4}, "x.plan", "pro"},
+		{&nested{"pro", 4}, "x.N", 4.0},
+		{make(chan int), "x", nil},
+		{jsonNumber("1.5"), "x", 1.5},
+		{jsonNumber(""), "x", nil},
+		{[]any{map[string]any{"a": 1}}, "x.0.a", 1.0},
 	} {
 		got := ruleValue(t, `{"var":"`+c.path+`"}`, inRoot, Context{"x": c.in})
 		if !reflect.DeepEqual(got, c.want) {
@@ -270,3 +288,25 @@ func TestConcurrentEvaluation(t *testing.T) {
 }
 
 func jsonNumber(s string) json.Number { return json.Number(s) }
+
+// Go values may refer to themselves, which JSON cannot.
+func TestContextCycles(t *testing.T) {
+	ring := make([]any, 2)
+	ring[0], ring[1] = ring, "x"
+	type pointer *pointer
+	var p pointer
+	p = &p
+	tree := map[string]any{}
+	tree["m"] = tree
+	s := mustCompile(t, `{"flags":{
+		"cat":`+boolFlag(`{"if":[{"cat":[{"var":"ring"}]},"on"]}`)+`,
+		"in":`+boolFlag(`{"if":[{"in":["x",{"var":"ring.0.0"}]},"on"]}`)+`,
+		"path":`+boolFlag(`{"if":[{"var":"tree.m.m.m"},"on"]}`)+`,
+		"pointer":`+boolFlag(`{"if":[{"var":"p"},"off","on"]}`)+`}}`)
+	ctx := Context{"ring": ring, "p": &p, "tree": tree}
+	for _, key := range s.Keys() {
+		if on, r := s.Boolean(key, ctx, false, time.Time{}); !on {
+			t.Errorf("%s: %+v", key, r)
+		}
+	}
+}

@@ -73,7 +73,9 @@ func fromReflect(r reflect.Value) value {
 		if r.IsNil() {
 			return value{}
 		}
-		return fromAny(r.Elem().Interface())
+		if e := r.Elem(); e.Kind() != reflect.Pointer { // pointers may go round
+			return fromAny(e.Interface())
+		}
 	}
 	return fromJSON(r.Interface())
 }

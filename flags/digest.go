@@ -12,8 +12,8 @@ var digestSeed = maphash.MakeSeed()
 // A digester digests values; a reference digests as what it refers to, so that
 // moving a rule into an evaluator is no change and editing one is.
 type digester struct {
-	evaluators *node
-	known      map[string]uint64
+	named map[string]*node // the evaluators
+	known map[string]uint64
 }
 
 func mix(a, b uint64) uint64 { return maphash.Comparable(digestSeed, [2]uint64{a, b}) }
@@ -65,7 +65,7 @@ func (d *digester) evaluator(name string) uint64 {
 	}
 	d.known[name] = 0 // a cycle is an error of Compile; here it only has to end
 	h := uint64(0)
-	if n := d.evaluators.member(name); n != nil {
+	if n := d.named[name]; n != nil {
 		h = d.rule(n)
 	}
 	d.known[name] = h

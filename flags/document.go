@@ -220,6 +220,9 @@ func (c *compiler) targeting(f *Flag, n *node) {
 	}
 }
 
+// maxMetadata bounds what is copied for each flag.
+const maxMetadata = 256
+
 // metadata reads the member "metadata" of a set or a flag, laid over base.
 func (c *compiler) metadata(owner *node, base map[string]any) map[string]any {
 	n := owner.member("metadata")
@@ -230,6 +233,10 @@ func (c *compiler) metadata(owner *node, base map[string]any) map[string]any {
 	defer c.leave()
 	if n.kind != objectNode {
 		c.fault("metadata is an object, not " + n.kind.String())
+		return base
+	}
+	if len(n.items) > maxMetadata {
+		c.fault("metadata has more than " + itoa(maxMetadata) + " members")
 		return base
 	}
 	if len(n.items) == 0 {

@@ -78,9 +78,7 @@ type variant struct {
 	truth bool
 	str   string
 	num   float64
-	// The outcomes that carry this variant, built once.
-	match    Resolution
-	fallback Resolution
+	match Resolution // the outcome of a rule that chooses it
 }
 
 // A Flag is one flag, compiled. It is immutable and safe for concurrent use.

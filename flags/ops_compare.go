@@ -151,8 +151,8 @@ type members struct {
 	texts   map[string]struct{}
 	few     []string // instead of texts, when there are few
 	numbers []float64
-	kinds   [text + 1]bool // of null, and of the boolean values: see has
-	truth   [2]bool
+	null    bool
+	truth   [2]bool // by the booleans' numbers
 }
 
 // members indexes a literal array; all who refer to it share the index.
@@ -178,7 +178,7 @@ func (c *compiler) members(n *node, v value) *members {
 func (m *members) add(v value) {
 	switch v.kind {
 	case null:
-		m.kinds[null] = true
+		m.null = true
 	case boolean:
 		m.truth[int(v.num)] = true
 	case number:
@@ -191,7 +191,7 @@ func (m *members) add(v value) {
 func (m *members) has(v value) bool {
 	switch v.kind {
 	case null:
-		return m.kinds[null]
+		return m.null
 	case boolean:
 		return m.truth[int(v.num)]
 	case number:

@@ -1,27 +1,25 @@
 package flags
 
-// pickIf compiles operands from i on as an if chain that ends in variants.
-func (c *compiler) pickIf(f *Flag, a args, i int) pick {
-	if i >= len(a.nodes) {
-		return func(*env) int { return none }
-	}
-	if i == len(a.nodes)-1 {
-		return c.pickArg(f, a, i)
-	}
-	when := c.arg(a, i, inRoot)
-	then, otherwise := c.pickArg(f, a, i+1), c.pickIf(f, a, i+2)
-	if when.constant {
-		if when.val.truthy() {
-			return then
+// pickIf compiles an if chain whose arms are variants.
+func (c *compiler) pickIf(f *Flag, a args) pick {
+	var whens []cond
+	var thens []pick
+	last := func(*env) int { return none }
+	for i := 0; i < len(a.nodes); i += 2 {
+		if i == len(a.nodes)-1 {
+			last = c.pickArg(f, a, i)
+			break
 		}
-		return otherwise
+		when, then := c.arg(a, i, inRoot), c.pickArg(f, a, i+1)
+		whens, thens = append(whens, when.truth()), append(thens, then)
 	}
-	test := when.truth()
 	return func(e *env) int {
-		if test(e) {
-			return then(e)
+		for i, when := range whens {
+			if when(e) {
+				return thens[i](e)
+			}
 		}
-		return otherwise(e)
+		return last(e)
 	}
 }
 

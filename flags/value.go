@@ -221,7 +221,10 @@ func appendNumber(b []byte, f float64) []byte {
 
 // appendText writes a value as cat does: null and objects are empty, the
 // elements of an array are joined by commas.
-func appendText(b []byte, v value) []byte {
+func appendText(b []byte, v value) []byte { return appendNested(b, v, 16) }
+
+// appendNested ends below depth: an array made in Go may contain itself.
+func appendNested(b []byte, v value, depth int) []byte {
 	switch v.kind {
 	case boolean:
 		return strconv.AppendBool(b, v.num != 0)
@@ -234,13 +237,16 @@ func appendText(b []byte, v value) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = appendText(b, v.at(i))
+			if depth > 0 {
+				b = appendNested(b, v.at(i), depth-1)
+			}
 		}
 	}
 	return b
 }
 
-// toAny turns a value into plain Go data that outlives the evaluation.
+// toAny turns a value into plain Go data that outlives the evaluation. What came
+// from the context is shared with it.
 func (v value) toAny() any {
 	switch v.kind {
 	case boolean:
@@ -250,6 +256,9 @@ func (v value) toAny() any {
 	case text:
 		return strings.Clone(v.str)
 	case array:
+		if a, ok := v.ref.([]any); ok {
+			return a
+		}
 		out := make([]any, v.len())
 		for i := range out {
 			out[i] = v.at(i).toAny()
