@@ -45,7 +45,7 @@ func ofNum(f float64) value {
 	if f-f != 0 {
 		return value{}
 	}
-	return value{kind: number, num: f}
+	return value{kind: number, num: f + 0} // -0 would name another variant than 0
 }
 
 func ofText(s string) value { return value{kind: text, str: s} }
