@@ -139,11 +139,12 @@ func (s *split) bucketText(e *env) (by string, first value, ok bool) {
 
 // implicit is the flag's key with the targeting key behind it.
 func (e *env) implicit(in scope) (string, bool) {
-	key := e.key
-	if in != inRoot {
-		key = "" // a loop's body does not see $flagd
+	key, subject := e.key, value{}
+	if in == inRoot {
+		subject = fromAny(e.ctx["targetingKey"])
+	} else {
+		key, subject = "", e.lookup(in, "targetingKey") // a loop's body does not see $flagd
 	}
-	subject := e.lookup(in, "targetingKey")
 	if subject.kind != text || subject.str == "" {
 		return "", false
 	}

@@ -78,8 +78,20 @@ func (c *compiler) readPath(path string, in scope) expr {
 	name, rest, dotted := strings.Cut(path, ".")
 	i, slotted := c.slot(path)
 	switch {
+	case slotted && !dotted:
+		return func(e *env) value {
+			if i < len(e.slots) && e.slots[i].known {
+				return e.slots[i].v
+			}
+			return e.keep(i, fromAny(e.ctx[name]))
+		}
 	case slotted:
-		return func(e *env) value { return e.attribute(i, path) }
+		return func(e *env) value {
+			if i < len(e.slots) && e.slots[i].known {
+				return e.slots[i].v
+			}
+			return e.keep(i, e.rootPath(path))
+		}
 	case dotted && rest != "":
 		return func(e *env) value { return fromAny(e.ctx[name]).follow(rest) }
 	case !dotted:
@@ -93,16 +105,8 @@ func (c *compiler) readPath(path string, in scope) expr {
 	return func(e *env) value { return e.rootPath(path) }
 }
 
-// attribute reads an attribute of the context at most once per evaluation.
-func (e *env) attribute(i int, path string) value {
-	if i < len(e.slots) && e.slots[i].known {
-		return e.slots[i].v
-	}
-	return e.fetch(i, path)
-}
-
-func (e *env) fetch(i int, path string) value {
-	v := e.rootPath(path)
+// keep remembers an attribute for the rest of the evaluation.
+func (e *env) keep(i int, v value) value {
 	if i < len(e.slots) {
 		e.slots[i] = slot{true, v}
 		e.touched = append(e.touched, uint16(i))
