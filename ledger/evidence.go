@@ -183,6 +183,9 @@ func (p *prover) changes(e *Evidence, _ string) error {
 
 func (p *prover) headSet() error {
 	ref := p.Head.Operators
+	if err := p.setsAdvance(ref.Index); err != nil {
+		return Refuse(CheckChains, err)
+	}
 	if ref.Hash == "" {
 		return nil
 	}
@@ -192,6 +195,23 @@ func (p *prover) headSet() error {
 	}
 	p.Operators = set.Operators
 	p.Changes[ref.Index] = p.have[ref.Index]
+	return nil
+}
+
+// setsAdvance holds the operators sets that came along, or are known, to what
+// the fold demands: a later one has a higher version, and none is newer than the
+// head's. A node could else record a set again that the roots have replaced.
+func (p *prover) setsAdvance(head int64) error {
+	for i, a := range p.sets {
+		if i > head {
+			return fmt.Errorf("the head's operators set is entry %d, but entry %d is a later one", head, i)
+		}
+		for j, b := range p.sets {
+			if i < j && a.Version >= b.Version {
+				return fmt.Errorf("operators went from version %d, entry %d, back to %d, entry %d", a.Version, i, b.Version, j)
+			}
+		}
+	}
 	return nil
 }
 

@@ -1,0 +1,387 @@
+package sdk_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
+	"github.com/sealstone/sealstone/internal/ledgertest"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// force records what the fold would never accept, as a bad node could.
+func (l *fakeLog) force(e *ledger.Event, node note.Signer) int64 {
+	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	leaf, err := e.Leaf(ledger.NodeSigner{Signer: node})
+	must(l.t, err)
+	c, err := ledger.ParseLeaf(leaf)
+	must(l.t, err)
+	i := l.push(leaf)
+	next := ledger.Chain{Lane: c.Data.Lane, Scope: c.Data.Scope, Index: i, Hash: c.Hash, Generation: c.Data.Generation, Kind: c.Kind()}
+	svc := &ledger.Service{}
+	for _, old := range l.state.ServiceChains(c.Data.Service) {
+		if old.Lane != next.Lane || old.Scope != next.Scope {
+			svc.Chains = append(svc.Chains, old)
+		}
+	}
+	svc.Chains = append(svc.Chains, next)
+	l.state.Services[c.Data.Service] = svc
+	l.state.Size++
+	return i
+}
+
+// entered frames a statement as the next change of its chain.
+func (l *fakeLog) entered(s *ledger.Signed) *ledger.Event {
+	d := ledger.Data{Lane: ledger.LaneOverride, Service: s.Service, Scope: s.Scope, Statement: s.Raw, Fields: s.Fields}
+	d.Expires = api.FormatTime(s.At().Add(time.Hour))
+	l.state.Next(&d)
+	return ledger.NewEvent(l.Origin, s.Kind, s.ID, s.At(), time.Now(), d)
+}
+
+// damage flips the last byte of bodies under a path.
+func damage(part string, digest func() api.Digest) func(string, []byte) []byte {
+	return func(path string, b []byte) []byte {
+		if !strings.Contains(path, part) || digest != nil && !strings.HasSuffix(path, string(digest())) {
+			return b
+		}
+		b = bytes.Clone(b)
+		b[len(b)-1] ^= 1
+		return b
+	}
+}
+
+func swap64(s string) string { // another character in the last line of a note
+	lines := strings.Split(strings.TrimSuffix(s, "\n"), "\n")
+	last := lines[len(lines)-1]
+	i := strings.LastIndexByte(last, ' ') + 1
+	raw, _ := base64.StdEncoding.DecodeString(last[i:])
+	raw[len(raw)-1] ^= 1
+	lines[len(lines)-1] = last[:i] + base64.StdEncoding.EncodeToString(raw)
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// attacks each make the log lie about release 2. Those that can be mended show
+// release 2 afterwards.
+var attacks = []struct {
+	name   string
+	check  ledger.Check
+	attack func(t *testing.T, l *fakeLog)
+	final  bool // the log itself is bad: nothing to mend
+}{
+	{name: "object tampered", check: ledger.CheckObject, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.serve = damage("/blobs/", nil)
+	}},
+	{name: "manifest tampered", check: ledger.CheckManifest, attack: func(_ *testing.T, l *fakeLog) {
+		set := l.activate("prod", 2, release(2))
+		l.serve = func(path string, b []byte) []byte {
+			if strings.HasSuffix(path, string(set.Digest)) {
+				return b
+			}
+			return damage("/manifests/", nil)(path, b)
+		}
+	}},
+	{name: "set tampered", check: ledger.CheckSet, attack: func(_ *testing.T, l *fakeLog) {
+		set := l.activate("prod", 2, release(2))
+		l.serve = damage("/manifests/", func() api.Digest { return set.Digest })
+	}},
+	{name: "object without end", check: ledger.CheckObject, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.serve = func(path string, b []byte) []byte {
+			if strings.Contains(path, "/blobs/") {
+				return append(bytes.Clone(b), make([]byte, 1<<20)...)
+			}
+			return b
+		}
+	}},
+	{name: "evidence without end", check: ledger.CheckHead, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.serve = func(path string, b []byte) []byte {
+			if path == "/v1/evidence" {
+				return append(bytes.Clone(b), bytes.Repeat([]byte(" "), 17<<20)...)
+			}
+			return b
+		}
+	}},
+	{name: "leaf tampered", check: ledger.CheckIncluded, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.evidence = func(e *ledger.Evidence) {
+			for i := range e.Changes {
+				e.Changes[i].Leaf = bytes.Replace(e.Changes[i].Leaf, []byte("keyid"), []byte("keyie"), 1)
+			}
+		}
+	}},
+	{name: "change kept back", check: ledger.CheckIncluded, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.evidence = func(e *ledger.Evidence) {
+			e.Changes = slices.DeleteFunc(e.Changes, func(c ledger.EvidenceChange) bool { return c.Index == 3 })
+		}
+	}},
+	{name: "head tampered", check: ledger.CheckHead, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.evidence = func(e *ledger.Evidence) { e.Head = swap64(e.Head) }
+	}},
+	{name: "head by another key", check: ledger.CheckHead, attack: func(t *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.headKey = ledgertest.For(t, "other.example.com/log").Node
+	}},
+	{name: "head of another service", check: ledger.CheckHead, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.head = func(h *ledger.Head) { h.Service = "payments" }
+	}},
+	{name: "head from before", check: ledger.CheckHeadRollback, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.head = func(h *ledger.Head) { h.Issued = h.Issued.Add(-time.Hour) }
+	}},
+	{name: "log shrunk", check: ledger.CheckHeadRollback, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.size = 2
+	}},
+	{name: "checkpoint tampered", check: ledger.CheckCheckpoint, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.evidence = func(e *ledger.Evidence) { e.Checkpoint = swap64(e.Checkpoint) }
+	}},
+	{name: "checkpoint of another tree", check: ledger.CheckCheckpoint, attack: func(t *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.evidence = func(e *ledger.Evidence) {
+			cp, err := ledger.SignCheckpoint(l.Origin, l.tree(2), l.Log)
+			must(t, err)
+			e.Checkpoint = string(cp)
+		}
+	}},
+	{name: "consistency tampered", check: ledger.CheckConsistent, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.evidence = func(e *ledger.Evidence) { e.Consistency = nil }
+	}},
+	{name: "chain gone", check: ledger.CheckChains, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.head = func(h *ledger.Head) { h.Lines = nil }
+	}},
+	{name: "line of another chain", check: ledger.CheckScope, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("staging", 2, release(2))
+		l.activate("prod", 2, release(2))
+		l.head = func(h *ledger.Head) {
+			for i := range h.Lines {
+				h.Lines[i].Ref = h.Lines[len(h.Lines)-1].Ref
+			}
+		}
+	}},
+	{name: "flags that don't compile", check: ledger.CheckDryRun, final: true, attack: func(_ *testing.T, l *fakeLog) {
+		bad := release(2)
+		bad["degraded"]["flags.json"] = []byte(`{"flags":{"x":{"defaultVariant":"gone","state":"ENABLED","variants":{"on":true}}}}`)
+		l.activate("prod", 2, bad)
+	}},
+	{name: "bundle of another mode", check: ledger.CheckManifest, final: true, attack: func(t *testing.T, l *fakeLog) {
+		b, err := bundle.Build(bundle.Config{Contract: 1, Mode: "degraded", Service: "checkout"}, files(2))
+		must(t, err)
+		l.passOff(b)
+	}},
+	{name: "bundle of another service", check: ledger.CheckManifest, final: true, attack: func(t *testing.T, l *fakeLog) {
+		b, err := bundle.Build(bundle.Config{Contract: 1, Mode: "normal", Service: "payments"}, files(2))
+		must(t, err)
+		l.passOff(b)
+	}},
+	{name: "statement by a stranger", check: ledger.CheckStatementSignature, final: true, attack: func(_ *testing.T, l *fakeLog) {
+		after := int64(0)
+		s := l.StatementBy(l.Stranger, ledger.SafeModeEntered, "checkout", "prod", func(st *ledger.Statement) {
+			st.Mode, st.After, st.TTL, st.OnExpiry = "degraded", &after, 3600, "hold"
+		})
+		l.force(l.entered(s), l.Node)
+	}},
+	{name: "statement without permission", check: ledger.CheckPermission, final: true, attack: func(_ *testing.T, l *fakeLog) {
+		g := ledgertest.Everything()
+		g.Scopes = []api.Scope{"staging"}
+		l.operators(l.SignOperators(2, []byte("x"), l.operator(g)), 2)
+		l.force(l.entered(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)), l.Node)
+	}},
+	{name: "statement by a revoked operators set", check: ledger.CheckPermission, final: true, attack: func(_ *testing.T, l *fakeLog) {
+		l.operators(l.SignOperators(2, []byte("x")), 2)
+		e := l.entered(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+		e.Data.Operators = 1
+		l.force(e, l.Node)
+	}},
+	{name: "operators set recorded again", check: ledger.CheckChains, final: true, attack: func(_ *testing.T, l *fakeLog) {
+		e := ledger.NewEvent(l.Origin, ledger.OperatorsChanged, ledgertest.NewID(time.Now()), time.Now(), time.Now(),
+			ledger.Data{Statement: l.OperatorsSig, Fields: ledger.Fields{Version: "1", Commit: ledgertest.Release(1).Commit}})
+		e.Data.Lane = ledger.LaneTrust
+		l.state.Next(&e.Data)
+		i := l.force(e, l.Node)
+		l.head = func(h *ledger.Head) { h.Operators = ledger.Ref{Index: i, Hash: ledger.LeafHash(l.leaves[i])} }
+	}},
+	{name: "operators gone", check: ledger.CheckChains, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.head = func(h *ledger.Head) { h.Operators = ledger.Ref{} }
+	}},
+	{name: "operators' successor kept back", check: ledger.CheckPermission, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		second := int64(len(l.leaves))
+		l.operators(l.SignOperators(2, []byte("x"), l.operator(ledgertest.Everything())), 2)
+		l.operators(l.SignOperators(3, []byte("y"), l.operator(ledgertest.Everything())), 3)
+		l.evidence = func(e *ledger.Evidence) {
+			e.Changes = slices.DeleteFunc(e.Changes, func(c ledger.EvidenceChange) bool { return c.Index == second })
+		}
+	}},
+	{name: "change by another node", check: ledger.CheckNodeSignature, final: true, attack: func(t *testing.T, l *fakeLog) {
+		l.force(l.activation(l.Origin), ledgertest.For(t, "other.example.com/log").Node)
+	}},
+	{name: "change of another log", check: ledger.CheckLog, final: true, attack: func(_ *testing.T, l *fakeLog) {
+		l.force(l.activation("other.example.com/log"), l.Node)
+	}},
+	{name: "evidence that is no JSON", check: ledger.CheckHead, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, release(2))
+		l.serve = func(path string, b []byte) []byte {
+			if path == "/v1/evidence" {
+				return b[1:]
+			}
+			return b
+		}
+	}},
+}
+
+func (l *fakeLog) operator(g ledger.Grant) ledger.Operator {
+	return ledger.Operator{ID: ledgertest.OperatorID, Keys: []string{ledgertest.SSHLine(l.OperatorKey)}, May: []ledger.Grant{g}}
+}
+
+// activation frames release 2 as the next change of checkout@prod.
+func (l *fakeLog) activation(origin string) *ledger.Event {
+	ref := l.publish("prod", release(2))
+	d := ledger.Data{Lane: ledger.LaneMain, Service: "checkout", Scope: "prod",
+		Fields: ledger.Fields{Release: ledgertest.Release(2), Set: &ref, Contract: 1}}
+	l.state.Next(&d)
+	return ledger.NewEvent(origin, ledger.BundleActivated, ledgertest.NewID(time.Now()), time.Now(), time.Now(), d)
+}
+
+// passOff activates a set that gives a bundle out as checkout's normal one.
+func (l *fakeLog) passOff(b *bundle.Bundle) {
+	l.put(b.Manifest)
+	for _, blob := range b.Blobs {
+		l.put(blob)
+	}
+	ref := l.publishSet([]bundle.Entry{{Scope: "prod", Mode: "normal", Digest: b.Digest, Size: int64(len(b.Manifest))}})
+	l.append(ledger.BundleActivated, ledger.Data{Service: "checkout", Scope: "prod",
+		Fields: ledger.Fields{Release: ledgertest.Release(2), Set: &ref, Contract: 1}})
+}
+
+func (l *fakeLog) honest() {
+	l.evidence, l.serve, l.head, l.headKey, l.size = nil, nil, nil, l.Node, 0
+}
+
+func TestRefusesAndGoesOn(t *testing.T) {
+	for _, a := range attacks {
+		for _, cache := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/cache=%v", a.name, cache), func(t *testing.T) {
+				dir := t.TempDir()
+				synctest.Test(t, func(t *testing.T) {
+					l := newFake(t)
+					l.activate("prod", 1, release(1))
+					cfg := l.config()
+					if cache {
+						cfg.Cache = dir
+					}
+					c := open(t, cfg)
+					settled(time.Second)
+
+					l.mu.Lock()
+					l.mu.Unlock() //nolint:staticcheck // attacks take the lock themselves
+					a.attack(t, l)
+					l.tell("head")
+					settled(5 * time.Second)
+					runs(t, c, 1)
+					refused := c.Live().Refusal
+					if refused == nil || refused.Check != a.check {
+						t.Fatalf("refused %+v, want check %q", refused, a.check)
+					}
+					if c.State() != api.StateError {
+						t.Errorf("state %s", why(c))
+					}
+					if a.final {
+						return
+					}
+					l.locked(l.honest)
+					settled(time.Minute)
+					runs(t, c, 2)
+					if c.State() != api.StateReady {
+						t.Errorf("after mending: state %s", why(c))
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestForkIsFoundAndBothHalvesAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newFake(t), newFake(t)
+		h := hosts{"log": a}
+		a.activate("prod", 1, release(1))
+		b.activate("prod", 1, release(7)) // same keys, same size, another history
+		cfg := a.config()
+		cfg.HTTPClient.Transport = h
+		c := open(t, cfg)
+		settled(time.Second)
+		a.locked(func() { h["log"] = b })
+		a.tell("drop")
+		settled(time.Minute)
+		runs(t, c, 1)
+		r := c.Live().Refusal
+		if r == nil || r.Check != ledger.CheckConsistent || !strings.Contains(r.Message, "forked") {
+			t.Fatalf("refused %+v", r)
+		}
+		if r.Checkpoint == "" || !bytes.Contains(r.Evidence, []byte("checkpoint")) {
+			t.Error("the two checkpoints are not kept")
+		}
+		if n := len(c.Refusals()); n != 1 {
+			t.Errorf("%d refusals for one fork that is seen again and again", n)
+		}
+	})
+}
+
+func TestAnotherLogIsNotBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		other := fakeFor(t, "other.example.com/log")
+		other.activate("prod", 1, release(66))
+		cfg := l.config()
+		cfg.Servers = []string{"http://bad", "http://log"}
+		cfg.HTTPClient.Transport = hosts{"bad": other, "log": l}
+		c := open(t, cfg)
+		runs(t, c, 1)
+		if r := c.Live().Refusal; r == nil || r.Check != ledger.CheckHead || r.Server != "http://bad" {
+			t.Errorf("refused %+v", r)
+		}
+		if c.State() != api.StateReady {
+			t.Errorf("state %s: a good server answered", why(c))
+		}
+	})
+}
+
+func TestObjectsComeFromWhoeverHasThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		bad := newFake(t)
+		bad.activate("prod", 1, release(1))
+		bad.leaves, bad.hashes, bad.state = l.leaves, l.hashes, l.state // the same log
+		bad.serve = damage("/v2/", nil)
+		cfg := l.config()
+		cfg.Servers = []string{"http://bad", "http://log"}
+		cfg.HTTPClient.Transport = hosts{"bad": bad, "log": l}
+		c := open(t, cfg)
+		runs(t, c, 1)
+		if r := c.Live().Refusal; r == nil || r.Server != "http://bad" || c.State() != api.StateReady {
+			t.Errorf("refused %+v, %s", r, why(c))
+		}
+	})
+}
