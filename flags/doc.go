@@ -29,7 +29,7 @@
 // odd attribute with an error. [Lint] names the places. In short: null equals
 // null only, but counts as 0 in orders and arithmetic; texts that are no numbers
 // count as 0 in arithmetic and stand in no order with numbers; dividing by zero
-// is null; arrays and objects equal nothing, not even themselves; loops see their
+// is null and -0 is 0; arrays and objects equal nothing, not even themselves; loops see their
 // element only; starts_with, ends_with, sem_ver and fractional are null, not
 // false, when their operands do not fit; a result that names no variant is an
 // error (GENERAL), and null means the default variant.
