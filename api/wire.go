@@ -177,7 +177,8 @@ type SourceStatus struct {
 	Seen        string `json:"seen,omitempty"` // newest commit fetched
 	LastSuccess string `json:"lastSuccess,omitempty"`
 	LastError   string `json:"lastError,omitempty"`
-	Refused     string `json:"refused,omitempty"` // a rewrite that was refused
+	Refused     string `json:"refused,omitempty"`   // a rewrite that was refused
+	Operators   string `json:"operators,omitempty"` // why the tip's operators are not in force
 }
 
 // RejectedService is a service that stays at its last good set.

@@ -40,7 +40,10 @@ func (s *Server) query(c echo.Context) (store.Query, error) {
 		return q, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("query member %s: %v", name, err)}
 	}
 	q.Service = c.QueryParam("service")
-	if q.Service != "" || !who(c).log {
+	if q.Service == "" && !who(c).log {
+		return q, &api.Error{Code: api.CodeForbidden, Detail: fmt.Sprintf("client %q may not read the whole log", who(c).name), Hint: "name a service of yours with ?service=NAME"}
+	}
+	if q.Service != "" && !who(c).log {
 		if _, err := serviceParam(c); err != nil {
 			return q, err
 		}

@@ -52,6 +52,7 @@ func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted)
 	if u.ops != nil && newerOperators(st, u.ops) {
 		out = append(out, *u.ops)
 	}
+	vanished(st, u)
 	chains := map[string]int{}
 	for _, b := range u.built {
 		if len(u.failed[b.Service]) > 0 {
@@ -85,6 +86,19 @@ func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted)
 	return store.Decision{Drafts: out, Rows: rows}, nil
 }
 
+// vanished finds services that are active and have no activation file any more:
+// an error, since retiring one is said with retired: true.
+func vanished(st *ledger.State, u *unit) {
+	for service := range st.Services {
+		active := slices.ContainsFunc(st.ServiceChains(service), func(c ledger.Chain) bool { return c.Kind == ledger.BundleActivated })
+		if _, listed := u.entries[service]; service == "" || !active || listed || len(u.failed[service]) > 0 {
+			continue
+		}
+		u.failed[service] = bundler.Faults{{Rule: "E_ACTIVATION_GONE", Severity: bundler.Error, Service: service, File: "activations/" + service + ".yaml",
+			Message: "an activation file vanished", Fix: "restore it; to retire the service for good, write retired: true in it"}}
+	}
+}
+
 // nameObjects marks what an activation makes public to the service's readers.
 func nameObjects(rows map[string][]byte, b *bundler.Built) {
 	for d := range b.Objects() {
@@ -105,6 +119,8 @@ func newerOperators(st *ledger.State, d *storeDraft) bool {
 	v, err := strconv.Atoi(d.Data.Version)
 	return err == nil && (st.Operators == nil || v > st.Operators.Version)
 }
+
+const ruleModeInForce = "E_MODE_IN_FORCE"
 
 // mayActivate refuses a set that would take a safe mode away from under those
 // who are in it, and a chain beyond what a head can list.
@@ -128,7 +144,7 @@ func (s *Server) mayActivate(st *ledger.State, u *unit, b *bundler.Built, added 
 			at = c.Scope
 		}
 		if _, ok := set.Find(at, c.Mode); !ok {
-			fault.Rule, fault.Message = "E_MODE_IN_FORCE", fmt.Sprintf("the new set has no safe mode %q, which is in force at %s", c.Mode, c.Scope)
+			fault.Rule, fault.Message = ruleModeInForce, fmt.Sprintf("the new set has no safe mode %q, which is in force at %s", c.Mode, c.Scope)
 			fault.Fix = "leave the mode first, or keep safe-modes/" + string(c.Mode)
 			return fault, false
 		}
@@ -206,6 +222,7 @@ func rejected(u *unit, service string, rel *ledger.Release, now accepted) (rejec
 	r := rejection{Service: service, Commit: u.tip.Commit, Total: len(faults)}
 	var places []ledger.FaultPlace
 	for i, f := range faults {
+		r.Waits = r.Waits || f.Rule == ruleModeInForce
 		if i < maxFaultPlaces {
 			r.Faults = append(r.Faults, clean(f.String()))
 			places = append(places, ledger.FaultPlace{Rule: f.Rule, File: clean(f.File), Line: f.Line, Column: f.Col})

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,9 +29,10 @@ type accepted struct {
 	Commit     string           `json:"commit"`
 	Clients    []bundler.Client `json:"clients,omitempty"`
 	HasClients bool             `json:"hasClients,omitempty"`
-	Scopes     []string         `json:"scopes"`             // as listed in sealstone.yaml
-	Refused    string           `json:"refused,omitempty"`  // newest rewrite that was refused
-	Rejected   []rejection      `json:"rejected,omitempty"` // services that stay behind
+	Scopes     []string         `json:"scopes"`              // as listed in sealstone.yaml
+	Refused    string           `json:"refused,omitempty"`   // newest rewrite that was refused
+	Rejected   []rejection      `json:"rejected,omitempty"`  // services that stay behind
+	Operators  string           `json:"operators,omitempty"` // why the tip's operators are not in force
 }
 
 // rejection is a service that stays at its last good set.
@@ -40,6 +42,12 @@ type rejection struct {
 	Key     string   `json:"key"` // digest of the faults: the same are recorded once
 	Faults  []string `json:"faults"`
 	Total   int      `json:"total"`
+	Waits   bool     `json:"waits,omitempty"` // for a safe mode to end: tried again without a new commit
+}
+
+// waits reports whether the accepted tip may be built anew with another result.
+func (a *accepted) waits() bool {
+	return slices.ContainsFunc(a.Rejected, func(r rejection) bool { return r.Waits })
 }
 
 // sourceState is what the reconcile loop knows; readers take copies.
@@ -130,7 +138,7 @@ func (s *Server) Reconcile(ctx context.Context) error {
 	s.source.seen = tip
 	now := s.source.now
 	s.source.mu.Unlock()
-	if tip == now.Commit {
+	if tip == now.Commit && !now.waits() {
 		return nil
 	}
 	skipped, err := s.lineage(ctx, now, tip)
@@ -143,7 +151,7 @@ func (s *Server) Reconcile(ctx context.Context) error {
 // lineage lets a fast-forward through and records a rewrite, once. skipped
 // counts the commits passed over since the last accepted tip.
 func (s *Server) lineage(ctx context.Context, now accepted, tip string) (skipped int, err error) {
-	if now.Commit == "" {
+	if now.Commit == "" || now.Commit == tip {
 		return 0, nil
 	}
 	forward, err := s.repo.IsAncestor(ctx, now.Commit, tip)
@@ -201,8 +209,10 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 		return fmt.Errorf("commit %s can't be read as a config repository: %w", commit[:12], faults)
 	}
 	u.tip = tip
-	for _, f := range faults {
-		if f.Severity == bundler.Error {
+	for _, f := range faults.Errors() {
+		if strings.HasPrefix(f.File, "operators.") {
+			u.opsFault = f.String() // the set in force stays; everything else goes on
+		} else {
 			u.failed[f.Service] = append(u.failed[f.Service], f)
 		}
 	}
@@ -218,7 +228,7 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 			return err
 		}
 	}
-	next := accepted{Commit: commit, Clients: tip.Clients, HasClients: tip.HasClients, Scopes: tip.Config.Scopes}
+	next := accepted{Commit: commit, Clients: tip.Clients, HasClients: tip.HasClients, Scopes: tip.Config.Scopes, Operators: u.opsFault}
 	decide := func(st *ledger.State) (store.Decision, error) { return s.decide(st, u, now, &next) }
 	if err := s.commit(ctx, &next, decide); err != nil {
 		return err
@@ -310,7 +320,7 @@ func unreachable(a bundler.Activation) bundler.Fault {
 // readOperators turns a new root-signed set into a draft. A missing, bad or
 // older one keeps the set in force, and status says why.
 func (s *Server) readOperators(u *unit) {
-	if u.tip.OperatorsSig == nil {
+	if u.tip.OperatorsSig == nil || u.opsFault != "" {
 		return
 	}
 	sig := trimNewline(u.tip.OperatorsSig)

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -161,7 +162,11 @@ func decode[T any](t *testing.T, b []byte) T {
 // prove verifies the evidence of checkout as a client does.
 func (r *rig) prove(known *ledger.Known) *ledger.Proven {
 	r.t.Helper()
-	e := decode[ledger.Evidence](r.t, r.get(200, "/v1/evidence?service=checkout"))
+	path := "/v1/evidence?service=checkout"
+	if known != nil {
+		path += "&from=" + strconv.FormatInt(known.Tree.Size, 10)
+	}
+	e := decode[ledger.Evidence](r.t, r.get(200, path))
 	p, err := r.f.Trust.Prove(&e, "checkout", known)
 	if err != nil {
 		r.t.Fatal(err)
@@ -399,7 +404,9 @@ func TestAStatementThatLostItsRaceLongAgoIsKeptAsLate(t *testing.T) {
 	if !got.Late || got.Kind != "statement.late" {
 		t.Errorf("%+v", got)
 	}
-	r.send(409, old)
+	if again := decode[api.Receipt](t, r.send(200, old)); !again.Late || again.Index != got.Index {
+		t.Errorf("sent again: %+v", again)
+	}
 	wantKinds(t, r, 4, "safe-mode.entered checkout@prod", "statement.late checkout@prod")
 }
 
@@ -412,6 +419,30 @@ func TestAPromotionMayNotRemoveAModeInForce(t *testing.T) {
 	if st := r.Status(); len(st.Rejected) != 1 || !strings.Contains(st.Rejected[0].Faults[0], "E_MODE_IN_FORCE") {
 		t.Errorf("%+v", st.Rejected)
 	}
+	r.send(200, r.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 1))
+	r.sync()
+	wantKinds(t, r, 6, "safe-mode.exited checkout@prod", "bundle.activated checkout@prod", "bundle.activated checkout@staging")
+}
+
+func TestAVanishedActivationFileWithdrawsNothing(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	r.push(map[string]string{"activations/checkout.yaml": ""})
+	wantKinds(t, r, 4, "bundle.rejected checkout")
+	r.push(map[string]string{"activations/checkout.yaml": "service: checkout\nretired: true\n"})
+	wantKinds(t, r, 5, "bundle.withdrawn checkout@prod", "bundle.withdrawn checkout@staging")
+}
+
+func TestBadOperatorsKeepTheSetInForce(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	r.push(map[string]string{"operators.yaml": string(r.f.OperatorsYAML) + "# edited\n", "services/checkout/config/http.yaml": "timeout: 31\n"})
+	wantKinds(t, r, 4, "bundle.activated checkout@prod", "bundle.activated checkout@staging")
+	st := r.Status()
+	if st.Operators != 1 || st.Source.Operators == "" {
+		t.Errorf("operators %d, %q", st.Operators, st.Source.Operators)
+	}
+	r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
 }
 
 func TestOCIServesWhatActivationsName(t *testing.T) {

@@ -148,10 +148,13 @@ func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.De
 	if err := checkClock(st, now); err != nil {
 		return store.Decision{}, err
 	}
+	if err := s.admitErasure(st); err != nil {
+		return store.Decision{}, err
+	}
 	if st.Kind.Lane() == ledger.LaneOverride {
 		if err := s.admitSafeMode(state, st, &d, now); err != nil {
 			if api.CodeOf(err) == api.CodeConflict && mayBeLate {
-				return s.late(st, detail, err)
+				return late(st, detail), nil
 			}
 			return store.Decision{}, err
 		}
@@ -160,14 +163,10 @@ func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.De
 }
 
 // late keeps a statement that lost to newer ones while nobody could record it:
-// evidence, with no effect. The row makes a second delivery add nothing.
-func (s *Server) late(st *ledger.Signed, detail *ledger.Detail, cause error) (store.Decision, error) {
-	key := "late/" + st.ID
-	if row, err := s.store.Row(key); err != nil || row != nil {
-		return store.Decision{}, errors.Join(cause, err)
-	}
+// evidence, with no effect.
+func late(st *ledger.Signed, detail *ledger.Detail) store.Decision {
 	d := ledger.Data{Service: st.Service, Scope: st.Scope, Statement: st.Raw, Detail: st.Detail, Fields: ledger.Fields{Late: "superseded"}}
-	return store.Decision{Drafts: []storeDraft{{Kind: ledger.StatementLate, Data: d, Detail: detail}}, Rows: map[string][]byte{key: {1}}}, nil
+	return store.Decision{Drafts: []storeDraft{{Kind: ledger.StatementLate, Data: d, Detail: detail}}}
 }
 
 func judge(state *ledger.State, st *ledger.Signed) error {
@@ -189,6 +188,23 @@ func checkClock(st *ledger.Signed, now time.Time) error {
 	if age > limit || age < -maxAhead {
 		return &api.Error{Code: api.CodeClockSkew, Detail: fmt.Sprintf("the statement's time %s is %s away from the server's %s", st.Time, age.Abs().Round(time.Second), api.FormatTime(now)),
 			Hint: "set the clock right and sign again; the command line stamps with the server's time"}
+	}
+	return nil
+}
+
+// admitErasure holds an erasure to the place of what it erases: a grant for one
+// service erases nothing of another.
+func (s *Server) admitErasure(st *ledger.Signed) error {
+	if st.Kind != ledger.DetailErased {
+		return nil
+	}
+	c, err := s.store.Change(st.Index)
+	if err != nil {
+		return err
+	}
+	if c.Data.Service != st.Service || c.Data.Scope != st.Scope {
+		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("entry %d is about %q, the statement names %q", st.Index, c.Subject, api.Target{Service: st.Service, Scope: st.Scope}),
+			Hint: "name the service and scope of the entry"}
 	}
 	return nil
 }

@@ -98,7 +98,7 @@ func (a *app) verify(ctx context.Context, data string, args []string) (*verifica
 func (a *app) verdict(v *verification) error {
 	err := a.print(v, func(w io.Writer) {
 		for _, f := range v.Findings {
-			fmt.Fprintln(w, "finding: "+printable(f))
+			fmt.Fprintln(w, "finding: "+printable(strings.ReplaceAll(f, "\n", "; ")))
 		}
 		if len(v.Findings) > 0 {
 			fmt.Fprintf(w, "%s  %s: %d findings in %d entries\n", colour(w, "31", "NOT VERIFIED"), v.Origin, len(v.Findings), v.Entries)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -133,11 +134,11 @@ func (d *demo) tamper(ctx context.Context) error {
 	if err := copyData(d.path("data"), dir); err != nil {
 		return err
 	}
-	index, err := rewriteHistory(filepath.Join(dir, "ledger.db"))
+	index, err := rewriteHistory(filepath.Join(dir, "ledger.db"), filepath.Join(keysDir("", d.path("data")), nodeKeyFile))
 	if err != nil {
 		return err
 	}
-	d.say("with root on the server: entry %d of a copy of the store now names another commit", index)
+	d.say("with root and the node's key: entry %d of a copy of the store now blames another commit, freshly signed", index)
 	var out bytes.Buffer
 	a := &app{out: &out, err: discard, output: "table", trust: d.trustPath()}
 	v, err := a.verify(ctx, dir, nil)
@@ -148,37 +149,48 @@ func (d *demo) tamper(ctx context.Context) error {
 	if code == nil {
 		return errors.New("the edit was not found")
 	}
-	for _, line := range strings.SplitN(strings.TrimSpace(out.String()), "\n", 4) {
-		d.say("%s", clipText(line, 150))
+	for line := range strings.Lines(out.String()) {
+		d.say("%s", clipText(strings.TrimSpace(line), 140))
 	}
 	d.say("sealstone verify --data ends with %v", code)
 	return nil
 }
 
-// rewriteHistory changes one character in the newest activation's leaf.
-func rewriteHistory(path string) (index int64, err error) {
+// rewriteHistory puts another commit into an activation and signs it anew with
+// the node's own key: the best that somebody on the server can do.
+func rewriteHistory(path, nodeKey string) (index uint64, err error) {
+	node, err := readNoteKey(nodeKey)
+	if err != nil {
+		return 0, err
+	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
 	if err != nil {
 		return 0, err
 	}
 	defer db.Close()
 	return index, db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte("e"))
-		if b == nil {
-			return errors.New("no entries in the copy")
+		entries := tx.Bucket([]byte("e"))
+		if entries == nil {
+			return errors.New("the copy has no entries")
 		}
-		k, v := b.Cursor().Last()
-		for _, by := range k {
-			index = index<<8 | int64(by)
+		for k, leaf := entries.Cursor().First(); ; k, leaf = entries.Cursor().Seek(binary.BigEndian.AppendUint64(nil, index)) {
+			if k == nil {
+				return errors.New("the copy has no activation")
+			}
+			c, err := ledger.ParseLeaf(bytes.Clone(leaf))
+			if err != nil {
+				return err
+			}
+			if c.Kind() == ledger.BundleActivated {
+				c.Data.Release.Commit = strings.Repeat("bad0", 10)
+				forged, err := c.Event.Leaf(ledger.NodeSigner{Signer: node})
+				if err != nil {
+					return err
+				}
+				return entries.Put(bytes.Clone(k), forged)
+			}
+			index++
 		}
-		edited := bytes.Clone(v)
-		at := len(edited) / 2
-		if edited[at] == 'A' {
-			edited[at] = 'B'
-		} else {
-			edited[at] = 'A'
-		}
-		return b.Put(bytes.Clone(k), edited)
 	})
 }
 
@@ -236,7 +248,7 @@ func (d *demo) audit(ctx context.Context) error {
 	if err := a.verdict(v); err != nil {
 		return fmt.Errorf("%w: %s", err, out.String())
 	}
-	d.say("$ sealstone verify proof.json --trust trust.json     (the safe-mode change alone)")
+	d.say("$ sealstone verify proof.json --trust trust.json     (one change, and the operators set that allows it)")
 	d.say("%s", strings.TrimSpace(out.String()))
 	return nil
 }

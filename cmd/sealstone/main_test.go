@@ -49,7 +49,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"shop": cmdShop, "commit": cmdCommit, "keygen": cmdKeygen, "waitfor": cmdWaitFor, "setvar": cmdSetVar, "jsonvar": cmdJSONVar, "edit": cmdEdit,
+			"shop": cmdShop, "commit": cmdCommit, "keygen": cmdKeygen, "waitfor": cmdWaitFor, "setvar": cmdSetVar, "jsonvar": cmdJSONVar, "edit": cmdEdit, "until": cmdUntil,
 		},
 	})
 }
@@ -136,4 +136,17 @@ func cmdEdit(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("%s has nothing like %q", args[0], args[1])
 	}
 	ts.Check(os.WriteFile(filepath.Clean(path), []byte(text), 0o644))
+}
+
+// until REGEXP COMMAND ARG... repeats a command until its output matches: what
+// a person does who waits for a server.
+func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile(args[0])
+	for range 1000 {
+		if ts.Exec(args[1], args[2:]...) == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("%q never printed %q: %s", args[1:], args[0], ts.ReadFile("stderr"))
 }
