@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,6 +63,9 @@ func (e *Event) Recorded() time.Time {
 // ErrChange is wrapped by every refusal of a leaf's form.
 var ErrChange = errors.New("bad change")
 
+// ErrTooLarge is wrapped where a leaf would be over MaxLeaf.
+var ErrTooLarge = errors.New("too large")
+
 // NewEvent frames a change; the caller fills in generation, prev and operators
 // from its state.
 func NewEvent(origin string, kind Kind, id string, at, recorded time.Time, d Data) *Event {
@@ -76,6 +80,17 @@ func NewEvent(origin string, kind Kind, id string, at, recorded time.Time, d Dat
 
 // Leaf signs an event as the node and returns the leaf's exact bytes.
 func (e *Event) Leaf(node Signer) ([]byte, error) {
+	c, err := e.Seal(node, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.Leaf, nil
+}
+
+// Seal signs an event as the node and returns the change that ParseLeaf would
+// read from the leaf's bytes, without reading them again. st is data.statement
+// where the caller has parsed it already, else nil.
+func (e *Event) Seal(node Signer, st *Signed) (*Change, error) {
 	if err := e.Check(); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrChange, e.Kind(), err)
 	}
@@ -83,15 +98,21 @@ func (e *Event) Leaf(node Signer) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	env, err := Seal(TypeChange, payload, node)
-	if err != nil {
+	c := &Change{Event: *e}
+	if c.Envelope, err = Seal(TypeChange, payload, node); err != nil {
 		return nil, err
 	}
-	leaf, err := env.Encode()
-	if err == nil && len(leaf) > MaxLeaf {
-		err = fmt.Errorf("%w: leaf of %d bytes, limit %d", ErrChange, len(leaf), MaxLeaf)
+	if c.Leaf, err = c.Envelope.Encode(); err != nil {
+		return nil, err
 	}
-	return leaf, err
+	if len(c.Leaf) > MaxLeaf {
+		return nil, fmt.Errorf("%w: %w: leaf of %d bytes, limit %d", ErrChange, ErrTooLarge, len(c.Leaf), MaxLeaf)
+	}
+	c.Hash = LeafHash(c.Leaf)
+	if err := c.attach(st); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrChange, e.Kind(), err)
+	}
+	return c, nil
 }
 
 // Change is a leaf taken apart and held to its kind's closed form.
@@ -172,6 +193,12 @@ func (c *Change) check() error {
 	if err := c.Event.Check(); err != nil {
 		return err
 	}
+	return c.attach(nil)
+}
+
+// attach takes data.statement apart, as the kind asks for one; st is it, already
+// parsed, or nil.
+func (c *Change) attach(st *Signed) error {
 	raw := []byte(c.Data.Statement)
 	switch rules[c.Kind()].who {
 	case byNode:
@@ -191,10 +218,13 @@ func (c *Change) check() error {
 	if raw == nil || c.Roots != nil {
 		return nil
 	}
-	var err error
-	if c.Statement, err = ParseStatement(raw); err != nil {
-		return err
+	if st == nil || !bytes.Equal(st.Raw, raw) {
+		var err error
+		if st, err = ParseStatement(raw); err != nil {
+			return err
+		}
 	}
+	c.Statement = st
 	return c.checkStatement()
 }
 

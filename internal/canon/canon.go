@@ -70,19 +70,17 @@ func Marshal(v any) ([]byte, error) {
 // covers unknown members, other spellings, wrong case, nulls and defaults that
 // ought to be absent, in one rule.
 func Unmarshal(b []byte, into any) error {
-	if err := Check(b); err != nil {
-		return err
-	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(into); err != nil {
-		return err
+	if err := json.Unmarshal(b, into); err != nil {
+		return errors.Join(Check(b), err)
 	}
 	again, err := Marshal(into)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(again, b) {
+	if !bytes.Equal(again, b) { // what Marshal prints is JCS, so equal bytes are all there is to ask
+		if err := Check(b); err != nil {
+			return err
+		}
 		return fmt.Errorf("%w: members that the format does not have, or empty ones it leaves out", ErrNotCanonical)
 	}
 	return nil

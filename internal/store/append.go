@@ -23,12 +23,14 @@ type Draft struct {
 	At     time.Time // when the change takes effect; zero is now
 	Data   ledger.Data
 	Detail *ledger.Detail // nil: none; else its digest goes into Data
+
+	signed *ledger.Signed // Data.Statement, parsed; nil: parse it
 }
 
 // DraftOf is the draft of a statement. For safe-mode kinds the caller adds
 // Expires and Resolved.
 func DraftOf(st *ledger.Signed, detail *ledger.Detail) Draft {
-	return Draft{Kind: st.Kind, ID: st.ID, At: st.At(), Detail: detail, Data: ledger.Data{
+	return Draft{Kind: st.Kind, ID: st.ID, At: st.At(), Detail: detail, signed: st, Data: ledger.Data{
 		Service: st.Service, Scope: st.Scope, Statement: st.Raw, Detail: st.Detail, Fields: st.Fields}}
 }
 
@@ -271,15 +273,8 @@ func (b *batch) change(d *Draft) (*ledger.Change, error) {
 	if at.IsZero() {
 		at = b.now
 	}
-	leaf, err := ledger.NewEvent(b.st.Origin, d.Kind, d.ID, at, b.now, data).Leaf(b.s.node)
-	if err != nil {
-		return nil, leafError(err, len(leaf))
-	}
-	c, err := ledger.ParseLeaf(leaf)
-	if err != nil {
-		return nil, leafError(err, len(leaf))
-	}
-	return c, nil
+	c, err := ledger.NewEvent(b.st.Origin, d.Kind, d.ID, at, b.now, data).Seal(b.s.node, d.signed)
+	return c, leafError(err)
 }
 
 // repeated answers a draft whose id is in the log, or in this batch: the same
@@ -375,11 +370,11 @@ func (b *batch) rollback(m *mark) {
 	b.changes, b.bytes = b.changes[:m.changes], m.bytes
 }
 
-func leafError(err error, size int) error {
-	if size > ledger.MaxLeaf {
+func leafError(err error) error {
+	switch {
+	case errors.Is(err, ledger.ErrTooLarge):
 		return &api.Error{Code: api.CodeTooLarge, Detail: err.Error(), Err: err}
-	}
-	if errors.Is(err, ledger.ErrChange) || errors.Is(err, ledger.ErrStatement) || errors.Is(err, ledger.ErrEnvelope) {
+	case errors.Is(err, ledger.ErrChange), errors.Is(err, ledger.ErrStatement), errors.Is(err, ledger.ErrEnvelope):
 		return &api.Error{Code: api.CodeUnprocessable, Detail: err.Error(), Err: err}
 	}
 	return err

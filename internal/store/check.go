@@ -53,23 +53,16 @@ func checkLeaf(tx *bbolt.Tx, i int64) ([]byte, error) {
 // fold builds the state from the leaves, with every check of signatures,
 // permissions and chains; each sees every change after it was applied.
 func fold(tx *bbolt.Tx, t *ledger.Trust, size int64, each func(*ledger.Change)) (*ledger.State, error) {
-	st := ledger.NewState(t.Origin)
+	r := ledger.NewReplay(t)
+	r.Each = func(_ int64, c *ledger.Change) { each(c) }
 	for i := range size {
 		leaf, err := readLeaf(tx, i)
 		if err != nil {
 			return nil, err
 		}
-		c, err := ledger.ParseLeaf(leaf)
-		if err != nil {
-			return nil, fmt.Errorf("entry %d: %w", i, err)
-		}
-		if err := t.CheckNode(i, c.Envelope); err != nil {
-			return nil, fmt.Errorf("entry %d: %w", i, err)
-		}
-		if err := st.Apply(c, t); err != nil {
+		if err := r.Add(leaf); err != nil {
 			return nil, err
 		}
-		each(c)
 	}
-	return st, nil
+	return r.State, nil
 }
