@@ -22,8 +22,9 @@ import (
 // Refs of the bare repository. Everything reachable from a ref below
 // refs/sealstone/ is there in full; the rest may be removed by a `git gc`.
 const (
-	RefRemote   = "refs/sealstone/remote"   // what the last Fetch saw
-	RefAccepted = "refs/sealstone/accepted" // what the server accepted
+	refPrefix   = "refs/sealstone/"
+	RefRemote   = refPrefix + "remote"   // what the last Fetch saw
+	RefAccepted = refPrefix + "accepted" // what the server accepted
 )
 
 // What a Fetch can end with, for errors.Is. The text names the redacted URL and
@@ -32,7 +33,6 @@ var (
 	ErrUnreachable     = errors.New("source unreachable")
 	ErrBranchGone      = errors.New("branch does not exist at the source")
 	ErrEmptyRepository = errors.New("source is an empty repository")
-	ErrShallowSource   = errors.New("source is a shallow clone: history is cut off, so a rewrite could not be told from progress")
 )
 
 // defaultTimeout is how long a host may stay silent.
@@ -162,7 +162,7 @@ func (s *Source) fetch(ctx context.Context, dog *watchdog) (plumbing.Hash, error
 func pickTip(adv *packp.AdvRefs, branch string) (plumbing.Hash, error) {
 	switch tip, ok := adv.References[plumbing.NewBranchReferenceName(branch).String()]; {
 	case len(adv.Shallows) > 0:
-		return plumbing.ZeroHash, ErrShallowSource
+		return plumbing.ZeroHash, fmt.Errorf("%w: a rewrite could not be told from progress", ErrShallow)
 	case ok:
 		return tip, nil
 	case len(adv.References) == 0:
@@ -193,10 +193,13 @@ func (s *Source) download(ctx context.Context, remote transport.UploadPackSessio
 	return err
 }
 
-// Keep makes ref, below refs/sealstone/, point to a commit that is already
-// here: the accepted tip stays readable after the branch was rewritten.
+// Keep makes a ref below refs/sealstone/, given whole or by its last part, point
+// to a commit that is already here: the accepted tip stays readable after the
+// branch was rewritten.
 func (s *Source) Keep(ref, commit string) error {
-	if !strings.HasPrefix(ref, "refs/sealstone/") || ref == RefRemote || !api.IsCommit(commit) {
+	name := strings.TrimPrefix(ref, refPrefix)
+	ref = refPrefix + name
+	if api.CheckName(name) != nil || ref == RefRemote || !api.IsCommit(commit) {
 		return fmt.Errorf("git source: can't keep %.64q as %.64q", commit, ref)
 	}
 	s.mu.Lock()
@@ -233,7 +236,7 @@ func (s *Source) explain(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, transport.ErrEmptyRemoteRepository):
 		err = ErrEmptyRepository
-	case errors.Is(err, ErrShallowSource), errors.Is(err, ErrBranchGone), errors.Is(err, ErrEmptyRepository), localFault(err):
+	case errors.Is(err, ErrShallow), errors.Is(err, ErrBranchGone), errors.Is(err, ErrEmptyRepository), localFault(err):
 	default:
 		if cause := context.Cause(ctx); cause != nil {
 			err = errors.Join(cause, err)
@@ -253,7 +256,7 @@ func localFault(err error) bool {
 // with a password, or a page of HTML. Kinds stay visible to errors.Is.
 func (s *Source) redacted(kind, err error) error {
 	text := cleanText(err.Error(), s.secrets())
-	for _, k := range []error{ErrShallowSource, ErrBranchGone, ErrEmptyRepository, context.Canceled, context.DeadlineExceeded, errSilent,
+	for _, k := range []error{ErrShallow, ErrBranchGone, ErrEmptyRepository, context.Canceled, context.DeadlineExceeded, errSilent,
 		transport.ErrAuthenticationRequired, transport.ErrAuthorizationFailed, transport.ErrRepositoryNotFound, fs.ErrNotExist} {
 		if errors.Is(err, k) {
 			return &sourceError{url: s.URL(), kind: kind, cause: k, text: text}

@@ -252,7 +252,7 @@ func TestFetchRefusesShallowRemote(t *testing.T) {
 	srv := httptest.NewServer(gitHTTP(t, root))
 	defer srv.Close()
 	for _, url := range []string{shallow, srv.URL + "/shallow.git"} {
-		if _, err := openTestSource(t, SourceConfig{URL: url}).Fetch(t.Context()); !errors.Is(err, ErrShallowSource) {
+		if _, err := openTestSource(t, SourceConfig{URL: url}).Fetch(t.Context()); !errors.Is(err, ErrShallow) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
@@ -543,7 +543,7 @@ func TestKeepRefusesWhatIsNotHere(t *testing.T) {
 			t.Errorf("kept %s as %s", c[1], c[0])
 		}
 	}
-	if err := s.Keep(RefAccepted, tip); err != nil {
+	if err := s.Keep("accepted", tip); err != nil || s.ref(RefAccepted).String() != tip {
 		t.Error(err)
 	}
 }
