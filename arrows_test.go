@@ -1,0 +1,111 @@
+package sealstone_test
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/sealstone/sealstone"
+
+// arrows says which of our packages, and which modules of others, a package may
+// import. Data flows one way: Git → bundler → bundle → ledger → server → SDK →
+// evaluation.
+var arrows = map[string]string{
+	"api":            "",
+	"flags":          "",
+	"internal/canon": "",
+	"bundle":         "api internal/canon",
+	"ledger":         "api internal/canon golang.org/x/mod",
+	"schemas":        "api internal/canon github.com/santhosh-tekuri/jsonschema/v5",
+	"internal/kv":    "api go.etcd.io/bbolt",
+	"internal/store": "api bundle ledger internal/canon internal/kv go.etcd.io/bbolt golang.org/x/mod",
+	"bundler":        "api bundle flags internal/canon schemas github.com/go-git/go-git/v5 github.com/go-git/go-billy/v5 go.yaml.in/yaml/v3 golang.org/x/crypto",
+	"sdk":            "api bundle flags ledger internal/canon internal/kv github.com/open-feature/go-sdk",
+	"server": "api bundle bundler flags ledger schemas internal/canon internal/kv internal/store " +
+		"github.com/labstack/echo/v4 github.com/prometheus/client_golang golang.org/x/mod",
+	"examples": "",
+}
+
+// pure packages touch no file, no network and no logger.
+var (
+	pure      = []string{"api", "flags", "bundle", "ledger", "internal/canon"}
+	forbidden = []string{"os", "log", "log/slog", "net", "os/exec", "path/filepath", "syscall"}
+)
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestImportArrows(t *testing.T) {
+	for _, p := range list(t) {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		allowed, known := arrows[name]
+		if !known {
+			if !strings.HasPrefix(name, "cmd/") && !strings.HasSuffix(name, "test") && name != "integration" {
+				t.Errorf("package %s has no arrows: add it to the table, with a reason in docs/architecture.md", name)
+			}
+			continue
+		}
+		for _, imp := range p.Imports {
+			check(t, name, imp, strings.Fields(allowed))
+		}
+	}
+}
+
+func check(t *testing.T, name, imp string, allowed []string) {
+	t.Helper()
+	ours, isOurs := strings.CutPrefix(imp, module+"/")
+	switch {
+	case isOurs && !slices.Contains(allowed, ours):
+		t.Errorf("%s must not import %s", name, ours)
+	case isOurs:
+	case !strings.Contains(strings.Split(imp, "/")[0], "."):
+		if slices.Contains(pure, name) && slices.Contains(forbidden, imp) {
+			t.Errorf("%s is pure and must not import %s", name, imp)
+		}
+		if slices.Contains(pure, name) && imp == "net/http" && name != "api" {
+			t.Errorf("%s is pure and must not import %s", name, imp)
+		}
+	case !slices.ContainsFunc(allowed, func(a string) bool { return imp == a || strings.HasPrefix(imp, a+"/") }):
+		t.Errorf("%s must not import %s", name, imp)
+	}
+}
+
+// The SDK lives in other people's processes: what it drags in is theirs too.
+func TestSDKDoesNotReachTheServerSide(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", module+"/sdk").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dep := range strings.Fields(string(out)) {
+		for _, bad := range []string{module + "/server", module + "/bundler", module + "/internal/store", module + "/schemas", "github.com/go-git/", "github.com/labstack/", "github.com/santhosh-tekuri/"} {
+			if strings.HasPrefix(dep, bad) {
+				t.Errorf("sdk reaches %s", dep)
+			}
+		}
+	}
+}
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listed
+	for dec := json.NewDecoder(strings.NewReader(string(out))); dec.More(); {
+		var p listed
+		if err := dec.Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	if len(all) < len(arrows) {
+		t.Fatalf("go list names %d packages, the table %d", len(all), len(arrows))
+	}
+	return all
+}
