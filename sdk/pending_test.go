@@ -1,0 +1,188 @@
+package sdk_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/ledgertest"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+func TestPendingStatementByServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		c := open(t, l.config())
+		settled(time.Second)
+		s := l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)
+		l.locked(func() { l.pending = []json.RawMessage{s.Raw} })
+		l.tell("pending")
+		settled(time.Second)
+		runs(t, c, 1001)
+		live := c.Live()
+		if live.Index != -1 || len(live.Pending) != 1 || live.Pending[0].Operator != ledgertest.OperatorID || live.LogSize != 3 {
+			t.Errorf("Live = %+v", live)
+		}
+
+		l.locked(func() { l.pending = nil }) // silence doesn't end it
+		settled(30 * time.Hour)              // nor does time
+		runs(t, c, 1001)
+
+		exit := l.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 0)
+		l.locked(func() { l.pending = []json.RawMessage{exit.Raw} })
+		l.tell("pending")
+		settled(time.Second)
+		runs(t, c, 1) // of two with one after, the later one counts
+
+		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)) // the log goes beyond both
+		l.tell("head")
+		settled(time.Second)
+		runs(t, c, 1001)
+		if live := c.Live(); live.Index != 3 || len(live.Pending) != 0 {
+			t.Errorf("Live = %+v", live)
+		}
+	})
+}
+
+func TestOverrideFileWorksOffline(t *testing.T) {
+	cache, dir := t.TempDir(), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		cfg := l.config()
+		cfg.Cache, cfg.OverrideDir = cache, dir
+		c := open(t, cfg)
+		settled(time.Second)
+		l.locked(func() { l.hang = true }) // the network says nothing at all
+		l.tell("drop")
+		s := l.SafeMode(ledger.SafeModeEntered, "checkout", "prod/eu", "degraded", 0)
+		path := filepath.Join(dir, "incident.dsse")
+		must(t, os.WriteFile(path, append(s.Raw, '\n'), 0o600))
+		settled(1100 * time.Millisecond)
+		runs(t, c, 1001)
+
+		must(t, os.Remove(path)) // doesn't end it, here and over a restart
+		settled(time.Minute)
+		runs(t, c, 1001)
+		c.Close()
+		settled(48 * time.Hour)
+		c = open(t, cfg)
+		runs(t, c, 1001)
+
+		l.locked(func() { l.hang = false })
+		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod/eu", "degraded", 0))
+		l.accept(l.SafeMode(ledger.SafeModeExited, "checkout", "prod/eu", "degraded", 1))
+		settled(time.Minute)
+		runs(t, c, 1)
+		must(t, os.WriteFile(path, s.Raw, 0o600)) // spent
+		settled(2 * time.Second)
+		runs(t, c, 1)
+	})
+}
+
+func TestStatementsThatAreNotObeyed(t *testing.T) {
+	zero := int64(0)
+	for _, tt := range []struct {
+		name  string
+		check ledger.Check // "" when it is passed over without a word
+		make  func(l *fakeLog) []byte
+	}{
+		{"by a stranger", ledger.CheckStatementSignature, func(l *fakeLog) []byte {
+			return l.StatementBy(l.Stranger, ledger.SafeModeEntered, "checkout", "prod", func(st *ledger.Statement) {
+				st.Mode, st.After, st.TTL, st.OnExpiry = "degraded", &zero, 3600, "hold"
+			}).Raw
+		}},
+		{"for another log", ledger.CheckLog, func(l *fakeLog) []byte {
+			return l.Statement(ledger.SafeModeEntered, "checkout", "prod", func(st *ledger.Statement) {
+				st.Mode, st.After, st.TTL, st.OnExpiry, st.Log = "degraded", &zero, 3600, "hold", "other.example.com/log"
+			}).Raw
+		}},
+		{"of the day before yesterday", ledger.CheckChange, func(l *fakeLog) []byte {
+			return l.Statement(ledger.SafeModeEntered, "checkout", "prod", func(st *ledger.Statement) {
+				st.Mode, st.After, st.TTL, st.OnExpiry = "degraded", &zero, 3600, "hold"
+				st.Time = api.FormatTime(time.Now().Add(-49 * time.Hour))
+			}).Raw
+		}},
+		{"that is damaged", ledger.CheckChange, func(*fakeLog) []byte { return []byte(`{"payload":""}`) }},
+		{"for another scope", "", func(l *fakeLog) []byte {
+			return l.SafeMode(ledger.SafeModeEntered, "checkout", "prod/us", "degraded", 0).Raw
+		}},
+		{"for another service", "", func(l *fakeLog) []byte {
+			return l.SafeMode(ledger.SafeModeEntered, "payments", "prod", "degraded", 0).Raw
+		}},
+		{"of a mode that isn't staged", "", func(l *fakeLog) []byte {
+			return l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "readonly", 0).Raw
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				l := newFake(t)
+				l.activate("prod", 1, release(1))
+				cfg := l.config()
+				cfg.OverrideDir = dir
+				c := open(t, cfg)
+				must(t, os.WriteFile(filepath.Join(dir, "x.dsse.json"), tt.make(l), 0o600))
+				settled(3 * time.Second)
+				runs(t, c, 1)
+				switch r := c.Live().Refusal; {
+				case tt.check == "" && r != nil, tt.check != "" && (r == nil || r.Check != tt.check):
+					t.Errorf("refused %+v, want %q", r, tt.check)
+				}
+				if c.State() != api.StateReady {
+					t.Errorf("state %s: a bad file is no trouble of the servers'", why(c))
+				}
+			})
+		})
+	}
+}
+
+func TestModeThatTheSetLacksStaysNormalAndSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, contents{api.ModeNormal: files(1)})
+		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+		c := open(t, l.config())
+		runs(t, c, 1)
+		if live := c.Live(); live.Mode != api.ModeNormal || live.Why == "" || len(live.SafeModes) != 0 {
+			t.Errorf("Live = %+v", live)
+		}
+	})
+}
+
+func TestSafeModeIsEnteredAlthoughTheNewSetIsBad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		c := open(t, l.config())
+		settled(time.Second)
+		l.activate("prod", 2, release(2))
+		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+		l.locked(func() { l.serve = damage("/v2/", nil) })
+		l.tell("head")
+		settled(time.Second)
+		runs(t, c, 1001) // of the set that is there
+		l.locked(l.honest)
+		settled(time.Minute)
+		runs(t, c, 1002)
+	})
+}
+
+func TestNearestScopeWins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		l.activate("prod/eu", 2, release(2))
+		l.activate("prod/eu/canary", 3, release(3))
+		for target, want := range map[string]int64{"checkout@prod/us": 1, "checkout@prod/eu": 2, "checkout@prod/eu/canary": 3, "checkout@prod/eu/other": 2} {
+			cfg := l.config()
+			cfg.Target = target
+			runs(t, open(t, cfg), want)
+		}
+	})
+}

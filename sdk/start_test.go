@@ -1,0 +1,362 @@
+package sdk_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/ledgertest"
+	"github.com/sealstone/sealstone/ledger"
+	"github.com/sealstone/sealstone/sdk"
+)
+
+func TestRestartsFromItsCacheOffline(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		cfg := l.config()
+		cfg.Cache = dir
+		first := open(t, cfg)
+		was := first.Live()
+		first.Close()
+
+		l.locked(func() { l.down = true })
+		began := time.Now()
+		c := open(t, cfg)
+		if d := time.Since(began); d > 50*time.Millisecond {
+			t.Errorf("start took %v although no server answers", d)
+		}
+		runs(t, c, 1)
+		now := c.Live()
+		if now.State != api.StateStale || now.Bundle != was.Bundle || now.Index != was.Index || now.LogRoot != was.LogRoot {
+			t.Errorf("Live = %+v", now)
+		}
+
+		l.activate("prod", 2, release(2))
+		l.locked(func() { l.down = false })
+		settled(time.Minute)
+		runs(t, c, 2)
+		if c.State() != api.StateReady {
+			t.Errorf("state %s", why(c))
+		}
+	})
+}
+
+func TestServerThatHangsCostsStartWait(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		cfg := l.config()
+		cfg.Cache = dir
+		open(t, cfg).Close()
+		l.locked(func() { l.hang = true })
+		began := time.Now()
+		c := open(t, cfg)
+		if d := time.Since(began); d < time.Second || d > 1100*time.Millisecond {
+			t.Errorf("start took %v, want StartWait of 1s", d)
+		}
+		runs(t, c, 1)
+	})
+}
+
+func TestCacheRemembersWhatMustNotGoBack(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		l.activate("prod", 2, release(2))
+		cfg := l.config()
+		cfg.Cache = dir
+		open(t, cfg).Close()
+		time.Sleep(time.Minute)
+		l.locked(func() { l.size = 3 }) // release 1 again
+		c := open(t, cfg)
+		settled(5 * time.Second)
+		runs(t, c, 2)
+		if r := c.Live().Refusal; r == nil || r.Check != ledger.CheckHeadRollback {
+			t.Errorf("refused %+v", r)
+		}
+		c.Close()
+		l.locked(func() { l.down = true })
+		if n := len(open(t, cfg).Refusals()); n == 0 {
+			t.Error("the refusal is not in the cache")
+		}
+	})
+}
+
+func TestSetThatCouldNotBeStagedIsRemembered(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		cfg := l.config()
+		cfg.Cache = dir
+		c := open(t, cfg)
+		settled(time.Second)
+		l.activate("prod", 2, release(2))
+		l.locked(func() { l.serve = damage("/v2/", nil) })
+		l.tell("head")
+		settled(time.Second)
+		c.Close()
+
+		l.locked(func() { l.honest(); l.size = 3 })
+		c = open(t, cfg)
+		settled(time.Second)
+		runs(t, c, 1) // from the cache
+		if r := c.Live().Refusal; r == nil || r.Check != ledger.CheckHeadRollback {
+			t.Errorf("refused %+v: the newer head was forgotten", r)
+		}
+		l.locked(l.honest)
+		settled(time.Minute)
+		runs(t, c, 2)
+	})
+}
+
+func TestDamagedCacheIsPassedOver(t *testing.T) {
+	for name, harm := range map[string]func(*testing.T, string){
+		"cut off": func(t *testing.T, path string) { must(t, os.Truncate(path, 4096)) },
+		"foreign": func(t *testing.T, path string) { must(t, os.WriteFile(path, bytes.Repeat([]byte("x"), 64<<10), 0o600)) },
+		"bytes of objects": func(t *testing.T, path string) {
+			b, err := os.ReadFile(path)
+			must(t, err)
+			must(t, os.WriteFile(path, bytes.ReplaceAll(b, []byte(`"state":"ENABLED"`), []byte(`"state":"DISABLE"`)), 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				l := newFake(t)
+				l.activate("prod", 1, release(1))
+				cfg := l.config()
+				cfg.Cache = dir
+				open(t, cfg).Close()
+				harm(t, filepath.Join(dir, "0.db"))
+				c := open(t, cfg)
+				runs(t, c, 1)
+				c.Close()
+				l.locked(func() { l.down = true })
+				c = open(t, cfg) // healed
+				runs(t, c, 1)
+			})
+		})
+	}
+}
+
+func TestSecondProcessTakesTheNextSlot(t *testing.T) {
+	dir := t.TempDir()
+	l := newFake(t)
+	l.activate("prod", 1, release(1))
+	cfg := l.config()
+	cfg.Cache = dir
+	a, b := open(t, cfg), open(t, cfg)
+	if x, y := a.Live().Cache, b.Live().Cache; filepath.Base(x) != "0.db" || filepath.Base(y) != "1.db" {
+		t.Errorf("slots %s and %s", x, y)
+	}
+}
+
+func TestFallbackWhenThereIsNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		cfg := l.config()
+		c := open(t, cfg)
+		var b bytes.Buffer
+		must(t, c.Export(&b))
+		c.Close()
+		path := filepath.Join(dir, "export.json")
+		must(t, os.WriteFile(path, b.Bytes(), 0o600))
+
+		l.locked(func() { l.down = true })
+		cfg.Fallback = path
+		c = open(t, cfg)
+		runs(t, c, 1)
+		if live := c.Live(); live.State != api.StateStale || !strings.Contains(live.Why, "fallback") || len(live.SafeModes) != 1 {
+			t.Errorf("Live = %+v", live)
+		}
+		var again bytes.Buffer
+		must(t, c.Export(&again))
+		if again.String() != b.String() {
+			t.Error("the export of an export differs")
+		}
+		c.Close()
+
+		must(t, os.WriteFile(path, bytes.Replace(b.Bytes(), []byte(`"leaf":"e`), []byte(`"leaf":"f`), 1), 0o600))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := sdk.Open(ctx, cfg); err == nil {
+			t.Error("a tampered export was believed")
+		}
+	})
+}
+
+func TestOpenWaitsAndSaysWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("staging", 1, release(1)) // nothing covers prod
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := sdk.Open(ctx, l.config())
+		if !errors.Is(err, context.DeadlineExceeded) || api.CodeOf(err) != api.CodeNotActivated {
+			t.Errorf("err = %v", err)
+		}
+		time.AfterFunc(5*time.Second, func() { l.activate("prod", 2, release(2)) })
+		runs(t, open(t, l.config()), 2)
+	})
+}
+
+func TestOpenRefusesBadConfig(t *testing.T) {
+	_, err := sdk.Open(t.Context(), sdk.Config{Target: "checkout", Servers: []string{"config.example.com"}, Token: "x", TokenFile: "y"})
+	for _, want := range []string{"service@scope", "base URL", "no trust file", "TokenFile"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: does not say %q", err, want)
+		}
+	}
+}
+
+func TestFirstUseIsAskedForAndShownForEver(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		cfg := l.config()
+		cfg.TrustData, cfg.TrustOnFirstUse, cfg.Cache = nil, true, dir
+		c := open(t, cfg)
+		if !c.Live().FirstUse {
+			t.Error("first use is not shown")
+		}
+		c.Close()
+
+		// Whoever answers now doesn't matter: the first one is remembered.
+		other := fakeFor(t, "other.example.com/log")
+		other.activate("prod", 1, release(66))
+		cfg.HTTPClient = &http.Client{Transport: other}
+		c = open(t, cfg)
+		settled(5 * time.Second)
+		runs(t, c, 1)
+		if live := c.Live(); !live.FirstUse || live.Origin != ledgertest.Origin || live.State != api.StateError {
+			t.Errorf("Live = %+v", live)
+		}
+	})
+}
+
+func TestRotatedKeysAreFollowedByTheRootsWord(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		cfg := l.config()
+		cfg.Cache = dir
+		c := open(t, cfg)
+		settled(time.Second)
+
+		skey, vkey, err := ledger.NewNoteKey(ledger.NodeName(l.Origin), bytes.Repeat([]byte{7}, 32))
+		must(t, err)
+		l.rotateNode(skey, vkey)
+		l.activate("prod", 2, release(2))
+		l.tell("head")
+		settled(time.Second)
+		runs(t, c, 2)
+		if live := c.Live(); live.TrustVersion != 2 || live.State != api.StateReady {
+			t.Errorf("Live = %+v", live)
+		}
+		c.Close()
+		l.locked(func() { l.down = true })
+		if v := open(t, cfg).Live().TrustVersion; v != 2 {
+			t.Errorf("after a restart: trust version %d", v)
+		}
+	})
+}
+
+func TestSlowServerIsOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, slow := newFake(t), newFake(t)
+		l.activate("prod", 1, release(1))
+		slow.hang = true
+		cfg := l.config()
+		cfg.Servers = []string{"http://slow", "http://log"}
+		cfg.HTTPClient.Transport = hosts{"slow": slow, "log": l}
+		began := time.Now()
+		c := open(t, cfg)
+		if d := time.Since(began); d != 300*time.Millisecond {
+			t.Errorf("the next server was asked after %v", d)
+		}
+		runs(t, c, 1)
+	})
+}
+
+func TestHeadsThatGrowOldAreStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		c := open(t, l.config())
+		settled(time.Second)
+		l.locked(func() { l.down = true })
+		l.tell("drop")
+		settled(4 * time.Minute)
+		if c.State() != api.StateReady {
+			t.Errorf("after 4m: %s", why(c))
+		}
+		settled(2 * time.Minute)
+		if c.State() != api.StateStale {
+			t.Errorf("after 6m: %s", why(c))
+		}
+		settled(3 * time.Hour)
+		runs(t, c, 1)
+		l.locked(func() { l.down = false })
+		settled(time.Minute)
+		if c.State() != api.StateReady {
+			t.Errorf("back again: %s", why(c))
+		}
+	})
+}
+
+func TestWithdrawnTargetKeepsWhatItHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		set := l.activate("prod", 1, release(1))
+		c := open(t, l.config())
+		settled(time.Second)
+		l.append(ledger.BundleWithdrawn, ledger.Data{Service: "checkout", Scope: "prod",
+			Fields: ledger.Fields{Release: ledgertest.Release(2), Replaces: set.Digest}})
+		l.tell("head")
+		settled(time.Second)
+		runs(t, c, 1)
+		if c.State() != api.StateStale || c.Live().Refusal != nil {
+			t.Errorf("state %s", why(c))
+		}
+	})
+}
+
+func TestRedirectsDontLeadElsewhere(t *testing.T) {
+	l := newFake(t)
+	l.activate("prod", 1, release(1))
+	cfg := l.config()
+	cfg.Token = "secret"
+	seen := ""
+	cfg.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Host != "log" {
+			seen = r.URL.Host
+		}
+		return &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {"http://evil/v1/evidence"}}, Body: http.NoBody, Request: r}, nil
+	})}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := sdk.Open(ctx, cfg); err == nil || seen != "" || !strings.Contains(err.Error(), "redirect") {
+		t.Errorf("err %v, went to %q", err, seen)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
