@@ -45,6 +45,7 @@ type rig struct {
 	files map[string]string
 	dir   string
 	url   string
+	ahead time.Duration // of the store's clock
 }
 
 func newRig(t *testing.T, edit func(*Config)) *rig {
@@ -68,7 +69,8 @@ func newRig(t *testing.T, edit func(*Config)) *rig {
 }
 
 func (r *rig) storeConfig() store.Config {
-	return store.Config{Dir: filepath.Join(r.dir, "data"), Log: r.f.Log, Node: r.f.Node, Trust: r.f.Trust}
+	return store.Config{Dir: filepath.Join(r.dir, "data"), Log: r.f.Log, Node: r.f.Node, Trust: r.f.Trust,
+		Now: func() time.Time { return time.Now().Add(r.ahead) }}
 }
 
 // open starts a server on what the disk holds.

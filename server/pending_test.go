@@ -1,0 +1,101 @@
+package server
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// rolledBack gives the rig a store that is behind its anchor: it serves, and
+// takes no changes.
+func rolledBack(r *rig) {
+	r.t.Helper()
+	old := filepath.Join(r.dir, "old")
+	if err := r.store.Close(); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.CopyFS(old, os.DirFS(filepath.Join(r.dir, "data"))); err != nil {
+		r.t.Fatal(err)
+	}
+	r.restart(r.url)
+	r.send(200, r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil))
+	anchor, err := os.ReadFile(filepath.Join(r.dir, "data", "anchor"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.store.Close(); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(r.dir, "data")); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Rename(old, filepath.Join(r.dir, "data")); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, "data", "anchor"), anchor, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	r.restart(r.url)
+}
+
+func TestALogThatTakesNoChangesStillServesSafeModes(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	rolledBack(r)
+	r.get(200, "/readyz")
+	r.get(503, "/readyz/writes")
+	r.send(507, r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil))
+
+	enter := r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)
+	got := decode[api.Receipt](t, r.send(202, enter))
+	if !got.Unrecorded || got.Index != -1 {
+		t.Errorf("%+v", got)
+	}
+	r.send(202, enter)
+	r.send(403, r.f.StatementBy(r.f.Stranger, ledger.SafeModeEntered, "checkout", "prod", func(s *ledger.Statement) {
+		after := int64(0)
+		s.Mode, s.TTL, s.OnExpiry, s.After = "degraded", 3600, "hold", &after
+	}))
+	pending := decode[api.Pending](t, r.get(200, "/v1/pending?service=checkout"))
+	if len(pending.Statements) != 1 || string(pending.Statements[0]) != string(enter.Raw) {
+		t.Errorf("pending: %s", pending.Statements)
+	}
+	b := r.expect(200, r.do(http.MethodPost, "/at/checkout@prod/ofrep/v1/evaluate/flags/express", "{}"))
+	if !strings.Contains(string(b), `"mode":"degraded"`) {
+		t.Errorf("%s", b)
+	}
+	if st := r.Status(); st.Writes == "ok" || st.Pending != 1 || len(st.SafeModes) != 1 || !st.SafeModes[0].Pending {
+		t.Errorf("%+v", st)
+	}
+	live := decode[api.Live](t, r.get(200, "/v1/live?service=checkout")).Services[0].Scopes[0]
+	if live.Proven.Mode != "degraded" || live.Proven.Index != -1 {
+		t.Errorf("%+v", live.Proven)
+	}
+}
+
+func TestAHeldStatementIsAppendedWhenTheLogIsBack(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	enter := r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)
+	exit := r.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 0)
+	for _, st := range []*ledger.Signed{enter, exit} {
+		if _, err := r.hold(st, nil, os.ErrClosed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, h := range r.pending.all() {
+		if !r.settle(t.Context(), h) {
+			t.Error("not settled")
+		}
+		r.pending.remove(h.st)
+	}
+	wantKinds(t, r, 4, "safe-mode.entered checkout@prod", "statement.late checkout@prod")
+	if n := len(r.pending.all()); n != 0 {
+		t.Errorf("%d still pending", n)
+	}
+}

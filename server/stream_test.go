@@ -1,0 +1,117 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// events opens a stream and sends its event names.
+func events(ctx context.Context, t *testing.T, url string) <-chan string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != 200 || !strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		t.Fatalf("%s %s", res.Status, res.Header)
+	}
+	out := make(chan string, 100)
+	go func() {
+		defer close(out)
+		defer res.Body.Close()
+		for sc := bufio.NewScanner(res.Body); sc.Scan(); {
+			if name, ok := strings.CutPrefix(sc.Text(), "event: "); ok {
+				out <- name
+			}
+		}
+	}()
+	return out
+}
+
+func next(t *testing.T, ch <-chan string) string {
+	t.Helper()
+	select {
+	case e := <-ch:
+		return e
+	case <-time.After(20 * time.Second):
+		t.Fatal("no event")
+		return ""
+	}
+}
+
+func TestWatchersAreToldAndLoopsEnd(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	r := newRig(t, func(c *Config) { c.Poll = time.Hour })
+	r.sync()
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan struct{})
+	go func() { r.Run(ctx); close(ran) }()
+	hs := httptest.NewServer(r.Server)
+	watch := events(ctx, t, hs.URL+"/v1/watch?target=checkout@prod")
+	other := events(ctx, t, hs.URL+"/v1/watch?service=payments")
+	feed := events(ctx, t, hs.URL+"/v1/changes/watch?after=3")
+	if e := next(t, watch); e != "head" {
+		t.Errorf("first event %q", e)
+	}
+	next(t, other)
+	r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+	if e := next(t, watch); e != "head" {
+		t.Errorf("event %q", e)
+	}
+	if e := next(t, feed); e != "safe-mode.entered" {
+		t.Errorf("feed %q", e)
+	}
+	cancel()
+	<-ran
+	for range other {
+		t.Error("a watcher of another service was woken")
+	}
+	for range watch {
+	}
+	for range feed {
+	}
+	hs.Close()
+	http.DefaultClient.CloseIdleConnections()
+	_ = r.store.Close()
+}
+
+func TestASafeModeThatRunsOutIsRecorded(t *testing.T) {
+	for onExpiry, want := range map[string]string{"restore": "safe-mode.exited checkout@prod", "hold": "safe-mode.overdue checkout@prod"} {
+		t.Run(onExpiry, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.sync()
+			r.send(200, r.f.Statement(ledger.SafeModeEntered, "checkout", "prod", func(s *ledger.Statement) {
+				after := int64(0)
+				s.Mode, s.TTL, s.OnExpiry, s.After = "degraded", ledger.MinTTL, onExpiry, &after
+			}))
+			d := r.store.Snapshot().State.Deadlines()
+			if len(d) != 1 {
+				t.Fatalf("%d deadlines", len(d))
+			}
+			if err := r.expire(t.Context(), d[0]); onExpiry == "restore" && err == nil {
+				t.Fatal("an exit before the expiry was appended")
+			}
+			r.ahead = 2 * ledger.MinTTL * time.Second
+			if err := r.expire(t.Context(), d[0]); err != nil {
+				t.Fatal(err)
+			}
+			wantKinds(t, r, 5, want)
+			if len(r.store.Snapshot().State.Deadlines()) != 0 {
+				t.Error("the timer is still there")
+			}
+		})
+	}
+}
