@@ -98,14 +98,42 @@ func Build(c Config, files map[string][]byte) (*Bundle, error) {
 		m.Layers = append(m.Layers, d)
 		b.Size += d.Size
 	}
-	if b.Manifest, err = canon.Marshal(m); err != nil {
+	if err := m.check(); err != nil {
 		return nil, err
+	}
+	if b.Manifest, err = canon.Encode(m.tree()); err != nil {
+		return nil, err
+	}
+	if len(b.Manifest) > MaxManifest {
+		return nil, fmt.Errorf("%w: manifest of %d bytes, limit %d", ErrFormat, len(b.Manifest), MaxManifest)
 	}
 	b.Digest = api.DigestOf(b.Manifest)
-	if _, err := ParseManifest(b.Manifest); err != nil {
-		return nil, err
-	}
 	return b, nil
+}
+
+// tree is what the encoder takes; a test holds it to the json tags that
+// ParseManifest reads by.
+func (m *Manifest) tree() map[string]any {
+	layers := make([]any, len(m.Layers))
+	for i, d := range m.Layers {
+		layers[i] = d.tree()
+	}
+	return map[string]any{
+		"schemaVersion": m.SchemaVersion, "mediaType": m.MediaType, "artifactType": m.ArtifactType,
+		"config": m.Config.tree(), "layers": layers,
+	}
+}
+
+func (d Descriptor) tree() map[string]any {
+	t := map[string]any{"mediaType": d.MediaType, "digest": string(d.Digest), "size": d.Size}
+	if len(d.Annotations) > 0 {
+		notes := make(map[string]any, len(d.Annotations))
+		for k, v := range d.Annotations {
+			notes[k] = v
+		}
+		t["annotations"] = notes
+	}
+	return t
 }
 
 func (b *Bundle) add(mediaType string, blob []byte) Descriptor {
@@ -131,13 +159,18 @@ func ParseManifest(b []byte) (*Manifest, error) {
 	if err := canon.Unmarshal(b, &m); err != nil {
 		return nil, fmt.Errorf("%w: manifest: %w", ErrFormat, err)
 	}
+	return &m, m.check()
+}
+
+// check holds what encoding can't: types, sizes, titles, order.
+func (m *Manifest) check() error {
 	if m.SchemaVersion != 2 || m.MediaType != TypeManifest || m.ArtifactType != TypeBundle {
-		return nil, fmt.Errorf("%w: not a manifest of artifact type %s", ErrFormat, TypeBundle)
+		return fmt.Errorf("%w: not a manifest of artifact type %s", ErrFormat, TypeBundle)
 	}
 	if m.Config.MediaType != TypeConfig || m.Config.Annotations != nil || !validBlob(m.Config, 1024) {
-		return nil, fmt.Errorf("%w: wrong config descriptor", ErrFormat)
+		return fmt.Errorf("%w: wrong config descriptor", ErrFormat)
 	}
-	return &m, checkLayers(m.Layers)
+	return checkLayers(m.Layers)
 }
 
 func checkLayers(layers []Descriptor) error {

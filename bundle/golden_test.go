@@ -77,6 +77,9 @@ func run(t *testing.T, v vectors) vectors {
 		if err != nil {
 			t.Fatal(b.Name, err)
 		}
+		if _, err := ParseManifest(got.Manifest); err != nil {
+			t.Fatal(b.Name, err)
+		}
 		v.Bundles[i].Manifest, v.Bundles[i].Digest = string(got.Manifest), got.Digest
 	}
 	for i, s := range v.Sets {

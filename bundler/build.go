@@ -22,10 +22,12 @@ const Contract = 1
 
 // Bounds of the builder's memory, in bytes unless said otherwise.
 const (
-	parsedMemory = 32 << 20
-	builtMemory  = 256 << 20
-	compiledMost = 256 // schemas
-	releasesMost = 64  // commits
+	parsedMemory  = 32 << 20
+	builtMemory   = 256 << 20
+	compiledMost  = 256 // schemas
+	releasesMost  = 64  // commits
+	projectMemory = 16 << 20
+	commonsMost   = 4
 )
 
 // A Builder builds sets out of one repository and remembers them by Git ids.
@@ -36,6 +38,8 @@ type Builder struct {
 	compiled *memo[string, *compiledSchema]
 	built    *memo[builtKey, *content]
 	releases *memo[string, *release]
+	projects *memo[projectKey, *project]
+	commons  *memo[plumbing.Hash, *source]
 	tips     *memo[string, *tipResult]
 	tipFiles *memo[parsedKey, *tipFile]
 	reached  reachMemo
@@ -49,6 +53,8 @@ func New(repo *Repo) *Builder {
 		compiled: newMemo[string, *compiledSchema](compiledMost),
 		built:    newMemo[builtKey, *content](builtMemory),
 		releases: newMemo[string, *release](releasesMost),
+		projects: newMemo[projectKey, *project](projectMemory),
+		commons:  newMemo[plumbing.Hash, *source](commonsMost),
 		tips:     newMemo[string, *tipResult](4),
 		tipFiles: newMemo[parsedKey, *tipFile](16 << 20),
 	}
@@ -167,6 +173,7 @@ type release struct {
 	services     map[string]plumbing.Hash
 	common       plumbing.Hash // zero when there is none
 	schemas      *schemaFolder
+	schemaTree   plumbing.Hash
 	schemaFaults Faults
 	faults       Faults // of the root: no service can be built
 }
@@ -212,6 +219,7 @@ func (r *reader) root(rel *release, tree plumbing.Hash) {
 		case e.name == "common" && e.kind == kindDir:
 			rel.common = e.hash
 		case e.name == "schemas" && e.kind == kindDir:
+			rel.schemaTree = e.hash
 			sub := &reader{ctx: r.ctx, b: r.b}
 			sub.schemaFiles(rel.schemas, e.hash)
 			rel.schemaFaults, r.err = sub.faults, errors.Join(r.err, sub.err)
@@ -272,7 +280,7 @@ func (b *Builder) BuildAll(ctx context.Context, commit string, filter BuildFilte
 	jobs := filter.jobs(tip)
 	built := make([]*Built, len(jobs))
 	failed := make([]error, len(jobs))
-	each(ctx, len(jobs), func(i int) { built[i], failed[i] = b.Build(ctx, tip, jobs[i]) })
+	b.eachService(ctx, jobs, func(i int) { built[i], failed[i] = b.Build(ctx, tip, jobs[i]) })
 	faults = faults.Errors()
 	if filter.Service != "" {
 		faults = slices.DeleteFunc(faults, func(f Fault) bool { return f.Service != "" && f.Service != filter.Service })
@@ -332,6 +340,22 @@ func asFaults(err error) Faults {
 		return fs
 	}
 	return Faults{fault(ruleInternal, place{}, "%s", err)}
+}
+
+// eachService runs f for every job, those of one service one after the other:
+// they share what they resolve.
+func (b *Builder) eachService(ctx context.Context, jobs []Activation, f func(int)) {
+	var starts []int
+	for i := range jobs {
+		if i == 0 || jobs[i].Service != jobs[i-1].Service {
+			starts = append(starts, i)
+		}
+	}
+	each(ctx, len(starts), func(n int) {
+		for i := starts[n]; i < len(jobs) && jobs[i].Service == jobs[starts[n]].Service && ctx.Err() == nil; i++ {
+			f(i)
+		}
+	})
 }
 
 // each runs f for 0..n-1 on as many goroutines as there are processors and

@@ -343,10 +343,12 @@ func (r *reader) commonAlone(rep *Report, rel *release) {
 	if rel.common.IsZero() || r.err != nil {
 		return
 	}
-	sub := &reader{ctx: r.ctx, b: r.b}
-	s := sub.source("common", rel.common, true)
+	s, err := r.b.commonSource(r.ctx, rel.common)
+	if err != nil {
+		r.err = err
+		return
+	}
 	rep.Files += s.files
-	r.err = sub.err
 	for _, f := range s.faults {
 		if rep.Services == 0 {
 			r.add(f)
@@ -355,13 +357,14 @@ func (r *reader) commonAlone(rep *Report, rel *release) {
 }
 
 func (b *Builder) checkService(ctx context.Context, rel *release, tip *Tip, name string) (Faults, int, error) {
-	s, common, err := b.sources(ctx, rel, name)
+	p, err := b.project(ctx, rel, name)
 	if err != nil {
 		return nil, 0, err
 	}
+	s := p.service
 	var out Faults
 	effects := map[string]bool{}
-	for i, scope := range checkScopes(tip, s, common) {
+	for i, scope := range checkScopes(tip, s) {
 		c, err := b.content(ctx, rel, name, scope)
 		if err != nil {
 			return nil, 0, err
@@ -399,7 +402,7 @@ func dependencies(rel *release, s *source) Faults {
 	return stamp(r.faults, strings.TrimPrefix(s.dir, "services/"))
 }
 
-func checkScopes(tip *Tip, s, common *source) []api.Scope {
+func checkScopes(tip *Tip, s *source) []api.Scope {
 	var out []api.Scope
 	for _, a := range tip.Activations {
 		if a.Service == strings.TrimPrefix(s.dir, "services/") && !a.Retired {

@@ -38,6 +38,7 @@ type source struct {
 	faults   Faults
 	secrets  []secret
 	files    int
+	size     int // bytes of documents and flags
 }
 
 type modeSource struct {
@@ -87,7 +88,7 @@ func (r *reader) source(dir string, h plumbing.Hash, common bool) *source {
 	if !found && !common && !r.stop() {
 		r.fault(ruleFormatNeeded, place{file: dir + "/service.yaml"}, "service.yaml is missing")
 	}
-	s.faults, s.secrets, s.files = r.faults, r.secrets, r.files
+	s.faults, s.secrets, s.files, s.size = r.faults, r.secrets, r.files, r.size
 	return s
 }
 

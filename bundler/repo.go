@@ -12,7 +12,9 @@ import (
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/sealstone/sealstone/api"
 )
@@ -40,7 +42,32 @@ func OpenRepo(dir string) (*Repo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open Git repository %s: %w", dir, err)
 	}
-	return NewRepo(r), nil
+	return NewRepo(keepOpen(r)), nil
+}
+
+// keepOpen reads through a storage that keeps its packs open: go-git's default
+// opens a pack for each object, which costs more than reading it.
+func keepOpen(r *git.Repository) *git.Repository {
+	s, ok := r.Storer.(*filesystem.Storage)
+	if !ok {
+		return r
+	}
+	kept := filesystem.NewStorageWithOptions(s.Filesystem(), cache.NewObjectLRU(objectCacheSize), filesystem.Options{KeepDescriptors: true})
+	again, err := git.Open(kept, nil)
+	if err != nil {
+		return r
+	}
+	return again
+}
+
+// Close closes what OpenRepo opened.
+func (r *Repo) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c, ok := r.git.Storer.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 // NewRepo reads through r, whatever its storage. Whoever else uses r at the

@@ -21,6 +21,7 @@ type reader struct {
 	errors  int // faults of severity Error so far
 	secrets []secret
 	files   int
+	size    int // bytes of documents
 	err     error
 }
 
@@ -140,6 +141,7 @@ func (r *reader) document(path string, h plumbing.Hash, use usage) *node {
 		d = readDocument(path, raw, use)
 		r.b.parsed.put(path, h, use, d)
 	}
+	r.size += d.size
 	r.add(d.faults...)
 	r.secrets = append(r.secrets, d.secrets...)
 	return d.root
