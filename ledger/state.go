@@ -171,7 +171,19 @@ func (s *State) follows(c *Change) error {
 	case c.Data.Operators != want.Operators:
 		return fmt.Errorf("cites operators %d, in force are %d", c.Data.Operators, want.Operators)
 	}
+	if c.Kind() == SafeModeOverdue {
+		return s.followsOverdue(c)
+	}
 	return s.followsOverride(c)
+}
+
+// followsOverdue holds the node to what it says of a mode that ran out.
+func (s *State) followsOverdue(c *Change) error {
+	over, ok := s.Chain(ChainKey{LaneOverride, c.Data.Service, c.Data.Scope})
+	if !ok || over.Kind == SafeModeExited || over.Mode != c.Data.Mode || over.Expires != c.Data.Expires || c.Data.Expires > c.RecordedTime {
+		return errors.New("no such mode has run out")
+	}
+	return nil
 }
 
 // followsOverride holds safe-mode changes to the generation that their signer
