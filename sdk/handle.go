@@ -19,9 +19,8 @@ type Flag[T any] struct {
 
 // slot remembers what the key is in one bundle.
 type slot struct {
-	program  *program
-	flag     *flags.Flag // nil: the bundle has none
-	usesTime bool
+	program *program
+	*entry  // nil: the bundle has no such flag
 }
 
 // Bool is a handle on a boolean flag. It need not exist yet.
@@ -56,7 +55,7 @@ func (f *Flag[T]) Key() string { return f.key }
 // type it returns def.
 func (f *Flag[T]) Get(ctx flags.Context, def T) T {
 	s := f.current()
-	if s.flag == nil {
+	if s.entry == nil {
 		return def
 	}
 	v, _ := f.resolve(s.flag, ctx, def, s.now())
@@ -66,8 +65,8 @@ func (f *Flag[T]) Get(ctx flags.Context, def T) T {
 // Details is Get with the variant, the reason, or what went wrong.
 func (f *Flag[T]) Details(ctx flags.Context, def T) (T, flags.Resolution) {
 	s := f.current()
-	if s.flag == nil {
-		return def, f.client.view.Load().flags.Evaluate(f.key, nil, time.Time{})
+	if s.entry == nil {
+		return def, s.program.flags.Evaluate(f.key, nil, time.Time{})
 	}
 	return f.resolve(s.flag, ctx, def, s.now())
 }
@@ -77,15 +76,7 @@ func (f *Flag[T]) current() *slot {
 	if s := f.slot.Load(); s != nil && s.program == p {
 		return s
 	}
-	s := &slot{program: p, flag: p.flags.Flag(f.key), usesTime: p.flags.UsesTime(f.key)}
+	s := &slot{p, p.entries[f.key]}
 	f.slot.Store(s)
 	return s
-}
-
-// now reads the clock only for rules that ask for it.
-func (s *slot) now() time.Time {
-	if s.usesTime {
-		return time.Now()
-	}
-	return time.Time{}
 }

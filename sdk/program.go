@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/open-feature/go-sdk/openfeature"
 
@@ -16,12 +17,27 @@ import (
 // program is one bundle, verified and compiled. It is never written after it
 // is made, so readers share it without a lock.
 type program struct {
-	bundle   api.Digest
-	mode     api.Mode
-	flags    *flags.Set
-	docs     map[string][]byte                   // "config/http" → JSON
-	metadata map[string]openfeature.FlagMetadata // of flags that have metadata of their own
-	missing  openfeature.FlagMetadata            // of all others, there or not
+	bundle  api.Digest
+	mode    api.Mode
+	flags   *flags.Set
+	entries map[string]*entry
+	missing openfeature.FlagMetadata // of a flag that isn't there
+	docs    map[string][]byte        // "config/http" → JSON
+}
+
+// entry is a flag with all that evaluating it needs.
+type entry struct {
+	flag     *flags.Flag
+	usesTime bool
+	metadata openfeature.FlagMetadata
+}
+
+// now reads the clock only for rules that ask for it.
+func (e *entry) now() time.Time {
+	if e.usesTime {
+		return time.Now()
+	}
+	return time.Time{}
 }
 
 // compile is the dry run: every rule is compiled and every document parsed
@@ -46,9 +62,9 @@ func compile(service string, c *bundle.Content) (p *program, err error) {
 	return p, nil
 }
 
-// prebuild makes the metadata of every flag, so that evaluating allocates
-// nothing. Which set and which bundle answered is ours to say, whatever the
-// flags' own metadata claims.
+// prebuild makes the entry of every flag, so that evaluating allocates nothing.
+// Which set and which bundle answered is ours to say, whatever the flags' own
+// metadata claims.
 func (p *program) prebuild(service string) {
 	with := func(md map[string]any) openfeature.FlagMetadata {
 		out := make(openfeature.FlagMetadata, len(md)+2)
@@ -56,21 +72,16 @@ func (p *program) prebuild(service string) {
 		out["flagSetId"], out["version"] = service, string(p.bundle)
 		return out
 	}
-	p.missing = with(p.flags.Metadata())
-	p.metadata = map[string]openfeature.FlagMetadata{}
+	ofSet := p.flags.Metadata()
+	p.missing, p.entries = with(ofSet), make(map[string]*entry, p.flags.Len())
 	for _, key := range p.flags.Keys() {
-		if md := p.flags.Flag(key).Metadata(); !maps.EqualFunc(md, p.flags.Metadata(), equalScalar) {
-			p.metadata[key] = with(md) // the others share one map
+		e := &entry{flag: p.flags.Flag(key), usesTime: p.flags.UsesTime(key), metadata: p.missing}
+		if md := e.flag.Metadata(); !maps.EqualFunc(md, ofSet, equalScalar) {
+			e.metadata = with(md) // all others share one map
 		}
+		p.entries[key] = e
 	}
 }
 
 // equalScalar compares metadata values, which are strings, numbers or booleans.
 func equalScalar(a, b any) bool { return a == b }
-
-func (p *program) metadataOf(key string) openfeature.FlagMetadata {
-	if md, ok := p.metadata[key]; ok {
-		return md
-	}
-	return p.missing
-}

@@ -73,55 +73,59 @@ func (p *Provider) EventChannel() <-chan openfeature.Event { return p.events }
 
 // BooleanEvaluation resolves a boolean flag.
 func (p *Provider) BooleanEvaluation(_ context.Context, key string, def bool, fc openfeature.FlattenedContext) openfeature.BoolResolutionDetail {
-	v := p.client.view.Load()
-	value, r := v.flags.Boolean(key, flags.Context(fc), def, time.Now())
-	return openfeature.BoolResolutionDetail{Value: value, ProviderResolutionDetail: v.detail(key, &r)}
+	return resolve(p, key, def, fc, (*flags.Flag).Boolean)
 }
 
 // StringEvaluation resolves a string flag.
 func (p *Provider) StringEvaluation(_ context.Context, key, def string, fc openfeature.FlattenedContext) openfeature.StringResolutionDetail {
-	v := p.client.view.Load()
-	value, r := v.flags.String(key, flags.Context(fc), def, time.Now())
-	return openfeature.StringResolutionDetail{Value: value, ProviderResolutionDetail: v.detail(key, &r)}
+	return resolve(p, key, def, fc, (*flags.Flag).String)
 }
 
 // FloatEvaluation resolves a number flag.
 func (p *Provider) FloatEvaluation(_ context.Context, key string, def float64, fc openfeature.FlattenedContext) openfeature.FloatResolutionDetail {
-	v := p.client.view.Load()
-	value, r := v.flags.Float(key, flags.Context(fc), def, time.Now())
-	return openfeature.FloatResolutionDetail{Value: value, ProviderResolutionDetail: v.detail(key, &r)}
+	return resolve(p, key, def, fc, (*flags.Flag).Float)
 }
 
 // IntEvaluation resolves a number flag of whole numbers.
 func (p *Provider) IntEvaluation(_ context.Context, key string, def int64, fc openfeature.FlattenedContext) openfeature.IntResolutionDetail {
-	v := p.client.view.Load()
-	value, r := v.flags.Int(key, flags.Context(fc), def, time.Now())
-	return openfeature.IntResolutionDetail{Value: value, ProviderResolutionDetail: v.detail(key, &r)}
+	return resolve(p, key, def, fc, (*flags.Flag).Int)
 }
 
 // ObjectEvaluation resolves an object flag. The value is shared: read it only.
 func (p *Provider) ObjectEvaluation(_ context.Context, key string, def any, fc openfeature.FlattenedContext) openfeature.InterfaceResolutionDetail {
-	v := p.client.view.Load()
-	value, r := v.flags.Object(key, flags.Context(fc), def, time.Now())
-	return openfeature.InterfaceResolutionDetail{Value: value, ProviderResolutionDetail: v.detail(key, &r)}
+	return resolve(p, key, def, fc, (*flags.Flag).Object)
 }
 
-// detail spells a resolution in OpenFeature's words, with metadata that was
-// made when the bundle was compiled.
-func (v *view) detail(key string, r *flags.Resolution) openfeature.ProviderResolutionDetail {
-	d := openfeature.ProviderResolutionDetail{Reason: openfeature.Reason(r.Reason), Variant: r.Variant, FlagMetadata: v.metadataOf(key)}
-	switch r.ErrorCode {
-	case "":
-	case flags.FlagNotFound:
-		d.ResolutionError = openfeature.NewFlagNotFoundResolutionError(r.ErrorDetail)
-	case flags.TypeMismatch:
-		d.ResolutionError = openfeature.NewTypeMismatchResolutionError(r.ErrorDetail)
-	case flags.ParseError:
-		d.ResolutionError = openfeature.NewParseErrorResolutionError(r.ErrorDetail)
-	default:
-		d.ResolutionError = openfeature.NewGeneralResolutionError(r.ErrorDetail)
+// resolve evaluates by one snapshot and spells the outcome in OpenFeature's
+// words, with metadata that was made when the bundle was compiled.
+func resolve[T any](p *Provider, key string, def T, fc openfeature.FlattenedContext,
+	by func(*flags.Flag, flags.Context, T, time.Time) (T, flags.Resolution),
+) (d openfeature.GenericResolutionDetail[T]) {
+	v := p.client.view.Load()
+	e := v.entries[key]
+	if e == nil {
+		d.Value, d.FlagMetadata, d.Reason = def, v.missing, openfeature.ErrorReason
+		d.ResolutionError = openfeature.NewFlagNotFoundResolutionError("flag not found")
+		return d
+	}
+	value, r := by(e.flag, flags.Context(fc), def, e.now())
+	d.Value, d.FlagMetadata, d.Reason, d.Variant = value, e.metadata, openfeature.Reason(r.Reason), r.Variant
+	if r.ErrorCode != "" {
+		d.ResolutionError = resolutionError(r.ErrorCode, r.ErrorDetail)
 	}
 	return d
+}
+
+func resolutionError(code flags.ErrorCode, detail string) openfeature.ResolutionError {
+	switch code {
+	case flags.FlagNotFound:
+		return openfeature.NewFlagNotFoundResolutionError(detail)
+	case flags.TypeMismatch:
+		return openfeature.NewTypeMismatchResolutionError(detail)
+	case flags.ParseError:
+		return openfeature.NewParseErrorResolutionError(detail)
+	}
+	return openfeature.NewGeneralResolutionError(detail)
 }
 
 // announce says that the client's state changed.

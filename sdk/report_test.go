@@ -1,0 +1,95 @@
+package sdk_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
+	"github.com/sealstone/sealstone/sdk"
+)
+
+func TestReportsWhatRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		set := l.activate("prod", 1, release(1))
+		cfg := l.config()
+		image := string(api.DigestOf([]byte("image")))
+		cfg.Instance = sdk.Instance{ID: "pod-1", Version: "v1.2.3", Revision: "abc", Image: image}
+		c := open(t, cfg)
+		settled(time.Second)
+		first := l.reports[0]
+		if first.ID != "pod-1" || first.Version != "v1.2.3" || first.Revision != "abc" || first.Image != image || !api.Digest(first.Artifact).Valid() ||
+			first.Bundle != c.Live().Bundle || first.Set != set.Digest || first.Index != 2 || first.Started == "" || !slices.Equal(first.SafeModes, []api.Mode{"degraded"}) {
+			t.Errorf("report %+v", first)
+		}
+		settled(time.Minute)
+		if n := len(l.reports); n < 4 || n > 7 {
+			t.Errorf("%d reports in the first minute", n)
+		}
+		before := len(l.reports)
+		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+		l.tell("head")
+		settled(100 * time.Millisecond)
+		if n := len(l.reports); n == before || l.reports[n-1].Mode != "degraded" {
+			t.Error("the change was not reported at once")
+		}
+		l.locked(func() { l.evidence = func(e *ledger.Evidence) { e.Head = swap64(e.Head) } })
+		l.tell("head")
+		settled(time.Second)
+		if last := l.reports[len(l.reports)-1]; last.State != api.StateError || last.Refusal == nil || last.Refusal.Check != "head" {
+			t.Errorf("report %+v", last)
+		}
+	})
+}
+
+func TestTokenFileIsReadAnew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	must(t, os.WriteFile(path, []byte("one\n"), 0o600))
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		cfg := l.config()
+		cfg.TokenFile = path
+		tokens := map[string]int{}
+		cfg.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			l.locked(func() { tokens[r.Header.Get("Authorization")]++ })
+			return l.RoundTrip(r)
+		})}
+		open(t, cfg)
+		must(t, os.WriteFile(path, []byte("two\n"), 0o600))
+		settled(time.Minute)
+		if len(tokens) != 2 || tokens["Bearer two"] == 0 {
+			t.Errorf("tokens %v", tokens)
+		}
+	})
+}
+
+// TestSilentWatchIsGivenUp: a stream without even a keep-alive is dead, whatever
+// TCP says.
+func TestSilentWatchIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		cfg := l.config()
+		opened := 0
+		cfg.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path != "/v1/watch" {
+				return l.RoundTrip(r)
+			}
+			opened++
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		})}
+		open(t, cfg)
+		settled(5 * time.Minute)
+		if opened < 3 || opened > 7 {
+			t.Errorf("the stream was opened %d times in five minutes", opened)
+		}
+	})
+}
