@@ -122,13 +122,13 @@ func (s *Store) loop() {
 }
 
 func (s *Store) drain(reqs []*request) []*request {
-	runtime.Gosched() // let the callers that were just answered queue up again
-	for len(reqs) < maxBatchCalls {
+	for quiet := 0; len(reqs) < maxBatchCalls && quiet < 2; {
 		select {
 		case r := <-s.reqs:
-			reqs = append(reqs, r)
+			reqs, quiet = append(reqs, r), 0
 		default:
-			return reqs
+			runtime.Gosched() // callers that were just answered queue up again
+			quiet++
 		}
 	}
 	return reqs

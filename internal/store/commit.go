@@ -28,6 +28,7 @@ type debt struct {
 	reload  bool // the outcome of a commit is unknown
 	publish bool // committed, not signed
 	anchor  bool // published, anchor older
+	details bool // rows of details whose entries were never committed
 	erase   []erasure
 }
 
@@ -68,6 +69,12 @@ func (s *Store) payDebts() error {
 			return s.failed(stepAnchor, err)
 		}
 	}
+	if s.owed.details {
+		if err := s.details.put(s.work.Size, nil); err != nil {
+			return s.failed(stepDetails, err)
+		}
+		s.owed.details = false
+	}
 	s.erasePending()
 	return nil
 }
@@ -85,6 +92,7 @@ func (s *Store) commit(b *batch) error {
 		return nil
 	}
 	if len(b.details) > 0 {
+		s.owed.details = true
 		if err := s.step(stepDetails, func() error { return s.details.put(b.base, b.details) }); err != nil {
 			s.work = s.Snapshot().State.Clone()
 			return s.failed(stepDetails, err)
@@ -95,6 +103,7 @@ func (s *Store) commit(b *batch) error {
 		return s.ambiguous(b, tree, err)
 	}
 	s.edge = next
+	s.owed.details = false
 	return s.announce(b)
 }
 
@@ -127,6 +136,7 @@ func (s *Store) ambiguous(b *batch, tree ledger.Tree, cause error) error {
 	if len(b.changes) == 0 || s.edge.size != tree.Size {
 		return s.failed(stepCommit, cause)
 	}
+	s.owed.details = false
 	return s.announce(b)
 }
 
@@ -221,10 +231,14 @@ func (s *Store) publishWork() error {
 	return nil
 }
 
+// publish signs a checkpoint of the tree, unless the log is known not to be the
+// one that was published before: a second one would prove a fork.
 func (s *Store) publish(t ledger.Tree) error {
 	var cp []byte
 	err := s.step(stepSign, func() (err error) {
-		cp, err = ledger.SignCheckpoint(s.cfg.Trust.Origin, t, s.cfg.Log)
+		if !s.health.isBehind() {
+			cp, err = ledger.SignCheckpoint(s.cfg.Trust.Origin, t, s.cfg.Log)
+		}
 		return err
 	})
 	if err != nil {

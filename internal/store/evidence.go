@@ -161,8 +161,12 @@ func (s *Store) ProofEvidence(index int64) (*ledger.Evidence, error) {
 		return nil, err
 	}
 	snap := s.Snapshot()
-	e := &ledger.Evidence{Checkpoint: string(snap.Checkpoint), Consistency: []string{}}
-	err := s.ledger.Read(func(tx *bbolt.Tx) error {
+	cp, err := s.checkpoint(snap)
+	if err != nil {
+		return nil, err
+	}
+	e := &ledger.Evidence{Checkpoint: string(cp), Consistency: []string{}}
+	err = s.ledger.Read(func(tx *bbolt.Tx) error {
 		ec, err := proven(tx, snap.Tree.Size, index)
 		if err != nil {
 			return err
@@ -191,8 +195,12 @@ func (s *Store) TlogProof(index int64) ([]byte, error) {
 		return nil, err
 	}
 	snap := s.Snapshot()
+	cp, err := s.checkpoint(snap)
+	if err != nil {
+		return nil, err
+	}
 	var proof tlog.RecordProof
-	err := s.ledger.Read(func(tx *bbolt.Tx) (err error) {
+	err = s.ledger.Read(func(tx *bbolt.Tx) (err error) {
 		proof, err = tlog.ProveRecord(snap.Tree.Size, index, hashReader(tx))
 		return err
 	})
@@ -205,6 +213,6 @@ func (s *Store) TlogProof(index int64) ([]byte, error) {
 		b.WriteString(base64.StdEncoding.EncodeToString(h[:]) + "\n")
 	}
 	b.WriteString("\n")
-	b.Write(snap.Checkpoint)
+	b.Write(cp)
 	return []byte(b.String()), nil
 }

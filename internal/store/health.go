@@ -75,6 +75,14 @@ func (s *Store) barBehind(detail string) {
 	s.health.behind = true
 }
 
+// checkpoint returns the signed checkpoint of a snapshot, where there may be one.
+func (s *Store) checkpoint(snap *Snapshot) ([]byte, error) {
+	if snap.Checkpoint == nil {
+		return nil, &api.Error{Code: api.CodeUnavailable, Detail: "there is no signed checkpoint of what is stored here", Hint: recoverHint, Err: s.health.barred()}
+	}
+	return snap.Checkpoint, nil
+}
+
 // storageError is what a caller gets when a step of writing failed. The cause
 // has paths in it, so it stays inside.
 func storageError(step string, err error) *api.Error {

@@ -29,7 +29,8 @@ func noFile(path string) error {
 func (s *Store) LogFile(path string) (body []byte, contentType string, immutable bool, err error) {
 	switch {
 	case path == "checkpoint":
-		return s.Snapshot().Checkpoint, typeText, false, nil
+		body, err = s.checkpoint(s.Snapshot())
+		return body, typeText, false, err
 	case strings.HasPrefix(path, "proof/"):
 		rest := strings.TrimPrefix(path, "proof/")
 		index, err := strconv.ParseInt(rest, 10, 64)

@@ -53,7 +53,7 @@ var (
 type Snapshot struct {
 	State      *ledger.State // read only
 	Tree       ledger.Tree
-	Checkpoint []byte // signed note; nil only in a store opened ReadOnly that has no anchor of this size
+	Checkpoint []byte // signed note; nil while behind the anchor, or opened ReadOnly without an anchor of this size
 }
 
 // Store is an open ledger. Its methods are safe for concurrent use.
