@@ -206,7 +206,7 @@ func (s *Server) liveScope(st *ledger.State, t api.Target, reports []*observed, 
 	if out.Proven == nil && len(reports) > 0 {
 		out.Drift = append(out.Drift, "instances report here, and nothing is activated")
 	}
-	if a, _, _, _ := s.source.snapshot(); len(reports) > 0 && !listed(a.Scopes, t.Scope) {
+	if a, _, _, _ := s.source.snapshot(); len(reports) > 0 && !a.Layout.Listed(t.Scope) {
 		out.Drift = append(out.Drift, "scope is not listed in sealstone.yaml")
 	}
 	return out
@@ -270,10 +270,4 @@ func (s *Server) everNamed(service string, d api.Digest) bool {
 	}
 	row, err := s.store.Row(namedRow(service, d))
 	return err == nil && row != nil
-}
-
-// listed reports whether sealstone.yaml lists a scope, or implies it as an
-// ancestor; "*" is any name.
-func listed(patterns []string, scope api.Scope) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, scope) })
 }

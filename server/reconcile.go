@@ -29,7 +29,7 @@ type accepted struct {
 	Commit     string           `json:"commit"`
 	Clients    []bundler.Client `json:"clients,omitempty"`
 	HasClients bool             `json:"hasClients,omitempty"`
-	Scopes     []string         `json:"scopes"`              // as listed in sealstone.yaml
+	Layout     bundler.Layout   `json:"layout"`              // of sealstone.yaml
 	Refused    string           `json:"refused,omitempty"`   // newest rewrite that was refused
 	Rejected   []rejection      `json:"rejected,omitempty"`  // services that stay behind
 	Operators  string           `json:"operators,omitempty"` // why the tip's operators are not in force
@@ -209,6 +209,9 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 		return fmt.Errorf("commit %s can't be read as a config repository: %w", commit[:12], faults)
 	}
 	u.tip = tip
+	if tip.Config.RequireSigned { // said in the repository, so never passed over
+		return fmt.Errorf("commit %s asks for signed commits (source: {require_signed: true}), which this version can't check; nothing of it is taken", commit[:12])
+	}
 	for _, f := range faults.Errors() {
 		if strings.HasPrefix(f.File, "operators.") {
 			u.opsFault = f.String() // the set in force stays; everything else goes on
@@ -228,7 +231,7 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 			return err
 		}
 	}
-	next := accepted{Commit: commit, Clients: tip.Clients, HasClients: tip.HasClients, Scopes: tip.Config.Scopes, Operators: u.opsFault}
+	next := accepted{Commit: commit, Clients: tip.Clients, HasClients: tip.HasClients, Layout: tip.Config, Operators: u.opsFault}
 	decide := func(st *ledger.State) (store.Decision, error) { return s.decide(st, u, now, &next) }
 	if err := s.commit(ctx, &next, decide); err != nil {
 		return err

@@ -16,21 +16,6 @@ import (
 	"github.com/sealstone/sealstone/api"
 )
 
-// matches holds a listed pattern against a scope: equal, or an ancestor of the
-// pattern, part by part, where "*" is any name.
-func matches(pattern string, scope api.Scope) bool {
-	p, sc := strings.Split(pattern, "/"), strings.Split(string(scope), "/")
-	if len(sc) > len(p) {
-		return false
-	}
-	for i, part := range sc {
-		if p[i] != "*" && p[i] != part {
-			return false
-		}
-	}
-	return true
-}
-
 // readyz is about reads: a server that has a log to speak for is ready, with or
 // without Git.
 func (s *Server) readyz(c echo.Context) error {

@@ -287,6 +287,10 @@ func promoteIn(ctx context.Context, dir, service string, scope api.Scope, releas
 	if tip == nil {
 		return nil, faults
 	}
+	if !tip.Config.Listed(scope) {
+		return nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("scope %s is not listed in sealstone.yaml", scope),
+			Hint: "the nearest one is " + dash(tip.Config.Nearest(string(scope)))}
+	}
 	commit, err := releaseOf(repo, tip, service, release, api.Scope(from), head)
 	if err != nil {
 		return nil, err
