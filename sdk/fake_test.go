@@ -206,12 +206,19 @@ func (l *fakeLog) tree(size int64) ledger.Tree {
 	return ledger.Tree{Size: size, Root: root}
 }
 
+// end is the size that the log gives out.
+func (l *fakeLog) end() int64 {
+	if l.size > 0 {
+		return l.size
+	}
+	return int64(len(l.leaves))
+}
+
 // answer builds evidence as a server would; l.mu is held.
 func (l *fakeLog) answer(service string, from int64, have []int64) *ledger.Evidence {
-	size := int64(len(l.leaves))
-	state := l.state
+	size, state := l.end(), l.state
 	if l.size > 0 {
-		size, state = l.size, l.refold(l.size)
+		state = l.refold(l.size)
 	}
 	h := &ledger.Head{Origin: l.Origin, Service: service, Tree: l.tree(size), Issued: time.Now().Truncate(time.Millisecond), Lines: state.HeadLines(service)}
 	if o := state.Operators; o != nil {
@@ -290,11 +297,12 @@ func (l *fakeLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.requests = append(l.requests, r.Method+" "+r.URL.RequestURI())
-	body, ok := l.body(r)
-	if !ok {
+	body, err := l.body(r)
+	if err != nil {
+		p := api.ProblemOf(err)
 		w.Header().Set("Content-Type", "application/problem+json")
-		w.WriteHeader(http.StatusNotFound)
-		_ = json.NewEncoder(w).Encode(api.ProblemOf(&api.Error{Code: api.CodeNotFound, Detail: "no " + r.URL.Path}))
+		w.WriteHeader(p.Status)
+		_ = json.NewEncoder(w).Encode(p)
 		return
 	}
 	if l.serve != nil {
@@ -303,11 +311,14 @@ func (l *fakeLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-func (l *fakeLog) body(r *http.Request) ([]byte, bool) {
+func (l *fakeLog) body(r *http.Request) ([]byte, error) {
 	q := r.URL.Query()
 	switch path := r.URL.Path; {
 	case path == "/v1/evidence":
 		from, _ := strconv.ParseInt(q.Get("from"), 10, 64)
+		if size := l.end(); from > size {
+			return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("a log of %d entries is known to you, this one has %d", from, size)}
+		}
 		var have []int64
 		for s := range strings.SplitSeq(q.Get("have"), ",") {
 			if n, err := strconv.ParseInt(s, 10, 64); err == nil {
@@ -316,23 +327,25 @@ func (l *fakeLog) body(r *http.Request) ([]byte, bool) {
 		}
 		b, err := json.Marshal(l.answer(q.Get("service"), from, have))
 		must(l.t, err)
-		return b, true
+		return b, nil
 	case path == "/v1/pending":
 		b, err := json.Marshal(api.Pending{Statements: l.pending})
 		must(l.t, err)
-		return b, true
+		return b, nil
 	case path == "/v1/trust":
-		return l.trust, true
+		return l.trust, nil
 	case path == "/v1/instances":
 		var i api.Instance
 		must(l.t, json.NewDecoder(r.Body).Decode(&i))
 		l.reports = append(l.reports, i)
-		return nil, true
+		return nil, nil
 	case strings.HasPrefix(path, "/v2/checkout/"):
 		b, ok := l.objects[api.Digest(path[strings.LastIndexByte(path, '/')+1:])]
-		return b, ok
+		if ok {
+			return b, nil
+		}
 	}
-	return nil, false
+	return nil, &api.Error{Code: api.CodeNotFound, Detail: "no " + r.URL.Path}
 }
 
 func (l *fakeLog) watch(w http.ResponseWriter, r *http.Request) {

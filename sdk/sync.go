@@ -113,8 +113,11 @@ func (c *Client) ask(ctx context.Context, s *server, full bool) (*answer, error)
 }
 
 func (c *Client) askWith(ctx context.Context, s *server, trust *ledger.Trust, known *ledger.Known, full bool) (*answer, error) {
-	full = full || len(known.Changes) == 0
+	full = full || len(known.Changes) == 0 || len(known.Changes) > maxHave
 	raw, err := c.remote.get(ctx, s, evidencePath(c.target.Service, known, full), maxEvidence, askTimeout)
+	if errors.Is(err, errConflict) { // it has fewer entries than we know: let it show them, so that it can be refused for it
+		raw, err = c.remote.get(ctx, s, evidencePath(c.target.Service, &ledger.Known{}, true), maxEvidence, askTimeout)
+	}
 	if errors.Is(err, errTooLong) {
 		err = ledger.Refuse(ledger.CheckHead, err)
 	}
@@ -132,6 +135,12 @@ func (c *Client) askWith(ctx context.Context, s *server, trust *ledger.Trust, kn
 	forgetDetails(a.evidence)
 	return a, nil
 }
+
+// maxHave is how many changes are named as known; servers take 512.
+const maxHave = 500
+
+// errConflict is how a server says that it can't show consistency with our tree.
+var errConflict = &api.Error{Code: api.CodeConflict}
 
 // forgetDetails drops names and words, which can be erased from the log's side
 // of the world and therefore are not kept on ours.
