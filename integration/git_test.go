@@ -1,302 +1,226 @@
-package integration
+package integration_test
 
 import (
-	"bytes"
-	"crypto/ed25519"
-	"encoding/json"
-	"encoding/pem"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"time"
 
-	"golang.org/x/crypto/ssh"
+	"github.com/open-feature/go-sdk/openfeature"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/examples"
+	"github.com/sealstone/sealstone/integration/proctest"
+	"github.com/sealstone/sealstone/ledger"
+	"github.com/sealstone/sealstone/sdk"
 )
 
-// TestRealGit follows a bare repository that git itself serves over http, and
-// is moved by `git push`: a commit reaches an evaluation, a force push is
-// refused and recorded while the last good stays, and a push that continues the
-// accepted history is taken again.
-func TestRealGit(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the binary and runs git")
-	}
-	forge := newForge(t)
-	work := forge.clone()
-	if err := os.CopyFS(work.dir, examples.Shop()); err != nil {
-		t.Fatal(err)
-	}
-	first := work.push("Start the shop")
-	node := startNode(t, forge.url)
-	node.until("the first activations", func() bool { return len(node.changes("bundle.activated")) == 6 })
-	if node.flag("express-checkout", "checkout@staging") {
-		t.Fatal("the flag is on from the start")
-	}
-
-	work.edit("services/checkout/flags/checkout.yaml", `(?s)(express-checkout:.*?defaultVariant: )off`, "${1}on")
-	second := work.push("Turn on express checkout")
-	node.until("the flag", func() bool { return node.flag("express-checkout", "checkout@staging") })
-	if n := len(node.changes("source.refused")); n != 0 {
-		t.Errorf("%d refusals before any force push", n)
-	}
-
-	work.git("reset", "-q", "--hard", first)
-	work.edit("services/checkout/service.yaml", "owner: .*", "owner: somebody-else")
-	rewritten := work.push("Rewrite history", "--force")
-	node.until("the refusal", func() bool { return len(node.changes("source.refused")) == 1 })
-	text := string(node.changes("source.refused")[0])
-	for _, commit := range []string{second, rewritten} {
-		if !strings.Contains(text, commit) {
-			t.Errorf("the refusal doesn't name %s:\n%s", commit, text)
-		}
-	}
-	if !node.flag("express-checkout", "checkout@staging") {
-		t.Error("the last good is gone after a force push")
-	}
-	node.restart()
-	if !node.flag("express-checkout", "checkout@staging") {
-		t.Error("the last good is gone after a restart")
-	}
-
-	work.git("reset", "-q", "--hard", second)
-	work.edit("services/checkout/flags/checkout.yaml", `(?s)(express-checkout:.*?defaultVariant: )on`, "${1}off")
-	work.push("Go on from what was accepted", "--force")
-	node.until("the flag again", func() bool { return !node.flag("express-checkout", "checkout@staging") })
-	if n := len(node.changes("source.refused")); n != 1 {
-		t.Errorf("%d refusals at the end, want 1", n)
-	}
-	if out, err := node.run("verify", "--server", node.url); err != nil {
-		t.Errorf("verify: %v\n%s", err, out)
-	}
-}
-
-// forge is a bare repository behind git http-backend.
+// forge serves a rig's bare repository over http by git's own http-backend,
+// and may ask for a password as forges do.
 type forge struct {
-	t   *testing.T
-	url string
-	dir string
+	backend http.Handler
+	token   atomic.Pointer[string] // nil asks for none
+	denied  atomic.Int64
 }
 
-func newForge(t *testing.T) *forge {
+func newForge(t *testing.T, r *proctest.Rig) *forge {
 	t.Helper()
-	exe, err := exec.Command("git", "--exec-path").Output()
-	if err != nil {
-		t.Skip("needs git")
-	}
-	backend := filepath.Join(strings.TrimSpace(string(exe)), "git-http-backend")
+	backend := filepath.Join(proctest.Git(t, r.Dir, "--exec-path"), "git-http-backend")
 	if _, err := os.Stat(backend); err != nil {
-		t.Skip("needs git http-backend")
+		t.Skip("needs git http-backend, which this git lacks")
 	}
-	root := t.TempDir()
-	f := &forge{t: t, dir: filepath.Join(root, "config.git")}
-	gitIn(t, root, "init", "-q", "--bare", "-b", "main", f.dir)
-	gitIn(t, f.dir, "config", "http.receivepack", "true")
-	srv := httptest.NewServer(&cgi.Handler{Path: backend, Stderr: io.Discard, Env: []string{"GIT_PROJECT_ROOT=" + root,
-		"GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}})
+	proctest.Git(t, r.Bare, "config", "http.receivepack", "true")
+	f := &forge{backend: &cgi.Handler{Path: backend, Stderr: io.Discard, Env: []string{"GIT_PROJECT_ROOT=" + r.Dir, "GIT_HTTP_EXPORT_ALL=1",
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"}}}
+	srv := httptest.NewServer(f)
 	t.Cleanup(srv.Close)
-	f.url = srv.URL + "/config.git"
+	r.URL = srv.URL + "/config.git"
+	r.Git("remote", "set-url", "origin", r.URL)
 	return f
 }
 
-type workTree struct {
-	t   *testing.T
-	dir string
-}
-
-func (f *forge) clone() *workTree {
-	f.t.Helper()
-	w := &workTree{f.t, filepath.Join(f.t.TempDir(), "work")}
-	gitIn(f.t, filepath.Dir(w.dir), "clone", "-q", f.url, w.dir)
-	w.git("checkout", "-q", "-B", "main")
-	return w
-}
-
-func (w *workTree) git(args ...string) string { w.t.Helper(); return gitIn(w.t, w.dir, args...) }
-
-func (w *workTree) push(message string, options ...string) string {
-	w.t.Helper()
-	w.git("add", "-A")
-	w.git("commit", "-q", "-m", message)
-	w.git(append([]string{"push", "-q", "origin", "main"}, options...)...)
-	return w.git("rev-parse", "HEAD")
-}
-
-func (w *workTree) edit(name, pattern, with string) {
-	w.t.Helper()
-	path := filepath.Join(w.dir, name)
-	b, err := os.ReadFile(path)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	edited := regexp.MustCompile(pattern).ReplaceAll(b, []byte(with))
-	if bytes.Equal(b, edited) {
-		w.t.Fatalf("%s: %q changes nothing", name, pattern)
-	}
-	if err := os.WriteFile(path, edited, 0o644); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-func gitIn(t *testing.T, dir string, args ...string) string {
-	t.Helper()
-	cmd := exec.Command("git", args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL="+os.DevNull, "GIT_TERMINAL_PROMPT=0",
-		"GIT_AUTHOR_NAME=Ada", "GIT_AUTHOR_EMAIL=ada@shop.example", "GIT_COMMITTER_NAME=Ada", "GIT_COMMITTER_EMAIL=ada@shop.example")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return strings.TrimSpace(string(out))
-}
-
-// node is a server in a process of its own.
-type node struct {
-	t         *testing.T
-	bin, dir  string
-	repo, url string
-	cmd       *exec.Cmd
-	log       bytes.Buffer
-}
-
-func startNode(t *testing.T, repo string) *node {
-	t.Helper()
-	n := &node{t: t, dir: t.TempDir(), repo: repo}
-	n.bin = filepath.Join(n.dir, "sealstone")
-	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", n.bin, "github.com/sealstone/sealstone/cmd/sealstone").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	key := writeRootKey(t, n.dir)
-	if out, err := n.run("ledger", "init", "--data", n.data(), "--origin", "shop.example/sealstone", "--root", key); err != nil {
-		t.Fatalf("ledger init: %v\n%s", err, out)
-	}
-	n.start()
-	t.Cleanup(func() {
-		n.stop()
-		if t.Failed() {
-			t.Logf("server log:\n%s", n.log.String())
+func (f *forge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if want := f.token.Load(); want != nil {
+		if _, got, _ := r.BasicAuth(); got != *want {
+			f.denied.Add(1)
+			w.Header().Set("WWW-Authenticate", `Basic realm="forge"`)
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
 		}
+	}
+	f.backend.ServeHTTP(w, r)
+}
+
+// provider listens to what OpenFeature tells of a client.
+func provider(t *testing.T, c *sdk.Client) (*openfeature.Client, <-chan openfeature.EventDetails) {
+	t.Helper()
+	if err := openfeature.SetNamedProviderAndWait(t.Name(), c.Provider()); err != nil {
+		t.Fatal(err)
+	}
+	changed := make(chan openfeature.EventDetails, 64)
+	client := openfeature.NewClient(t.Name())
+	on := func(e openfeature.EventDetails) { changed <- e }
+	client.AddHandler(openfeature.ProviderConfigChange, &on)
+	return client, changed
+}
+
+func TestAPushIsServedAndAnnounced(t *testing.T) {
+	r := proctest.New(t, examples.Shop())
+	newForge(t, r)
+	s := r.Serve()
+	c := openSDK(t, sdkConfig(t, r, "checkout@staging", s.URL))
+	client, changed := provider(t, c)
+	ctx := openfeature.NewEvaluationContext("buyer-7", nil)
+	if on, err := client.BooleanValue(t.Context(), "express-checkout", false, ctx); on || err != nil {
+		t.Fatalf("%v, %v", on, err)
+	}
+
+	expressOn(r, true)
+	commit := r.Push("Sell faster")
+	e := <-changed
+	if strings.Join(e.FlagChanges, " ") != "express-checkout" {
+		t.Errorf("changed flags %v", e.FlagChanges)
+	}
+	got, err := client.BooleanValueDetails(t.Context(), "express-checkout", false, ctx)
+	if err != nil || !got.Value || got.FlagMetadata["flagSetId"] != "checkout" || got.FlagMetadata["version"] != string(c.Live().Bundle) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	newest := s.Changes(ledger.BundleActivated)[0].Event.Data.Release
+	if newest.Commit != commit || newest.Repository != r.URL {
+		t.Errorf("release %+v, want commit %s of %s", newest, commit, r.URL)
+	}
+	wantReady(t, c)
+	r.OK("verify", "--server", s.URL, "--rebuild", "--repo", r.Work)
+}
+
+func TestAForcePushIsRefusedAndRecorded(t *testing.T) {
+	r := proctest.New(t, examples.Shop())
+	newForge(t, r)
+	s := r.Serve()
+	start := r.Git("rev-parse", "HEAD")
+	expressOn(r, true)
+	accepted := r.Push("Sell faster")
+	s.UntilTip(accepted)
+	c := openSDK(t, sdkConfig(t, r, "checkout@staging", s.URL))
+
+	r.Git("reset", "-q", "--hard", start)
+	r.Edit(checkoutHTTP, "8080", "8081")
+	rewritten := r.Push("Rewrite history", "--force")
+	proctest.Until(t, "the refusal", func() bool { return s.Status().Source.Refused == rewritten })
+	refused := s.Changes(ledger.SourceRefused)
+	if len(refused) != 1 || refused[0].Event.Data.From != accepted || refused[0].Event.Data.To != rewritten {
+		t.Fatalf("recorded: %+v", refused)
+	}
+	st := s.Status()
+	if st.Source.Tip != accepted || st.Source.Seen != rewritten || !strings.Contains(st.Source.LastError, "rewritten") {
+		t.Errorf("status: %+v", st.Source)
+	}
+	wantReady(t, c)
+	if !express(c) {
+		t.Error("the last good is gone")
+	}
+
+	s.Kill()
+	s = r.Serve()
+	proctest.Until(t, "a round after the restart", func() bool { return s.Status().Source.Seen == rewritten })
+	if st := s.Status(); st.Source.Tip != accepted || len(s.Changes(ledger.SourceRefused)) != 1 {
+		t.Errorf("after a restart: %+v", st.Source)
+	}
+	r.Git("reset", "-q", "--hard", accepted)
+	expressOn(r, false)
+	s.UntilTip(r.Push("Go on from what was accepted", "--force"))
+	if st := s.Status(); st.Source.Refused != "" || st.Source.LastError != "" {
+		t.Errorf("mended: %+v", st.Source)
+	}
+	r.OK("verify", "--server", s.URL)
+}
+
+func TestABadFileKeepsTheLastGood(t *testing.T) {
+	r := proctest.New(t, examples.Shop())
+	newForge(t, r)
+	s := r.Serve()
+	s.UntilTip(r.Git("rev-parse", "HEAD"))
+	c := openSDK(t, sdkConfig(t, r, "checkout@staging", s.URL))
+	before := c.Live().Set
+
+	r.Edit(checkoutHTTP, "readMs: 5000", "readMs: 0644")
+	r.Edit(checkoutHTTP, "retries: 2", "retries: 2\n    retries: 3")
+	r.Edit(checkoutFlags, "defaultVariant: standard", "defaultVariant: gone")
+	r.Edit(catalogHTTP, "readMs: [0-9]+", "readMs: 4999")
+	bad := r.Push("Break checkout, change catalog")
+	res := r.CLI("check", r.Work)
+	faults := []string{checkoutHTTP + ":3:11: E_", checkoutHTTP + ":10:5: E_", checkoutFlags + ":34:5: E_"}
+	if res.Code != 1 {
+		t.Errorf("check ends with %d", res.Code)
+	}
+	for _, want := range faults {
+		if !strings.Contains(res.Stdout, want) {
+			t.Errorf("check does not print %q:\n%s%s", want, res.Stdout, res.Stderr)
+		}
+	}
+
+	proctest.Until(t, "catalog's newer set", func() bool {
+		a := s.Changes(ledger.BundleActivated)
+		return a[0].Event.Data.Service == "catalog" && a[0].Event.Data.Release.Commit == bad
 	})
-	return n
-}
-
-func (n *node) data() string { return filepath.Join(n.dir, "data") }
-
-// writeRootKey makes an SSH key pair and returns the public half's file.
-func writeRootKey(t *testing.T, dir string) string {
-	t.Helper()
-	public, private, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
+	r.Write("README.md", "still bad\n")
+	s.UntilTip(r.Push("Something else"))
+	rejected := s.Changes(ledger.BundleRejected)
+	if len(rejected) != 1 || rejected[0].Event.Data.Service != "checkout" || rejected[0].Event.Data.Total != len(faults) {
+		t.Fatalf("recorded: %+v", rejected)
 	}
-	block, err := ssh.MarshalPrivateKey(private, "")
-	if err != nil {
-		t.Fatal(err)
+	if st := s.Status(); len(st.Rejected) != 1 || st.Rejected[0].Total != len(faults) || !strings.HasPrefix(st.Rejected[0].Faults[0], checkoutHTTP) && !strings.HasPrefix(st.Rejected[0].Faults[0], checkoutFlags) {
+		t.Errorf("status: %+v", st.Rejected)
 	}
-	sshPublic, err := ssh.NewPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
+	if l := c.Live(); l.Set != before || l.State != api.StateReady {
+		t.Errorf("the last good set did not stay: %+v", l)
 	}
-	file := filepath.Join(dir, "root")
-	for name, b := range map[string][]byte{file: pem.EncodeToMemory(block), file + ".pub": ssh.MarshalAuthorizedKey(sshPublic)} {
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return file + ".pub"
-}
-
-func (n *node) run(args ...string) (string, error) {
-	cmd := exec.Command(n.bin, args...)
-	cmd.Env = append(os.Environ(), "HOME="+n.dir, "NO_COLOR=1", "SEALSTONE_TRUST="+filepath.Join(n.data(), "trust.json"), "SEALSTONE_SERVER="+n.url)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return string(out) + stderr.String(), err
-	}
-	return string(out), nil
-}
-
-func (n *node) start() {
-	n.t.Helper()
-	addr := filepath.Join(n.dir, "addr")
-	os.Remove(addr)
-	n.cmd = exec.Command(n.bin, "serve", "--repo", n.repo, "--data", n.data(), "--listen", "127.0.0.1:0", "--addr-file", addr, "--poll", "100ms")
-	n.cmd.Stdout, n.cmd.Stderr = &n.log, &n.log
-	if err := n.cmd.Start(); err != nil {
-		n.t.Fatal(err)
-	}
-	n.until("the address", func() bool {
-		b, err := os.ReadFile(addr)
-		n.url = "http://" + strings.TrimSpace(string(b))
-		return err == nil && bytes.HasSuffix(b, []byte("\n"))
-	})
-}
-
-func (n *node) stop() {
-	n.cmd.Process.Kill()
-	n.cmd.Wait()
-}
-
-// restart kills the server, as a machine would, and starts it again.
-func (n *node) restart() {
-	n.t.Helper()
-	n.stop()
-	n.start()
-}
-
-// until waits for a condition; the events behind it come from other processes.
-func (n *node) until(what string, ok func() bool) {
-	n.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			n.t.Fatalf("waited in vain for %s", what)
-		}
+	r.Git("revert", "--no-edit", bad)
+	s.UntilTip(r.Push("Mend"))
+	if st := s.Status(); len(st.Rejected) != 0 {
+		t.Errorf("mended: %+v", st.Rejected)
 	}
 }
 
-// changes lists the events of one kind.
-func (n *node) changes(kind string) []json.RawMessage {
-	n.t.Helper()
-	res, err := http.Get(n.url + "/v1/changes?limit=1000&kind=" + kind)
-	if err != nil {
-		n.t.Fatal(err)
+func TestTheForgesTokenIsRotated(t *testing.T) {
+	r := proctest.New(t, examples.Shop())
+	f := newForge(t, r)
+	file := filepath.Join(r.Dir, "git-token")
+	rotate := func(token string) {
+		f.token.Store(&token)
+		r.Git("config", "http.extraHeader", basic(token))
 	}
-	defer res.Body.Close()
-	var answer api.Changes
-	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil || res.StatusCode != http.StatusOK {
-		n.t.Fatalf("changes: %s, %v", res.Status, err)
+	rotate("first-token")
+	proctest.WriteFile(t, file, "first-token\n", 0o600)
+	s := r.Serve("--git-token-file", file)
+	s.UntilTip(r.Git("rev-parse", "HEAD"))
+	c := openSDK(t, sdkConfig(t, r, "checkout@staging", s.URL))
+
+	rotate("second-token")
+	expressOn(r, true)
+	commit := r.Push("Sell faster")
+	proctest.Until(t, "an error in the status", func() bool { return s.Status().Source.LastError != "" })
+	if st := s.Status(); strings.Contains(st.Source.LastError, "first-token") || strings.Contains(s.Log(), "first-token") {
+		t.Errorf("the token is shown: %s", st.Source.LastError)
 	}
-	var events []json.RawMessage
-	for _, r := range answer.Changes {
-		events = append(events, r.Event)
+	if c.State() != api.StateReady || express(c) {
+		t.Errorf("state %s, flag %v", c.State(), express(c))
 	}
-	return events
+	proctest.WriteFile(t, file, "second-token\n", 0o600)
+	s.UntilTip(commit)
+	untilExpress(t, c, true)
+	if f.denied.Load() == 0 || s.Status().Source.LastError != "" {
+		t.Errorf("denied %d times, status %+v", f.denied.Load(), s.Status().Source)
+	}
 }
 
-// flag asks as any OFREP client would.
-func (n *node) flag(key, target string) bool {
-	n.t.Helper()
-	res, err := http.Post(fmt.Sprintf("%s/at/%s/ofrep/v1/evaluate/flags/%s", n.url, target, key), "application/json", strings.NewReader(`{"context":{}}`))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer res.Body.Close()
-	var answer struct{ Value any }
-	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil || res.StatusCode != http.StatusOK {
-		n.t.Fatalf("OFREP: %s, %v", res.Status, err)
-	}
-	return answer.Value == true
+func basic(token string) string {
+	r := http.Request{Header: http.Header{}}
+	r.SetBasicAuth("any", token)
+	return "Authorization: " + r.Header.Get("Authorization")
 }
