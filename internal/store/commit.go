@@ -28,6 +28,7 @@ type debt struct {
 	reload  bool // the outcome of a commit is unknown
 	publish bool // committed, not signed
 	anchor  bool // published, anchor older
+	settle  bool // changes may have been committed whose erasures weren't done
 	details bool // rows of details whose entries were never committed
 	erase   []erasure
 }
@@ -53,29 +54,51 @@ func (s *Store) ready() error {
 	return s.payDebts()
 }
 
+// payDebts does what a failed step left undone, in the order of an append. When
+// it succeeds storage works again, unless only a commit can show that.
 func (s *Store) payDebts() error {
-	if s.owed.reload {
-		if err := s.resolve(); err != nil {
-			return s.failed(stepCommit, err)
+	for _, d := range []struct {
+		owed bool
+		step string
+		pay  func() error
+	}{
+		{s.owed.reload, stepCommit, s.resolve},
+		{s.owed.reload || s.owed.publish, stepSign, s.publishWork},
+		{s.owed.reload || s.owed.publish || s.owed.anchor, stepAnchor, s.writeAnchor},
+		{s.owed.reload || s.owed.settle, stepErase, s.settle},
+		{s.owed.details, stepDetails, s.dropDetails},
+	} {
+		if !d.owed {
+			continue
 		}
-	}
-	if s.owed.publish {
-		if err := s.publishWork(); err != nil {
-			return s.failed(stepSign, err)
+		if err := d.pay(); err != nil {
+			return s.failed(d.step, err)
 		}
-	}
-	if s.owed.anchor {
-		if err := s.writeAnchor(); err != nil {
-			return s.failed(stepAnchor, err)
+		if d.step == stepAnchor {
+			s.health.set(nil)
 		}
-	}
-	if s.owed.details {
-		if err := s.details.put(s.work.Size, nil); err != nil {
-			return s.failed(stepDetails, err)
-		}
-		s.owed.details = false
 	}
 	s.erasePending()
+	return nil
+}
+
+// settle erases what changes say whose commit nobody was sure of.
+func (s *Store) settle() error {
+	if err := s.loadErased(); err != nil {
+		return err
+	}
+	if err := s.settleDetails(s.work.Size); err != nil {
+		return err
+	}
+	s.owed.settle = false
+	return nil
+}
+
+func (s *Store) dropDetails() error {
+	if err := s.details.put(s.work.Size, nil); err != nil {
+		return err
+	}
+	s.owed.details = false
 	return nil
 }
 
@@ -112,10 +135,10 @@ func (s *Store) commit(b *batch) error {
 // no more.
 func (s *Store) announce(b *batch) error {
 	if len(b.changes) > 0 {
+		s.owed.erase = append(s.owed.erase, erasuresOf(b.changes)...)
 		if err := s.publishWork(); err != nil {
 			return s.failed(stepSign, err)
 		}
-		s.owed.erase = append(s.owed.erase, erasuresOf(b.changes)...)
 		if err := s.writeAnchor(); err != nil {
 			_ = s.failed(stepAnchor, err)
 			return nil
@@ -150,8 +173,9 @@ func (s *Store) resolve() error {
 	if err != nil {
 		return err
 	}
-	s.owed.reload = false
+	s.owed.reload, s.owed.settle = false, true
 	s.owed.publish = s.owed.publish || head != s.Snapshot().Tree
+	s.owed.anchor = s.owed.anchor || s.owed.publish
 	return nil
 }
 

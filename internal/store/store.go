@@ -299,10 +299,13 @@ func (s *Store) reload() (head ledger.Tree, err error) {
 			s.work = ledger.NewState(s.cfg.Trust.Origin)
 			return nil
 		}
-		if s.work, err = readFold(tx, s.cfg.Trust, head.Size); err == nil {
-			err = checkLast(tx, s.work, head)
+		if s.work, err = readFold(tx, s.cfg.Trust, head.Size); err != nil {
+			return err
 		}
-		return err
+		if err := checkLast(tx, s.work, head); err != nil { // reads go on with what was folded when it was whole
+			s.bar(err.Error())
+		}
+		return nil
 	})
 	if err == nil || head.Size == 0 || s.edge == nil {
 		return head, err

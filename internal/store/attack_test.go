@@ -1,0 +1,365 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/kv"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// attacked is a log of two full tiles and some, that edits are tried on.
+func attacked(t *testing.T) *fixture {
+	t.Helper()
+	f := newFixture(t, func(c *Config) { c.noSync = true })
+	f.put(f.operators(1, f.OperatorsSig), f.note("a note"), f.enter("checkout", "prod", "degraded", 0))
+	ref := f.content("checkout", "prod", 1)
+	for f.Snapshot().Tree.Size < 600 {
+		var drafts []Draft
+		for n := range 50 {
+			d := activation("checkout", "prod", n)
+			d.Data.Set = ref
+			drafts = append(drafts, d)
+		}
+		f.put(drafts...)
+	}
+	return f
+}
+
+// rows edits a closed store's ledger.db.
+func (f *fixture) rows(edit func(tx *bbolt.Tx) error) {
+	f.t.Helper()
+	f.file(fileLedger, formatLedger, edit)
+}
+
+func (f *fixture) file(name, format string, edit func(tx *bbolt.Tx) error) {
+	f.t.Helper()
+	db, err := kv.Open(filepath.Join(f.cfg.Dir, name), kv.Options{Format: format, NoSync: true})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if err := errors.Join(db.Write(edit), db.Close()); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// flip changes one byte of a row.
+func flip(tx *bbolt.Tx, bucket, key []byte, at int) error {
+	v := append([]byte{}, tx.Bucket(bucket).Get(key)...)
+	v[at] ^= 1
+	return tx.Bucket(bucket).Put(key, v)
+}
+
+// Somebody edits the file. Every edit must be found by verify, at the place
+// where it is, and the log without it must pass.
+func TestEditsAreFound(t *testing.T) {
+	f := attacked(t)
+	f.check()
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	whole := f.cfg.Dir + ".whole"
+	copyDir(t, f.cfg.Dir, whole)
+	for name, x := range edits() {
+		t.Run(name, func(t *testing.T) {
+			copyDir(t, whole, f.cfg.Dir)
+			f.t = t
+			if x.file == "" {
+				f.rows(x.edit)
+			} else {
+				f.file(x.file, x.format, x.edit)
+			}
+			f.finds(x.where)
+		})
+	}
+	copyDir(t, whole, f.cfg.Dir)
+	f.t = t
+	f.open()
+	f.check()
+}
+
+type edit struct {
+	edit         func(tx *bbolt.Tx) error
+	where        string
+	file, format string
+}
+
+func edits() map[string]edit {
+	return map[string]edit{
+		"a byte of a leaf":            {edit: func(tx *bbolt.Tx) error { return flip(tx, bucketEntries, be64(100), 40) }, where: "entry 100"},
+		"a leaf is gone":              {edit: func(tx *bbolt.Tx) error { return tx.Bucket(bucketEntries).Delete(be64(100)) }, where: "entry 100"},
+		"a leaf too many":             {edit: func(tx *bbolt.Tx) error { return tx.Bucket(bucketEntries).Put(be64(5000), []byte("x")) }, where: "entries"},
+		"two leaves swapped":          {edit: swapLeaves, where: "entry 10"},
+		"two leaves and their hashes": {edit: func(tx *bbolt.Tx) error { return errors.Join(swapLeaves(tx), swapHashes(tx)) }, where: "tile 1/0"},
+		"a tile of level 0":           {edit: func(tx *bbolt.Tx) error { return flip(tx, bucketTiles, tileKey{0, 0}.bytes(), 5) }, where: "entry 0"},
+		"a tile of level 1":           {edit: func(tx *bbolt.Tx) error { return flip(tx, bucketTiles, tileKey{1, 0}.bytes(), 5) }, where: "open"},
+		"the head's root":             {edit: func(tx *bbolt.Tx) error { return flip(tx, bucketHead, keyHead, 20) }, where: "open"},
+		"a chain's folded row":        {edit: redirect, where: "folded state"},
+		"a chain that isn't there":    {edit: inventChain, where: "folded state"},
+		"an old chain is put back":    {edit: forgetOverride, where: "folded state"},
+		"an index term is gone":       {edit: dropTerm, where: "index of entry 2"},
+		"an index term too many":      {edit: addTerm, where: "index terms"},
+		"an id leads elsewhere":       {edit: moveID, where: "index of entry"},
+		"who signed":                  {edit: func(tx *bbolt.Tx) error { return flip(tx, bucketTimes, be64(2), 17) }, where: "index of entry 2"},
+		"a detail":                    {func(tx *bbolt.Tx) error { return flip(tx, bucketDetails, be64(2), 45) }, "detail of entry 2", fileDetails, formatDetails},
+		"a detail is gone":            {func(tx *bbolt.Tx) error { return tx.Bucket(bucketDetails).Delete(be64(2)) }, "detail of entry 2", fileDetails, formatDetails},
+		"an object": {func(tx *bbolt.Tx) error {
+			k, _ := tx.Bucket([]byte("o")).Cursor().First()
+			return flip(tx, []byte("o"), k, 0)
+		}, "object", fileObjects, formatObjects},
+		"an object is gone": {func(tx *bbolt.Tx) error {
+			k, _ := tx.Bucket([]byte("o")).Cursor().First()
+			return tx.Bucket([]byte("o")).Delete(k)
+		}, "object", fileObjects, formatObjects},
+	}
+}
+
+func swapLeaves(tx *bbolt.Tx) error {
+	b := tx.Bucket(bucketEntries)
+	x, y := append([]byte{}, b.Get(be64(10))...), append([]byte{}, b.Get(be64(11))...)
+	return errors.Join(b.Put(be64(10), y), b.Put(be64(11), x))
+}
+
+func swapHashes(tx *bbolt.Tx) error {
+	b := tx.Bucket(bucketTiles)
+	v := append([]byte{}, b.Get(tileKey{0, 0}.bytes())...)
+	x := append([]byte{}, v[320:352]...)
+	copy(v[320:], v[352:384])
+	copy(v[352:], x)
+	return b.Put(tileKey{0, 0}.bytes(), v)
+}
+
+// redirect points the active set elsewhere.
+func redirect(tx *bbolt.Tx) error {
+	key := chainKey(ledger.ChainKey{Lane: ledger.LaneMain, Service: "checkout", Scope: "prod"})
+	var c ledger.Chain
+	if err := json.Unmarshal(tx.Bucket(bucketState).Get(key), &c); err != nil {
+		return err
+	}
+	c.Set.Digest = api.DigestOf([]byte("mine"))
+	return putJSON(tx.Bucket(bucketState), key, c)
+}
+
+func inventChain(tx *bbolt.Tx) error {
+	c := ledger.Chain{Lane: ledger.LaneOverride, Scope: "staging", Mode: "degraded", Kind: ledger.SafeModeEntered, Index: 3, Generation: 1}
+	return putJSON(tx.Bucket(bucketState), chainKey(ledger.ChainKey{Lane: c.Lane, Service: "checkout", Scope: c.Scope}), c)
+}
+
+func forgetOverride(tx *bbolt.Tx) error {
+	return tx.Bucket(bucketState).Delete(chainKey(ledger.ChainKey{Lane: ledger.LaneOverride, Service: "checkout", Scope: "prod"}))
+}
+
+func dropTerm(tx *bbolt.Tx) error {
+	return tx.Bucket(bucketTerms).Delete(append(termPrefix(termActor, "alex"), be64(2)...))
+}
+
+func addTerm(tx *bbolt.Tx) error {
+	return tx.Bucket(bucketTerms).Put(append(termPrefix(termActor, "mallory"), be64(2)...), nil)
+}
+
+func moveID(tx *bbolt.Tx) error {
+	k, _ := tx.Bucket(bucketIDs).Cursor().First()
+	return tx.Bucket(bucketIDs).Put(append([]byte{}, k...), be64(77))
+}
+
+// finds opens the edited store and demands the finding; "open" says that it must
+// not open at all.
+func (f *fixture) finds(where string) {
+	f.t.Helper()
+	s, err := Open(f.cfg)
+	if where == "open" {
+		if err == nil {
+			_ = s.Close()
+			f.t.Fatal("opened")
+		}
+		if api.CodeOf(err) != api.CodeReadOnly {
+			f.t.Fatalf("Open: %v", err)
+		}
+		return
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.Store = s
+	r, err := s.Verify(f.t.Context(), nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	found := false
+	for _, x := range r.Findings {
+		found = found || strings.HasPrefix(x.Where, where)
+	}
+	if !found {
+		f.t.Errorf("findings %v, want one at %s", r.Findings, where)
+	}
+	if !errors.Is(s.Writes(), ErrReadOnly) {
+		f.t.Error("a finding did not turn writes off")
+	}
+	if err := s.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// A start alone finds damage of the newest entries.
+func TestNewestEntriesAreCheckedAtStart(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.activate("checkout", "prod", 1))
+	f.closeFor(func() { f.rows(func(tx *bbolt.Tx) error { return flip(tx, bucketEntries, be64(1), 60) }) })
+	f.refuses("entry 1")
+	if _, _, err := f.Head("checkout", start); err != nil {
+		t.Errorf("reads stopped: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.rows(func(tx *bbolt.Tx) error { return errors.Join(flip(tx, bucketEntries, be64(1), 60), redirect(tx)) })
+	f.finds("folded state")
+}
+
+func TestFoldOfAnotherVersionIsMadeAnew(t *testing.T) {
+	f := attacked(t)
+	want := f.Snapshot().State
+	f.closeFor(func() {
+		f.rows(func(tx *bbolt.Tx) error {
+			return tx.Bucket(bucketState).Put(keyMeta, []byte(`{"version":0}`))
+		})
+	})
+	if got := f.Snapshot().State; got.Size != want.Size || f.Writes() != nil {
+		t.Fatalf("size %d, want %d; Writes %v", got.Size, want.Size, f.Writes())
+	}
+	f.put(f.activate("checkout", "prod", 2))
+	f.reopen()
+	f.check()
+}
+
+func TestScrubFindsAFlippedByteWhileServing(t *testing.T) {
+	for name, edit := range map[string]func(tx *bbolt.Tx) error{
+		"leaf":                func(tx *bbolt.Tx) error { return flip(tx, bucketEntries, be64(300), 9) },
+		"full tile":           func(tx *bbolt.Tx) error { return flip(tx, bucketTiles, tileKey{0, 1}.bytes(), 99) },
+		"swapped with hashes": func(tx *bbolt.Tx) error { return errors.Join(swapLeaves(tx), swapHashes(tx)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := attacked(t)
+			for range 7 {
+				if err := f.Scrub(t.Context()); err != nil {
+					t.Fatalf("scrub of a whole store: %v", err)
+				}
+			}
+			f.rowsOpen(edit)
+			var err error
+			for range 4 {
+				err = errors.Join(err, f.Scrub(t.Context()))
+			}
+			if !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("scrub: %v", err)
+			}
+			f.refuses("scrub")
+			if _, _, err := f.Head("checkout", start); err != nil {
+				t.Errorf("reads stopped: %v", err)
+			}
+		})
+	}
+}
+
+// rowsOpen edits rows under a running store, as a bad disk would.
+func (f *fixture) rowsOpen(edit func(tx *bbolt.Tx) error) {
+	f.t.Helper()
+	if err := f.ledger.Write(edit); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func TestFileThatWasCutOffDoesNotOpen(t *testing.T) {
+	f := attacked(t)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(f.cfg.Dir, fileLedger)
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, info.Size()/2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(f.cfg); !errors.Is(err, kv.ErrTruncated) || api.CodeOf(err) != api.CodeReadOnly {
+		t.Fatalf("Open: %v", err)
+	}
+}
+
+func TestTwoServersOnOneLedger(t *testing.T) {
+	f := newFixture(t)
+	if _, err := Open(f.cfg); !errors.Is(err, ErrLocked) {
+		t.Fatalf("second Open: %v", err)
+	}
+}
+
+// tiles reads a store's tiles as a tlog client does.
+type tiles struct{ f *fixture }
+
+func (tiles) Height() int                     { return tileHeight }
+func (tiles) SaveTiles([]tlog.Tile, [][]byte) {}
+func (r tiles) ReadTiles(list []tlog.Tile) (out [][]byte, err error) {
+	for _, t := range list {
+		path := strings.Replace(t.Path(), "tile/8/", "tile/", 1)
+		b, _, _, err := r.f.LogFile(path)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+func (f *fixture) clientReads(indexes ...int64) error {
+	tree := tlog.Tree{N: f.Snapshot().Tree.Size, Hash: f.Snapshot().Tree.Root}
+	var want []tlog.Hash
+	var at []int64
+	for _, i := range indexes {
+		leaf, err := f.Leaf(i)
+		if err != nil {
+			return err
+		}
+		want, at = append(want, tlog.RecordHash(leaf)), append(at, tlog.StoredHashIndex(0, i))
+	}
+	got, err := tlog.TileHashReader(tree, tiles{f}).ReadHashes(at)
+	if err != nil {
+		return err
+	}
+	for k := range got {
+		if got[k] != want[k] {
+			return errors.New("another hash")
+		}
+	}
+	return nil
+}
+
+func TestTilesVerifyWithATlogClient(t *testing.T) {
+	f := attacked(t)
+	for i := range f.Snapshot().Tree.Size {
+		if err := f.clientReads(i); err != nil {
+			t.Fatalf("entry %d: %v", i, err)
+		}
+	}
+}
+
+// Two swapped records with their hashes: clients with x/mod up to v0.39.0
+// (CVE-2026-56865) believed this.
+func TestClientFindsSwappedRecords(t *testing.T) {
+	f := attacked(t)
+	f.rowsOpen(func(tx *bbolt.Tx) error { return errors.Join(swapLeaves(tx), swapHashes(tx)) })
+	if err := f.clientReads(10, 11); err == nil || !strings.Contains(err.Error(), "inconsistent tile") {
+		t.Fatalf("a tlog client believed swapped records: %v", err)
+	}
+	if err := f.clientReads(300); err != nil {
+		t.Fatalf("an entry that nobody touched: %v", err)
+	}
+}

@@ -1,0 +1,310 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/ledgertest"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+var errFault = errors.New("injected fault")
+
+// faults fails one step of an append when it is armed.
+type faults struct {
+	step  string
+	after bool
+	armed atomic.Bool
+}
+
+func (x *faults) hook(step string, after bool) error {
+	if x.armed.Load() && step == x.step && after == x.after {
+		return errFault
+	}
+	return nil
+}
+
+// note is a draft with a statement and a detail: it takes every step of an append.
+func (f *fixture) note(text string) Draft {
+	f.t.Helper()
+	d, name, err := ledger.NewDetail(map[string]any{"text": text})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return DraftOf(f.Statement(ledger.NoteAdded, "checkout", "prod", func(st *ledger.Statement) { st.Detail = name }), d)
+}
+
+// Each step of an append fails before and after it is done. Whatever the caller
+// is told, sending the change again must leave it in the log exactly once, with
+// and without a restart between.
+func TestFailingSteps(t *testing.T) {
+	for _, step := range []string{stepDetails, stepCommit, stepSign, stepAnchor} {
+		for _, after := range []bool{false, true} {
+			for _, restart := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/after=%v/restart=%v", step, after, restart), func(t *testing.T) {
+					testFailingStep(t, &faults{step: step, after: after}, restart)
+				})
+			}
+		}
+	}
+}
+
+func testFailingStep(t *testing.T, x *faults, restart bool) {
+	f := newFixture(t, func(c *Config) { c.fault = x.hook })
+	f.put(f.operators(1, f.OperatorsSig))
+	before := f.Snapshot()
+	draft := f.note("first")
+	x.armed.Store(true)
+	_, err := f.try(draft)
+	told := err == nil
+	if told != (x.step == stepAnchor || x.step == stepCommit && x.after) {
+		t.Fatalf("the append said %v", err)
+	}
+	if err != nil && (api.CodeOf(err) != api.CodeStorage || !errors.Is(err, errFault)) {
+		t.Fatalf("error %v", err)
+	}
+	if x.step != stepCommit || !x.after {
+		if api.CodeOf(f.Writes()) != api.CodeStorage {
+			t.Fatalf("Writes = %v, want trouble", f.Writes())
+		}
+	}
+	if !told && f.Snapshot() != before {
+		t.Fatal("a change that was refused is published")
+	}
+	if _, err := f.Leaf(0); err != nil {
+		t.Fatalf("reads stopped: %v", err)
+	}
+	if restart {
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		x.armed.Store(false)
+		f.open()
+	}
+	x.armed.Store(false)
+	r := f.put(draft)[0]
+	if r.Index != 2 || told != (told && r.Repeated) {
+		t.Fatalf("receipt %+v", r)
+	}
+	if f.Writes() != nil {
+		t.Fatalf("Writes = %v after a good append", f.Writes())
+	}
+	if r := f.put(draft)[0]; r.Index != 2 || !r.Repeated {
+		t.Fatalf("sent a third time: %+v", r)
+	}
+	f.put(activationWithout(f))
+	if got := f.Snapshot().Tree.Size; got != 4 {
+		t.Fatalf("size %d, want 4", got)
+	}
+	f.check()
+	f.reopen()
+	f.check()
+}
+
+func activationWithout(f *fixture) Draft { return f.activate("checkout", "prod", 9) }
+
+// A batch that fails must not leave its details under entries of a later one.
+func TestDetailsOfAFailedAppendDoNotStay(t *testing.T) {
+	x := &faults{step: stepCommit}
+	f := newFixture(t, func(c *Config) { c.fault = x.hook })
+	f.put(f.operators(1, f.OperatorsSig))
+	x.armed.Store(true)
+	if _, err := f.try(f.note("never recorded")); err == nil {
+		t.Fatal("the commit did not fail")
+	}
+	x.armed.Store(false)
+	f.put(f.activate("checkout", "prod", 1))
+	if d, err := f.details.get(2); d != nil || err != nil {
+		t.Fatalf("detail of an entry that has none: %v, %v", d, err)
+	}
+}
+
+func TestDiskFull(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.maxSize = 256 << 10; c.noSync = true })
+	f.put(f.operators(1, f.OperatorsSig))
+	var err error
+	n := 0
+	for ; err == nil && n < 10_000; n++ {
+		_, err = f.try(activation("checkout", "prod", n))
+	}
+	if api.CodeOf(err) != api.CodeStorage || api.CodeOf(f.Writes()) != api.CodeStorage {
+		t.Fatalf("after %d entries: %v; Writes: %v", n, err, f.Writes())
+	}
+	size := f.Snapshot().Tree.Size
+	if _, _, err := f.Head("checkout", start); err != nil {
+		t.Fatalf("reads stopped: %v", err)
+	}
+	if err := f.Probe(); err != nil && api.CodeOf(err) != api.CodeStorage {
+		t.Fatalf("Probe: %v", err)
+	}
+	f.cfg.maxSize = 0
+	f.reopen()
+	if r := f.put(activation("checkout", "prod", n)); r[0].Index != size {
+		t.Fatalf("next entry %d, want %d", r[0].Index, size)
+	}
+	if err := f.Probe(); err != nil || f.Writes() != nil {
+		t.Fatalf("Probe: %v, Writes: %v", err, f.Writes())
+	}
+}
+
+// copyDir is a backup, or the copy that somebody edits.
+func copyDir(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.RemoveAll(to); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A backup that is put back: shorter than the anchor says. The store reads, signs
+// nothing and takes nothing.
+func TestRolledBackStoreTakesNothing(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.Anchor = filepath.Join(filepath.Dir(c.Dir), "anchor") })
+	f.put(f.operators(1, f.OperatorsSig), f.activate("checkout", "prod", 1))
+	f.closeFor(func() { copyDir(t, f.cfg.Dir, f.cfg.Dir+".backup") })
+	f.put(f.activate("checkout", "prod", 2))
+	f.closeFor(func() { copyDir(t, f.cfg.Dir+".backup", f.cfg.Dir) })
+	f.refuses("rolled back")
+	if _, _, err := f.Head("checkout", start); api.CodeOf(err) != api.CodeUnavailable {
+		t.Errorf("Head: %v", err)
+	}
+	if _, _, _, err := f.LogFile("checkpoint"); api.CodeOf(err) != api.CodeUnavailable {
+		t.Errorf("checkpoint: %v", err)
+	}
+	if _, err := f.Change(2); err != nil {
+		t.Errorf("reads stopped: %v", err)
+	}
+	if r, err := f.Verify(t.Context(), nil); err != nil || len(r.Findings) != 1 || r.Findings[0].Where != "anchor" {
+		t.Errorf("Verify = %v, %v", r.Findings, err)
+	}
+}
+
+// A backup that grew another way has the size, not the root.
+func TestForkedStoreTakesNothing(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.Anchor = filepath.Join(filepath.Dir(c.Dir), "anchor") })
+	f.closeFor(func() { copyDir(t, f.cfg.Dir, f.cfg.Dir+".backup") })
+	f.put(f.activate("checkout", "prod", 1))
+	anchor, err := os.ReadFile(f.cfg.Anchor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.closeFor(func() {
+		copyDir(t, f.cfg.Dir+".backup", f.cfg.Dir)
+		if err := os.Remove(f.cfg.Anchor); err != nil {
+			t.Fatal(err)
+		}
+	})
+	f.put(f.activate("checkout", "prod", 2), f.activate("checkout", "prod", 3))
+	f.closeFor(func() {
+		if err := os.WriteFile(f.cfg.Anchor, anchor, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	f.refuses("another root")
+}
+
+func TestAnchorThatIsMissingOrOfAnotherLog(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.activate("checkout", "prod", 1))
+	f.closeFor(func() {
+		if err := os.Remove(filepath.Join(f.cfg.Dir, "anchor")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	f.refuses("missing")
+	other := ledgertest.For(t, "other.example.com/log")
+	cp, err := ledger.SignCheckpoint(other.Origin, f.Snapshot().Tree, other.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.closeFor(func() {
+		if err := os.WriteFile(filepath.Join(f.cfg.Dir, "anchor"), cp, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	f.refuses("can't be used")
+}
+
+// closeFor closes the store, lets do change its files, and opens it again.
+func (f *fixture) closeFor(do func()) {
+	f.t.Helper()
+	if err := f.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+	do()
+	f.open()
+}
+
+// refuses demands that the store takes no changes, and says why.
+func (f *fixture) refuses(why string) {
+	f.t.Helper()
+	_, err := f.try(activation("checkout", "prod", 99))
+	if !errors.Is(err, ErrReadOnly) || api.CodeOf(err) != api.CodeReadOnly {
+		f.t.Fatalf("append: %v", err)
+	}
+	if e, ok := errors.AsType[*api.Error](f.Writes()); !ok || !strings.Contains(e.Detail, why) || e.Hint == "" {
+		f.t.Fatalf("Writes = %v, want %q and a hint", f.Writes(), why)
+	}
+}
+
+func TestInitIsFinishedByASecondOne(t *testing.T) {
+	lt := ledgertest.New(t)
+	cfg := Config{Dir: t.TempDir(), Log: lt.Log, Node: lt.Node, Trust: lt.Trust}
+	cut := cfg
+	cut.fault = func(step string, _ bool) error {
+		if step == stepCommit {
+			return errFault
+		}
+		return nil
+	}
+	if err := Init(cut); !errors.Is(err, errFault) {
+		t.Fatalf("Init: %v", err)
+	}
+	if _, err := Open(cfg); !errors.Is(err, ErrNoLedger) {
+		t.Fatalf("Open of half a ledger: %v", err)
+	}
+	if err := Init(cfg); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := os.Stat(filepath.Join(cfg.Dir, "anchor")); errors.Is(err, fs.ErrNotExist) {
+		t.Fatal("no anchor")
+	}
+}
+
+func TestOpenRefusesKeysOfAnotherLog(t *testing.T) {
+	f := newFixture(t)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other := ledgertest.For(t, "other.example.com/log")
+	for name, edit := range map[string]func(*Config){
+		"log key":    func(c *Config) { c.Log = other.Log },
+		"node key":   func(c *Config) { c.Node = other.Node },
+		"trust file": func(c *Config) { c.Log, c.Node, c.Trust = other.Log, other.Node, other.Trust },
+		"same origin, other trust file": func(c *Config) {
+			c.Trust = f.TrustFile(1, func(st *ledger.TrustStatement) { st.Log = append(st.Log, st.Log[0]) })
+		},
+	} {
+		cfg := f.cfg
+		edit(&cfg)
+		if s, err := Open(cfg); err == nil {
+			t.Errorf("opened with another %s", name)
+			_ = s.Close()
+		}
+	}
+	f.open()
+}
