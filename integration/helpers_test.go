@@ -5,10 +5,12 @@ import (
 	"io"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/flags"
 	"github.com/sealstone/sealstone/integration/proctest"
+	"github.com/sealstone/sealstone/ledger"
 	"github.com/sealstone/sealstone/sdk"
 )
 
@@ -84,4 +86,14 @@ func decode[T any](t *testing.T, text string) T {
 func receipt(t *testing.T, s *proctest.Server, args ...string) api.Receipt {
 	t.Helper()
 	return decode[api.Receipt](t, s.OK(append(args, "-o", "json")...))
+}
+
+// hoursAgo makes a statement that enters checkout's safe mode, and that was
+// signed some hours ago after generation 0.
+func hoursAgo(n int) func(*ledger.Statement) {
+	return func(st *ledger.Statement) {
+		after := int64(0)
+		st.Mode, st.TTL, st.OnExpiry, st.After = "degraded", 3600, "hold", &after
+		st.Time = api.FormatTime(time.Now().Add(-time.Duration(n) * time.Hour))
+	}
 }
