@@ -47,6 +47,24 @@ type Held struct {
 	Reason     string `json:"reason,omitempty"`
 }
 
+// SafeModes is the answer of GET /v1/safe-modes.
+type SafeModes struct {
+	Time      string     `json:"time"`                // the server's, for stamping statements
+	InForce   []Held     `json:"safeModes"`           // of the service asked for, or of all
+	Available []SafeMode `json:"available,omitempty"` // with service= and scope=: what can be entered there
+}
+
+// SafeMode is a mode that a scope's set has, as its safe-mode.yaml describes it.
+type SafeMode struct {
+	Mode        Mode     `json:"mode"`
+	Bundle      Digest   `json:"bundle"`
+	Description string   `json:"description,omitempty"`
+	Owner       string   `json:"owner,omitempty"`
+	TTL         int64    `json:"ttl"` // seconds, unless the statement says otherwise
+	OnExpiry    string   `json:"onExpiry"`
+	Exit        []string `json:"exit,omitempty"` // criteria, in words
+}
+
 // Record is one change in the answer of /v1/changes.
 type Record struct {
 	Index    int64           `json:"index"`

@@ -71,6 +71,9 @@ func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted)
 			if d != nil {
 				out = append(out, *d)
 				nameObjects(rows, b)
+				if rows[modesRow(b.Digest)], err = json.Marshal(modesOf(b)); err != nil {
+					return store.Decision{}, err
+				}
 			}
 		}
 	}

@@ -109,7 +109,7 @@ func (s *Server) getEvidence(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	e, err := s.store.Evidence(service, from, have, c.QueryParam("detail") != "", time.Now())
+	e, err := s.store.Evidence(service, from, have, c.QueryParam("detail") != "0", time.Now())
 	if err != nil {
 		return err
 	}

@@ -92,7 +92,11 @@ func problem(res *http.Response, b []byte) error {
 	if kind == "application/problem+json" && json.Unmarshal(b, &p) == nil {
 		return p.Error()
 	}
-	return fmt.Errorf("%s answered %s", res.Request.URL.Path, res.Status)
+	err := fmt.Errorf("%s answered %s", res.Request.URL.Path, res.Status)
+	if res.StatusCode == http.StatusNotFound { // OCI routes answer in their own format
+		return &api.Error{Code: api.CodeNotFound, Detail: err.Error()}
+	}
+	return err
 }
 
 // get decodes a JSON answer into v.

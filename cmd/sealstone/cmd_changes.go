@@ -234,9 +234,7 @@ func (a *app) recordChange(ctx context.Context, kind ledger.Kind, t api.Target, 
 
 // serverTime stamps statements by the server's clock where it can be asked.
 func serverTime(ctx context.Context, c *client) time.Time {
-	var answer struct {
-		Time string `json:"time"`
-	}
+	var answer api.SafeModes
 	if err := c.get(ctx, "/v1/safe-modes", nil, &answer); err == nil {
 		if t, err := api.ParseTime(answer.Time); err == nil {
 			return t

@@ -28,7 +28,7 @@ type evalOptions struct {
 func newEval(a *app) *cobra.Command {
 	var o evalOptions
 	cmd := &cobra.Command{
-		Use:   "eval FLAG (--target T | --bundle DIGEST --target T | --file FLAGS.json) --context JSON",
+		Use:   "eval FLAG (--target T | --bundle DIGEST | --file FLAGS.json) --context JSON",
 		Short: "Evaluate a flag as a client would",
 		Long: "Evaluate a flag for a context, by what is in effect for a target, by a bundle, or\n" +
 			"by a file of flag definitions. With --contexts each line of a file is evaluated:\n" +
@@ -38,7 +38,7 @@ func newEval(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.target, "target", "", "service@scope")
-	f.StringVar(&o.bundle, "bundle", "", "digest of a bundle of the target's service")
+	f.StringVar(&o.bundle, "bundle", "", "digest of a bundle")
 	f.StringVar(&o.file, "file", "", "file of flag definitions, - for standard input")
 	f.StringVar(&o.context, "context", "{}", "evaluation context, JSON")
 	f.StringVar(&o.contexts, "contexts", "", "file of requests, one JSON object a line")
@@ -131,14 +131,36 @@ func (a *app) flagSet(ctx context.Context, o evalOptions) (*flags.Set, error) {
 		}
 		return set, nil
 	}
+	if o.target == "" && o.bundle != "" {
+		return a.bundleFlags(ctx, o.bundle)
+	}
 	if o.target == "" {
-		return nil, errors.New("by which flags? pass --target service@scope or --file FLAGS.json")
+		return nil, errors.New("by which flags? pass --target service@scope, --bundle DIGEST or --file FLAGS.json")
 	}
 	t, err := api.ParseTarget(o.target)
 	if err != nil {
 		return nil, err
 	}
 	return a.targetFlags(ctx, t, o.bundle)
+}
+
+// bundleFlags finds the service that a bundle is of.
+func (a *app) bundleFlags(ctx context.Context, ref string) (*flags.Set, error) {
+	c, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	names, err := a.expandServices(ctx, c, "*")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		set, err := a.targetFlags(ctx, api.Target{Service: name}, ref)
+		if api.CodeOf(err) != api.CodeNotFound {
+			return set, err
+		}
+	}
+	return nil, &api.Error{Code: api.CodeNotFound, Detail: "no service has bundle " + ref, Hint: "sealstone live and sealstone build show digests"}
 }
 
 // targetFlags pulls the flags of a target's bundle, checked by digest.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/go-git/go-git/v5"
 	"github.com/spf13/cobra"
 
 	"github.com/sealstone/sealstone/api"
@@ -92,6 +93,9 @@ func (a *app) check(ctx context.Context, dir, rev, format string, strict bool) e
 	if err != nil {
 		return err
 	}
+	if rev == "HEAD" {
+		a.noteDirty(dir)
+	}
 	report, err := bundler.New(repo).Check(ctx, commit, bundler.CheckOptions{Strict: strict})
 	if err != nil {
 		return err
@@ -103,6 +107,22 @@ func (a *app) check(ctx context.Context, dir, rev, format string, strict bool) e
 		return exitCode(exitError)
 	}
 	return nil
+}
+
+// noteDirty tells somebody who edited a file and forgot to commit it why the
+// answer did not change.
+func (a *app) noteDirty(dir string) {
+	repo, err := git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{DetectDotGit: true})
+	if err != nil {
+		return
+	}
+	tree, err := repo.Worktree()
+	if err != nil {
+		return // bare
+	}
+	if st, err := tree.Status(); err == nil && !st.IsClean() {
+		fmt.Fprintln(a.err, "note: the work tree has changes that are not committed; this is about HEAD")
+	}
 }
 
 func (a *app) printReport(r *bundler.Report, format string) error {

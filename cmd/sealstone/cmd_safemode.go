@@ -25,6 +25,7 @@ type safeModeOptions struct {
 	ttl                              time.Duration
 	after                            int64
 	over                             bool
+	defaults                         bool // take ttl and onExpiry from the mode's own description
 }
 
 func newSafeMode(a *app) *cobra.Command {
@@ -32,6 +33,9 @@ func newSafeMode(a *app) *cobra.Command {
 	var o safeModeOptions
 	change := func(use, short, long string, kind ledger.Kind, args cobra.PositionalArgs) *cobra.Command {
 		c := &cobra.Command{Use: use, Short: short, Long: long, Args: args, RunE: func(c *cobra.Command, args []string) error {
+			if f := c.Flags().Lookup("ttl"); f != nil {
+				o.defaults = !f.Changed && !c.Flags().Changed("on-expiry")
+			}
 			if !c.Flags().Changed("after") {
 				o.after = -1
 			}
@@ -58,13 +62,15 @@ func newSafeMode(a *app) *cobra.Command {
 	renew := change("renew SERVICE [MODE] --scope SCOPE", "Extend the safe mode in force", "", ledger.SafeModeRenewed, cobra.RangeArgs(1, 2))
 	exit := change("exit SERVICE --scope SCOPE", "Leave the safe mode in force", "Leave the safe mode in force: clients go to what the main chain says now.", ledger.SafeModeExited, cobra.RangeArgs(1, 2))
 	for _, c := range []*cobra.Command{enter, renew} {
-		c.Flags().DurationVar(&o.ttl, "ttl", 4*time.Hour, "time to live, 1m to 24h")
-		c.Flags().StringVar(&o.onExpiry, "on-expiry", "hold", "what happens then: hold (stay and alarm) or restore")
+		c.Flags().DurationVar(&o.ttl, "ttl", 4*time.Hour, "time to live, 1m to 24h (default: what the mode's safe-mode.yaml says)")
+		c.Flags().StringVar(&o.onExpiry, "on-expiry", "hold", "what happens then: hold (stay and alarm) or restore (default: what the mode says)")
 	}
 	enter.Flags().BoolVar(&o.over, "over", false, "also leave narrower safe modes below the scope")
 	_ = exit
-	status := &cobra.Command{Use: "status [SERVICE]", Short: "Show the safe modes in force", Args: cobra.MaximumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return a.safeModeStatus(c.Context(), args) }}
+	var at string
+	status := &cobra.Command{Use: "status [SERVICE [--scope SCOPE]]", Short: "Show the safe modes in force, and those that can be entered at a scope", Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return a.safeModeStatus(c.Context(), args, at) }}
+	status.Flags().StringVar(&at, "scope", "", "also list the modes that SERVICE has at this scope")
 	cmd.AddCommand(status)
 	return cmd
 }
@@ -95,16 +101,25 @@ func (a *app) safeMode(ctx context.Context, kind ledger.Kind, services, mode str
 		return err
 	}
 	var receipts []api.Receipt
+	var errs []error
 	narrower := false
 	for _, service := range names {
 		r, err := a.enterOne(ctx, c, origin, kind, api.Target{Service: service, Scope: scope}, mode, o, key)
-		if err != nil {
-			return fmt.Errorf("%s@%s: %w", service, scope, err)
+		switch code := api.CodeOf(err); {
+		case err == nil:
+			receipts, narrower = append(receipts, *r), narrower || len(r.Narrower) > 0
+		case services == "*" && (code == api.CodeUnprocessable || code == api.CodeNotActivated):
+			fmt.Fprintf(a.err, "%s@%s: left alone: %v\n", service, scope, err)
+		default: // the others go on: this is no moment to stop half-way
+			errs = append(errs, fmt.Errorf("%s@%s: %w", service, scope, err))
 		}
-		receipts = append(receipts, *r)
-		narrower = narrower || len(r.Narrower) > 0
 	}
-	if err := a.printReceipts(receipts); err != nil {
+	if len(receipts) > 0 {
+		errs = append(errs, a.printReceipts(receipts))
+	} else if len(errs) == 0 {
+		errs = append(errs, fmt.Errorf("no service has safe mode %q at %s", mode, scope))
+	}
+	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	if narrower {
@@ -145,12 +160,30 @@ func (a *app) sendSafeMode(ctx context.Context, c *client, origin string, kind l
 	if mode == "" {
 		return nil, &api.Error{Code: api.CodeUnprocessable, Detail: "no safe mode is in force at " + t.String(), Hint: "sealstone safe-mode status shows what is"}
 	}
+	if o.defaults && kind != ledger.SafeModeExited {
+		describedDefaults(ctx, c, t, mode, &o)
+	}
 	st := safeModeStatement(origin, kind, t, mode, after, now, o)
 	body, err := signSubmission(st, o.reason, key)
 	if err != nil {
 		return nil, err
 	}
 	return c.submit(ctx, body)
+}
+
+// describedDefaults takes time to live and expiry from the mode's own
+// safe-mode.yaml. A server that can't tell keeps nobody from entering: the
+// flags' defaults stand.
+func describedDefaults(ctx context.Context, c *client, t api.Target, mode string, o *safeModeOptions) {
+	var answer api.SafeModes
+	if err := c.get(ctx, "/v1/safe-modes", url.Values{"service": {t.Service}, "scope": {string(t.Scope)}}, &answer); err != nil {
+		return
+	}
+	for _, m := range answer.Available {
+		if string(m.Mode) == mode && m.TTL > 0 {
+			o.ttl, o.onExpiry = time.Duration(m.TTL)*time.Second, m.OnExpiry
+		}
+	}
 }
 
 func safeModeStatement(origin string, kind ledger.Kind, t api.Target, mode string, after int64, now time.Time, o safeModeOptions) *ledger.Statement {
@@ -311,7 +344,7 @@ func (a *app) printReceipts(list []api.Receipt) error {
 	})
 }
 
-func (a *app) safeModeStatus(ctx context.Context, args []string) error {
+func (a *app) safeModeStatus(ctx context.Context, args []string, scope string) error {
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -320,10 +353,13 @@ func (a *app) safeModeStatus(ctx context.Context, args []string) error {
 	if len(args) > 0 {
 		q.Set("service", args[0])
 	}
-	var answer struct {
-		Time      string     `json:"time"`
-		SafeModes []api.Held `json:"safeModes"`
+	if scope != "" {
+		if len(args) == 0 {
+			return errors.New("--scope goes with a SERVICE")
+		}
+		q.Set("scope", scope)
 	}
+	var answer api.SafeModes
 	if err := c.get(ctx, "/v1/safe-modes", q, &answer); err != nil {
 		return err
 	}
@@ -331,17 +367,33 @@ func (a *app) safeModeStatus(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return a.print(answer.SafeModes, func(w io.Writer) {
-		if len(answer.SafeModes) == 0 {
+	return a.print(answer, func(w io.Writer) {
+		defer availableTable(w, answer.Available)
+		if len(answer.InForce) == 0 {
 			fmt.Fprintln(w, "no safe mode is in force")
 			return
 		}
 		var rows [][]string
-		for _, h := range answer.SafeModes {
+		for _, h := range answer.InForce {
 			rows = append(rows, []string{h.Service, string(h.Scope), string(h.Mode), ago(h.Entered, now), dash(h.By), ends(h, now), entry(h), dash(h.Reason)})
 		}
 		table(w, "SERVICE SCOPE MODE SINCE BY ENDS ENTRY REASON", rows)
 	})
+}
+
+func availableTable(w io.Writer, modes []api.SafeMode) {
+	if len(modes) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, m := range modes {
+		rows = append(rows, []string{string(m.Mode), span(time.Duration(m.TTL) * time.Second), m.OnExpiry, dash(m.Owner), clipText(m.Description, 72)})
+		for _, e := range m.Exit {
+			rows = append(rows, []string{"", "", "", "exit when", e})
+		}
+	}
+	fmt.Fprintln(w)
+	table(w, "AVAILABLE TTL THEN OWNER DESCRIPTION", rows)
 }
 
 func ends(h api.Held, now time.Time) string {

@@ -82,7 +82,9 @@ func TestREADMETour(t *testing.T) {
 		}
 		n++
 		words = strings.TrimSuffix(words, " &")
-		i := slices.IndexFunc(script[at:], func(l string) bool { return l == "exec sealstone "+words || strings.HasPrefix(l, "exec sealstone "+words+" ") })
+		i := slices.IndexFunc(script[at:], func(l string) bool {
+			return l == "exec sealstone "+words || strings.HasPrefix(l, "exec sealstone "+words+" ")
+		})
 		if i < 0 {
 			t.Fatalf("tour.txtar does not run, or not in this place: sealstone %s", words)
 		}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -65,14 +66,37 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // printError says what went wrong and, where one is known, what to do next.
 func printError(w io.Writer, err error) {
-	if e, ok := errors.AsType[*api.Error](err); ok && e.Detail != "" {
-		fmt.Fprintln(w, "sealstone: "+e.Detail)
-		if e.Hint != "" {
-			fmt.Fprintln(w, "  next: "+e.Hint)
+	if list := joined(err); list != nil {
+		for _, e := range list {
+			printError(w, e)
 		}
 		return
 	}
-	fmt.Fprintln(w, "sealstone: "+err.Error())
+	text, hint := err.Error(), ""
+	if e, ok := errors.AsType[*api.Error](err); ok && e.Hint != "" {
+		text, hint = strings.TrimSuffix(text, " ("+e.Hint+")"), e.Hint
+	}
+	fmt.Fprintln(w, "sealstone: "+text)
+	if hint != "" {
+		fmt.Fprintln(w, "  next: "+hint)
+	}
+}
+
+// joined takes errors.Join's list apart; other errors with several causes have
+// a text of their own.
+func joined(err error) []error {
+	list, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	var lines []string
+	for _, e := range list.Unwrap() {
+		lines = append(lines, e.Error())
+	}
+	if strings.Join(lines, "\n") != err.Error() {
+		return nil
+	}
+	return list.Unwrap()
 }
 
 // codeOf maps errors to exit codes.
