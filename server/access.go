@@ -53,9 +53,6 @@ func (a *access) set(clients []bundler.Client, ok bool) {
 	a.clients.Store(&m)
 }
 
-// closed reports whether reads need a token.
-func (a *access) closed() bool { return a.clients.Load() != nil && !a.open }
-
 // identify finds the principal of a request. A wrong token is refused even
 // where none is needed: its owner believes to be somebody.
 func (a *access) identify(r *http.Request) (*principal, error) {

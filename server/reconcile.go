@@ -57,7 +57,6 @@ type sourceState struct {
 	seen    string // newest commit fetched
 	success time.Time
 	err     string
-	pushed  string // hash that a webhook announced and no round has seen yet
 }
 
 func (st *sourceState) snapshot() (accepted, string, time.Time, string) {
@@ -198,7 +197,6 @@ type unit struct {
 	pinned   map[*bundler.Built]bool
 	failed   map[string]bundler.Faults // by service
 	entries  map[string]map[api.Scope]bool
-	detail   map[string]any
 	opsFault string
 }
 

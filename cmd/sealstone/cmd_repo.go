@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -361,15 +360,7 @@ func newVersion(a *app) *cobra.Command {
 	}}
 }
 
-// readJSONFile decodes a file, or standard input for "-".
-func (a *app) readJSONFile(path string, v any) error {
-	b, err := a.readFile(path)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(b, v)
-}
-
+// readFile reads a file, or standard input for "-".
 func (a *app) readFile(path string) ([]byte, error) {
 	if path == "-" {
 		return io.ReadAll(a.in)

@@ -21,11 +21,11 @@ import (
 
 // safeModeOptions are the flags of enter, exit and renew.
 type safeModeOptions struct {
-	scope, reason, onExpiry, out, to string
-	ttl                              time.Duration
-	after                            int64
-	over                             bool
-	defaults                         bool // take ttl and onExpiry from the mode's own description
+	scope, reason, onExpiry, out string
+	ttl                          time.Duration
+	after                        int64
+	over                         bool
+	defaults                     bool // take ttl and onExpiry from the mode's own description
 }
 
 func newSafeMode(a *app) *cobra.Command {

@@ -1,14 +1,19 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/ledgertest"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -201,4 +206,126 @@ func TestDocsLinks(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The worked examples of docs/formats.md are real: made here from fixed keys
+// and times, in the way the node makes them. SEALSTONE_UPDATE=1 writes them.
+func TestDocsWorkedExamples(t *testing.T) {
+	doc := readDoc(t, "docs/formats.md")
+	got := doc
+	for name, text := range workedExamples(t) {
+		block := regexp.MustCompile("(?s)(<!-- example " + name + " -->\n```[a-z]*\n).*?\n```\n")
+		if !block.MatchString(doc) {
+			t.Errorf("docs/formats.md has no example %s", name)
+		}
+		got = block.ReplaceAllStringFunc(got, func(old string) string {
+			return block.FindStringSubmatch(old)[1] + strings.TrimSuffix(text, "\n") + "\n```\n"
+		})
+	}
+	switch {
+	case got == doc:
+	case os.Getenv("SEALSTONE_UPDATE") != "":
+		if err := os.WriteFile(filepath.Join("..", "..", "docs", "formats.md"), []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	default:
+		t.Error("docs/formats.md shows other bytes than the code makes; SEALSTONE_UPDATE=1 writes them")
+	}
+}
+
+// exampleLog is a log of four entries about one service.
+type exampleLog struct {
+	t      *testing.T
+	f      *ledgertest.Fixture
+	replay *ledger.Replay
+	leaves [][]byte
+}
+
+var exampleTime = time.Date(2026, 11, 20, 10, 3, 0, 0, time.UTC)
+
+func exampleID(n int) string { return fmt.Sprintf("019aa0ff-5ea0-7000-8000-%012d", n) }
+
+func (l *exampleLog) append(kind ledger.Kind, d ledger.Data) *ledger.Change {
+	d.Lane = kind.Lane()
+	l.replay.State.Next(&d)
+	n := len(l.leaves)
+	at := exampleTime.Add(time.Duration(n) * time.Second)
+	e := ledger.NewEvent(l.f.Origin, kind, exampleID(n), at, at, d)
+	leaf, err := e.Leaf(ledger.NodeSigner{Signer: l.f.Node})
+	l.must(err)
+	l.must(l.replay.Add(leaf))
+	l.leaves = append(l.leaves, leaf)
+	c, err := ledger.ParseLeaf(leaf)
+	l.must(err)
+	return c
+}
+
+func (l *exampleLog) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func workedExamples(t *testing.T) map[string]string {
+	l := &exampleLog{t: t, f: ledgertest.For(t, "shop.example/sealstone")}
+	l.replay = ledger.NewReplay(l.f.Trust)
+	out := map[string]string{}
+	payload := func(e *ledger.Envelope) string {
+		b, err := e.Bytes()
+		l.must(err)
+		return string(b)
+	}
+
+	config := bundle.Config{Contract: 1, Mode: "normal", Service: "checkout"}
+	b, err := bundle.Build(config, map[string][]byte{"flags.json": []byte(`{"flags":{}}`), "config/http.json": []byte(`{"listen":":8080"}`)})
+	l.must(err)
+	config.Mode = "degraded"
+	safe, err := bundle.Build(config, map[string][]byte{"flags.json": []byte(`{"flags":{}}`), "config/http.json": []byte(`{"listen":":8080"}`)})
+	l.must(err)
+	set, err := bundle.BuildSet([]bundle.Entry{{Scope: "prod", Mode: "normal", Digest: b.Digest, Size: int64(len(b.Manifest))},
+		{Scope: "prod", Mode: "degraded", Digest: safe.Digest, Size: int64(len(safe.Manifest))}})
+	l.must(err)
+	out["manifest"], out["set"] = string(b.Manifest), string(set)
+	out["bundle-digests"] = fmt.Sprintf("bundle (normal)    %s  %d bytes\nbundle (degraded)  %s  %d bytes\nset                %s  %d bytes",
+		b.Digest, len(b.Manifest), safe.Digest, len(safe.Manifest), api.DigestOf(set), len(set))
+
+	out["trust"] = payload(l.f.Trust.Envelope)
+	out["keys"] = fmt.Sprintf("log key    %s\nnode key   %s\nroot key   %s\n           %s", l.f.LogVKey, l.f.NodeVKey, ledgertest.SSHLine(l.f.RootKey), l.f.Root.KeyID())
+	l.append(ledger.LedgerCreated, ledger.Data{Fields: ledger.Fields{Trust: l.f.Trust.Digest}})
+	commit, tree := strings.Repeat("4f2a9c0d", 5), strings.Repeat("77e0", 10)
+	ops := l.append(ledger.OperatorsChanged, ledger.Data{Statement: l.f.OperatorsSig, Fields: ledger.Fields{Version: "1", Commit: commit}})
+	out["operators"] = payload(ops.Roots)
+	l.append(ledger.BundleActivated, ledger.Data{Service: "checkout", Scope: "prod", Fields: ledger.Fields{Contract: 1,
+		Set: &ledger.SetRef{Digest: api.DigestOf(set), Size: int64(len(set))}, Release: &ledger.Release{Commit: commit, Ref: "refs/heads/main", Repository: "https://git.shop.example/config", Tree: tree}}})
+
+	detail := ledger.Detail{Salt: "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", Text: map[string]any{"reason": "INC-123"}}
+	name, err := detail.Digest()
+	l.must(err)
+	out["detail"] = fmt.Sprintf("salt    %s\ntext    {\"reason\":\"INC-123\"}\ndigest  %s", detail.Salt, name)
+	after := int64(0)
+	at := exampleTime.Add(3 * time.Second)
+	st := &ledger.Statement{ID: exampleID(3), Kind: ledger.SafeModeEntered, Log: l.f.Origin, Service: "checkout", Scope: "prod", Time: api.FormatTime(at),
+		After: &after, Detail: name, Fields: ledger.Fields{Mode: "degraded", TTL: 14400, OnExpiry: "hold"}}
+	raw, err := st.Sign(l.f.Operator)
+	l.must(err)
+	signed, err := ledger.ParseStatement(raw)
+	l.must(err)
+	out["statement"] = payload(signed.Envelope)
+	out["pae"] = string(ledger.PAE(ledger.TypeStatement, []byte(payload(signed.Envelope)))[:80]) + "..."
+	out["envelope"] = string(raw)
+	fields := st.Fields
+	fields.Expires, fields.Resolved = api.FormatTime(at.Add(4*time.Hour)), []ledger.Resolved{{Bundle: safe.Digest, Scope: "prod"}}
+	c := l.append(ledger.SafeModeEntered, ledger.Data{Service: "checkout", Scope: "prod", Detail: name, Statement: raw, Fields: fields})
+	out["event"] = strings.Replace(payload(c.Envelope), string(raw), "<the envelope above>", 1)
+	out["leaf-hash"] = string(c.Hash)
+
+	checkpoint, err := ledger.SignCheckpoint(l.f.Origin, l.replay.Tree(), l.f.Log)
+	l.must(err)
+	head := &ledger.Head{Origin: l.f.Origin, Service: "checkout", Tree: l.replay.Tree(), Issued: exampleTime.Add(time.Minute),
+		Operators: ledger.Ref{Index: 1, Hash: ops.Hash}, Lines: l.replay.State.HeadLines("checkout")}
+	note, err := head.Sign(l.f.Node)
+	l.must(err)
+	out["checkpoint"], out["head"] = string(checkpoint), string(note)
+	return out
 }
