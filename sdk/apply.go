@@ -17,9 +17,10 @@ import (
 // stored.
 type view struct {
 	*program
-	staged *staged
-	effect ledger.Effect // Main is the change that named the staged set
-	docs   []any         // decoded documents, a *T for each Document, in order of registration
+	staged  *staged
+	effect  ledger.Effect // Main is the change that named the staged set
+	pending string        // time of the statement that the log doesn't have yet, if one made the effect
+	docs    []any         // decoded documents, a *T for each Document, in order of registration
 }
 
 // effect is what the newest proven chains, and pending statements over them,
@@ -39,13 +40,15 @@ func (c *Client) apply() {
 	eff, covered := c.effect()
 	c.uncovered, c.lacking = !covered, ""
 	c.behind = covered && eff.Main.Set.Digest != c.staged.main.Set.Digest
+	pending := c.pendingSince(eff)
 	eff.Main = c.staged.main // the set that is there, until a newer one is
 	p := c.staged.modes[eff.Mode]
 	if p == nil {
 		c.lacking = eff.Mode
 		eff.Override, eff.Mode, p = nil, api.ModeNormal, c.staged.modes[api.ModeNormal]
+		pending = ""
 	}
-	changed, news := c.swap(&view{program: p, staged: c.staged, effect: eff})
+	changed, news := c.swap(&view{program: p, staged: c.staged, effect: eff, pending: pending})
 	c.refresh()
 	if news {
 		c.provider.emit(openfeature.ProviderConfigChange, openfeature.ProviderEventDetails{
@@ -78,26 +81,45 @@ func (c *Client) swap(v *view) (changed []string, news bool) {
 
 // index of the change that put the view into effect, -1 for a pending statement.
 func (v *view) index() int64 {
-	switch o := v.effect.Override; {
-	case o == nil:
-		return v.effect.Main.Index
-	case o.Pending:
+	switch {
+	case v.pending != "":
 		return -1
-	default:
-		return o.Index
+	case v.effect.Override != nil:
+		return v.effect.Override.Index
 	}
+	return v.effect.Main.Index
 }
 
 // since is when that change was recorded, or the pending statement signed.
 func (v *view) since() string {
-	switch o := v.effect.Override; {
-	case o == nil:
-		return v.effect.Main.Recorded
-	case o.Pending:
-		return o.Time
-	default:
-		return o.Recorded
+	switch {
+	case v.pending != "":
+		return v.pending
+	case v.effect.Override != nil:
+		return v.effect.Override.Recorded
 	}
+	return v.effect.Main.Recorded
+}
+
+// pendingSince is the time of the statement that makes the effect another one
+// than the log alone would, "" when none does. c.mu is held.
+func (c *Client) pendingSince(eff ledger.Effect) string {
+	if o := eff.Override; o != nil {
+		if o.Pending {
+			return o.Time
+		}
+		return ""
+	}
+	logged, _ := ledger.InEffect(c.proven.Chains, c.target.Scope)
+	if logged.Override == nil {
+		return ""
+	}
+	for _, h := range c.heldInOrder() { // an exit, of the scope whose mode it ends
+		if h.Scope == logged.Override.Scope && h.Kind == ledger.SafeModeExited {
+			return h.Time
+		}
+	}
+	return ""
 }
 
 // settle notes how a round ended.

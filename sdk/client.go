@@ -136,14 +136,26 @@ func (c *Client) Close() {
 
 // tick reads the override directory and notices heads growing old.
 func (c *Client) tick(ctx context.Context) {
+	every := overrideEvery
+	if c.cfg.OverrideDir == "" {
+		every = ageEvery
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
 	for {
 		c.readOverrides()
 		c.mu.Lock()
 		c.refresh()
 		c.mu.Unlock()
-		c.provider.reannounce()
-		if !sleep(ctx, tickEvery) {
+		select {
+		case <-ctx.Done():
 			return
+		case <-t.C:
+		case <-c.provider.initialized:
+			if !sleep(ctx, afterInit) {
+				return
+			}
+			c.provider.reannounce()
 		}
 	}
 }

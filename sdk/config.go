@@ -64,7 +64,9 @@ const (
 	fullEvery     = 10 * time.Minute       // evidence that stands alone is asked for and kept this often
 	retryMin      = 500 * time.Millisecond
 	retryMax      = 30 * time.Second
-	tickEvery     = time.Second // override directory and age of the head
+	overrideEvery = time.Second // between looks into the override directory
+	ageEvery      = 5 * time.Second
+	afterInit     = 100 * time.Millisecond // for the OpenFeature SDK to say READY before we say otherwise
 	watchIdle     = 45 * time.Second
 	askTimeout    = 10 * time.Second
 	objectTimeout = 30 * time.Second

@@ -17,7 +17,9 @@ func TestPendingStatementByServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newFake(t)
 		l.activate("prod", 1, release(1))
-		c := open(t, l.config())
+		cfg := l.config()
+		cfg.Poll, cfg.ReportEvery = time.Hour, -1 // a day passes below
+		c := open(t, cfg)
 		settled(time.Second)
 		s := l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)
 		l.locked(func() { l.pending = []json.RawMessage{s.Raw} })
@@ -30,7 +32,7 @@ func TestPendingStatementByServer(t *testing.T) {
 		}
 
 		l.locked(func() { l.pending = nil }) // silence doesn't end it
-		settled(30 * time.Hour)              // nor does time
+		settled(25 * time.Hour)              // nor does time
 		runs(t, c, 1001)
 
 		exit := l.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 0)
@@ -38,6 +40,9 @@ func TestPendingStatementByServer(t *testing.T) {
 		l.tell("pending")
 		settled(time.Second)
 		runs(t, c, 1) // of two with one after, the later one counts
+		if live := c.Live(); len(live.Pending) != 2 || live.LogSize != 3 {
+			t.Errorf("Live = %+v", live)
+		}
 
 		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)) // the log goes beyond both
 		l.tell("head")
@@ -82,6 +87,32 @@ func TestOverrideFileWorksOffline(t *testing.T) {
 		must(t, os.WriteFile(path, s.Raw, 0o600)) // spent
 		settled(2 * time.Second)
 		runs(t, c, 1)
+	})
+}
+
+func TestPendingExitOfAModeInTheLog(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+		cfg := l.config()
+		cfg.OverrideDir = dir
+		c := open(t, cfg)
+		runs(t, c, 1001)
+		exit := l.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 1)
+		must(t, os.WriteFile(filepath.Join(dir, "x.dsse"), exit.Raw, 0o600))
+		settled(2 * time.Second)
+		runs(t, c, 1)
+		if live := c.Live(); live.Index != -1 || live.Since != exit.Time || live.Mode != api.ModeNormal {
+			t.Errorf("Live = %+v", live)
+		}
+		l.accept(exit)
+		l.tell("head")
+		settled(time.Second)
+		if live := c.Live(); live.Index != 2 || len(live.Pending) != 0 {
+			t.Errorf("Live = %+v", live)
+		}
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/open-feature/go-sdk/openfeature"
@@ -20,8 +19,8 @@ type Provider struct {
 	client *Client
 	events chan openfeature.Event
 
-	mu      sync.Mutex // orders emits, so that coalescing loses none
-	pending atomic.Bool
+	mu          sync.Mutex    // orders emits, so that coalescing loses none
+	initialized chan struct{} // Init was called
 }
 
 var (
@@ -38,7 +37,7 @@ const ProviderName = "sealstone"
 func (c *Client) Provider() *Provider { return c.provider }
 
 func newProvider(c *Client) *Provider {
-	return &Provider{client: c, events: make(chan openfeature.Event, 8)}
+	return &Provider{client: c, events: make(chan openfeature.Event, 8), initialized: make(chan struct{}, 1)}
 }
 
 // Metadata names the provider.
@@ -49,7 +48,7 @@ func (p *Provider) Hooks() []openfeature.Hook { return nil }
 
 // Init has nothing to wait for: an open client has something to serve.
 func (p *Provider) Init(openfeature.EvaluationContext) error {
-	p.pending.Store(true)
+	p.client.poke(p.initialized)
 	return nil
 }
 
@@ -145,9 +144,6 @@ func (p *Provider) announce(state api.State, why string) {
 // reannounce repeats a state other than READY after Init: the SDK itself says
 // READY when Init returns, over anything said before.
 func (p *Provider) reannounce() {
-	if !p.pending.Swap(false) {
-		return
-	}
 	p.client.mu.Lock()
 	state, why := p.client.state, p.client.why
 	p.client.mu.Unlock()

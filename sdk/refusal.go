@@ -3,6 +3,8 @@ package sdk
 import (
 	"bytes"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sealstone/sealstone/api"
@@ -35,27 +37,41 @@ func (c *Client) refuse(source string, err error, evidence []byte) {
 	r := Refusal{Check: refused.Check, Message: clip(refused.Error(), 2048), Time: api.FormatTime(time.Now()), Server: source,
 		Evidence: bytes.Clone(evidence[:min(len(evidence), maxRefusalEvidence)])}
 	if !c.keepRefusal(&r) {
-		return // the same as last time: once is enough for logs and disk
+		return // once is enough for logs and disk
 	}
 	c.log.Error("sealstone: refused, the last known good stays", "check", string(r.Check), "source", source, "error", r.Message)
 	c.cache.putRefusals(c.Refusals())
 	c.poke(c.reportNow)
 }
 
-// keepRefusal tells whether the refusal is news.
+// keepRefusal tells whether the refusal is news. One that comes again with every
+// retry is kept as it was first, with the time of the last.
 func (c *Client) keepRefusal(r *Refusal) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r.Checkpoint = c.checkpoint
-	if n := len(c.refusals); n > 0 {
-		if last := &c.refusals[n-1]; last.Check == r.Check && last.Message == r.Message && last.Server == r.Server {
-			last.Time = r.Time
-			return false
-		}
+	again := slices.IndexFunc(c.refusals, func(old Refusal) bool {
+		return old.Check == r.Check && old.Server == r.Server && withoutDigits(old.Message) == withoutDigits(r.Message)
+	})
+	list := slices.Clone(c.refusals)
+	if again >= 0 {
+		old := list[again]
+		old.Time = r.Time
+		list, r = slices.Delete(list, again, again+1), &old
 	}
-	c.refusals = append(c.refusals, *r)
-	c.refusals = c.refusals[max(0, len(c.refusals)-maxRefusals):]
-	return true
+	list = append(list, *r)
+	c.refusals = list[max(0, len(list)-maxRefusals):]
+	return again < 0
+}
+
+// withoutDigits is what stays the same of a message whose times and sizes grow.
+func withoutDigits(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, s)
 }
 
 // Refusals are the newest things that this process, or with the same cache one
@@ -63,7 +79,7 @@ func (c *Client) keepRefusal(r *Refusal) bool {
 func (c *Client) Refusals() []Refusal {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return append([]Refusal(nil), c.refusals...)
+	return slices.Clone(c.refusals)
 }
 
 func clip(s string, limit int) string {

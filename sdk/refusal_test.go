@@ -292,8 +292,6 @@ func TestRefusesAndGoesOn(t *testing.T) {
 					c := open(t, cfg)
 					settled(time.Second)
 
-					l.mu.Lock()
-					l.mu.Unlock() //nolint:staticcheck // attacks take the lock themselves
 					a.attack(t, l)
 					l.tell("head")
 					settled(5 * time.Second)
@@ -343,6 +341,21 @@ func TestForkIsFoundAndBothHalvesAreKept(t *testing.T) {
 		}
 		if n := len(c.Refusals()); n != 1 {
 			t.Errorf("%d refusals for one fork that is seen again and again", n)
+		}
+	})
+}
+
+func TestRefusalsThatComeAgainAreKeptOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newFake(t)
+		l.activate("prod", 1, release(1))
+		c := open(t, l.config())
+		settled(time.Second)
+		l.locked(func() { l.head = func(h *ledger.Head) { h.Issued = h.Issued.Add(-time.Hour) } })
+		settled(10 * time.Minute)
+		list := c.Refusals()
+		if len(list) != 1 || list[0].Time < api.FormatTime(time.Now().Add(-time.Minute)) {
+			t.Errorf("%d refusals, %+v", len(list), list)
 		}
 	})
 }
