@@ -1,0 +1,242 @@
+package ledger_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/ledgertest"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// story is a log with operators, two activations and a safe mode.
+func story(t *testing.T) *memLog {
+	l := newLog(t)
+	l.operators()
+	l.activate("prod", 1)
+	l.activate("staging", 1)
+	l.safeMode(ledger.SafeModeEntered, "prod/eu-west-1")
+	l.activate("prod", 2)
+	return l
+}
+
+func prove(t *testing.T, l *memLog, e *ledger.Evidence, known *ledger.Known) *ledger.Proven {
+	t.Helper()
+	p, err := l.f.Trust.Prove(e, "checkout", known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func wantCheck(t *testing.T, err error, want ledger.Check) {
+	t.Helper()
+	ce, ok := errors.AsType[*ledger.CheckError](err)
+	if !ok || ce.Check != want {
+		t.Errorf("got %v, want a refusal by check %q", err, want)
+	}
+}
+
+func TestHonestEvidenceIsBelieved(t *testing.T) {
+	l := story(t)
+	p := prove(t, l, clone(t, l.evidence(0)), nil)
+	eu, ok := ledger.InEffect(p.Chains, "prod/eu-west-1/canary")
+	if !ok || eu.Mode != "degraded" || eu.Main.Scope != "prod" || eu.Main.Generation != 2 {
+		t.Errorf("%+v", eu)
+	}
+	l.safeMode(ledger.SafeModeExited, "prod/eu-west-1")
+	l.must(ledger.NoteAdded, noteData(l, l.f.Operator))
+	next := prove(t, l, l.evidence(p.Tree.Size), p.Known())
+	if eu, _ := ledger.InEffect(next.Chains, "prod/eu-west-1"); eu.Mode != api.ModeNormal {
+		t.Errorf("%+v", eu)
+	}
+}
+
+func noteData(l *memLog, key ledger.Signer) ledger.Data {
+	st := l.f.StatementBy(key, ledger.NoteAdded, "checkout", "", nil)
+	return ledger.Data{Service: "checkout", Statement: st.Raw}
+}
+
+func TestOnlyWhatTheHeadNeedsHasToComeAlong(t *testing.T) {
+	l := story(t)
+	e := l.evidence(0)
+	e.Changes = slices.DeleteFunc(e.Changes, func(c ledger.EvidenceChange) bool { return c.Index == 0 || c.Index == 2 })
+	p := prove(t, l, e, nil)
+	l.activate("staging", 5)
+	warm := l.evidence(p.Tree.Size)
+	warm.Changes = warm.Changes[6:]
+	prove(t, l, warm, p.Known())
+}
+
+// Each attack of the design's table, on evidence: the honest log passes, the
+// attacked one is refused by the check that is there for it.
+func TestEvidenceAttacks(t *testing.T) {
+	cases := map[string]struct {
+		want   ledger.Check
+		attack func(l *memLog, e *ledger.Evidence, known *ledger.Known)
+	}{
+		"head signed by another key": {ledger.CheckHead, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			h := &ledger.Head{Origin: l.f.Origin, Service: "checkout", Tree: l.tree(), Issued: l.now}
+			b, _ := h.Sign(l.f.Log)
+			e.Head = string(b)
+		}},
+		"head of another service": {ledger.CheckHead, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Head = l.headOf(func(h *ledger.Head) { h.Service = "payments" })
+		}},
+		"edited head": {ledger.CheckHead, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Head = strings.Replace(e.Head, "main prod", "main proc", 1)
+		}},
+		"older head": {ledger.CheckHeadRollback, func(l *memLog, e *ledger.Evidence, k *ledger.Known) {
+			e.Head = l.headOf(func(h *ledger.Head) { h.Issued = k.Issued.Add(-1e9) })
+		}},
+		"edited checkpoint": {ledger.CheckCheckpoint, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Checkpoint = strings.Replace(e.Checkpoint, "\n6\n", "\n7\n", 1)
+		}},
+		"checkpoint by the node": {ledger.CheckCheckpoint, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			b, _ := ledger.SignCheckpoint(l.f.Origin, l.tree(), l.f.Node)
+			e.Checkpoint = string(b)
+		}},
+		"checkpoint of another size": {ledger.CheckCheckpoint, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Head = l.headOf(func(h *ledger.Head) { h.Tree = l.treeAt(5) })
+		}},
+		"fork at equal size": {ledger.CheckConsistent, func(l *memLog, _ *ledger.Evidence, k *ledger.Known) {
+			k.Tree = l.tree()
+			k.Tree.Root[0] ^= 1
+		}},
+		"fork at a larger size": {ledger.CheckConsistent, func(l *memLog, _ *ledger.Evidence, k *ledger.Known) {
+			k.Tree = l.treeAt(4)
+			k.Tree.Root[0] ^= 1
+		}},
+		"no consistency proof": {ledger.CheckConsistent, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) { e.Consistency = nil }},
+		"endless proof": {ledger.CheckConsistent, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Consistency = slices.Repeat([]string{e.Changes[0].Proof[0]}, 1000)
+		}},
+		"tampered leaf": {ledger.CheckIncluded, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) { e.Changes[2].Leaf[20] ^= 1 }},
+		"true proof, wrong index": {ledger.CheckIncluded, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Changes[2].Index = 3
+		}},
+		"tampered proof": {ledger.CheckIncluded, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Changes[2].Proof[0] = e.Changes[3].Proof[0]
+		}},
+		"a change is held back": {ledger.CheckIncluded, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Changes = slices.DeleteFunc(e.Changes, func(c ledger.EvidenceChange) bool { return c.Index == 5 })
+		}},
+		"the operators are held back": {ledger.CheckPermission, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Changes = slices.DeleteFunc(e.Changes, func(c ledger.EvidenceChange) bool { return c.Index == 1 })
+		}},
+		"a hidden chain": {ledger.CheckChains, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Head = l.headOf(func(h *ledger.Head) { h.Lines = h.Lines[1:] })
+		}},
+		"an old change of a chain": {ledger.CheckChains, func(l *memLog, e *ledger.Evidence, k *ledger.Known) {
+			*k = *prove(l.t, l, l.evidence(0), nil).Known()
+			e.Head = l.headOf(func(h *ledger.Head) { h.Lines[0].Ref = ledger.Ref{Index: 2, Hash: ledger.LeafHash(l.leaves[2])} })
+		}},
+		"another chain's change": {ledger.CheckScope, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Head = l.headOf(func(h *ledger.Head) { h.Lines[0].Ref = h.Lines[1].Ref })
+		}},
+		"a detail that was not there": {ledger.CheckChange, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			d, _, _ := ledger.NewDetail(map[string]any{"reason": "made up"})
+			e.Changes[2].Salt, e.Changes[2].Detail = d.Salt, d.Text
+		}},
+		"a flood of changes": {ledger.CheckIncluded, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Changes = slices.Repeat(e.Changes, 500)
+		}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			l := story(t)
+			known := &ledger.Known{Tree: l.treeAt(4), Issued: start}
+			for _, i := range []int64{2, 3} {
+				ch, err := ledger.ParseLeaf(l.leaves[i])
+				if err != nil {
+					t.Fatal(err)
+				}
+				known.Chains = append(known.Chains, ledger.Chain{Lane: ch.Data.Lane, Scope: ch.Data.Scope, Generation: 1, Hash: ch.Hash, Index: i})
+			}
+			honest := l.evidence(4)
+			prove(t, l, clone(t, honest), known)
+			e := clone(t, honest)
+			c.attack(l, e, known)
+			_, err := l.f.Trust.Prove(e, "checkout", known)
+			wantCheck(t, err, c.want)
+		})
+	}
+}
+
+// What a stolen node key could put into the log, and clients refuse.
+func TestAStolenNodeKeyEntersNoMode(t *testing.T) {
+	enter := func(l *memLog, by ledger.Signer) *ledger.Signed {
+		after := int64(0)
+		return l.f.StatementBy(by, ledger.SafeModeEntered, "checkout", "prod", func(s *ledger.Statement) {
+			s.Mode, s.TTL, s.OnExpiry, s.After = "degraded", 3600, "hold", &after
+		})
+	}
+	cases := map[string]struct {
+		want ledger.Check
+		make func(l *memLog) *ledger.Event
+	}{
+		"a stranger's statement": {ledger.CheckStatementSignature, func(l *memLog) *ledger.Event {
+			return l.event(ledger.SafeModeEntered, l.override(enter(l, l.f.Stranger)))
+		}},
+		"cites no operators": {ledger.CheckPermission, func(l *memLog) *ledger.Event {
+			e := l.event(ledger.SafeModeEntered, l.override(enter(l, l.f.Operator)))
+			e.Data.Operators = 0
+			return e
+		}},
+		"cites a later change": {ledger.CheckPermission, func(l *memLog) *ledger.Event {
+			e := l.event(ledger.SafeModeEntered, l.override(enter(l, l.f.Operator)))
+			e.Data.Operators = 99
+			return e
+		}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			l := newLog(t)
+			l.operators()
+			l.activate("prod", 1)
+			change := l.sign(c.make(l))
+			index := l.store(change.Leaf)
+			if err := l.state.Clone().Apply(change, l.f.Trust); !errors.Is(err, ledger.ErrFold) {
+				t.Errorf("the fold took it: %v", err)
+			}
+			e := l.evidence(0)
+			e.Head = l.headOf(func(h *ledger.Head) {
+				h.Lines = append(h.Lines, ledger.Line{Lane: ledger.LaneOverride, Scope: "prod", Ref: ledger.Ref{Index: index, Hash: change.Hash}})
+			})
+			_, err := l.f.Trust.Prove(e, "checkout", nil)
+			wantCheck(t, err, c.want)
+		})
+	}
+}
+
+// A revoked operator's earlier change stays right; a later one by the same key
+// is wrong, also when it cites the old set.
+func TestRevocationIsNotRetroactive(t *testing.T) {
+	l := newLog(t)
+	l.operators()
+	l.activate("prod", 1)
+	l.safeMode(ledger.SafeModeEntered, "prod")
+	other := ledgertest.SSHLine(l.f.Key("other"))
+	sig := l.f.SignOperators(2, []byte("v2"), ledger.Operator{ID: "other", Keys: []string{other}, May: []ledger.Grant{ledgertest.Everything()}})
+	l.must(ledger.OperatorsChanged, ledger.Data{Statement: sig, Fields: ledger.Fields{Version: "2", Commit: fmt.Sprintf("%040x", 2)}})
+	prove(t, l, l.evidence(0), nil)
+
+	st := l.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 1)
+	e := l.event(ledger.SafeModeExited, l.override(st))
+	e.Data.Operators = 1
+	change := l.sign(e)
+	index := l.store(change.Leaf)
+	ev := l.evidence(0)
+	ev.Head = l.headOf(func(h *ledger.Head) {
+		for i := range h.Lines {
+			if h.Lines[i].Lane == ledger.LaneOverride {
+				h.Lines[i].Ref = ledger.Ref{Index: index, Hash: change.Hash}
+			}
+		}
+	})
+	_, err := l.f.Trust.Prove(ev, "checkout", nil)
+	wantCheck(t, err, ledger.CheckPermission)
+}

@@ -1,0 +1,135 @@
+package ledger_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/ledgertest"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+func TestReplayComesToTheSameTreeAndState(t *testing.T) {
+	l := story(t)
+	for n := range 40 { // through every shape of a small tree
+		l.activate("staging", n+10)
+		r := ledger.NewReplay(l.f.Trust)
+		seen := 0
+		r.Each = func(index int64, _ *ledger.Change) {
+			if index != int64(seen) {
+				t.Fatalf("entry %d after %d", index, seen-1)
+			}
+			seen++
+		}
+		for _, leaf := range l.leaves {
+			if err := r.Add(leaf); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r.Tree() != l.tree() || seen != len(l.leaves) {
+			t.Fatalf("size %d: another root", len(l.leaves))
+		}
+	}
+	if empty := ledger.NewReplay(l.f.Trust).Tree(); empty.Size != 0 || empty.Root != ledger.EmptyRoot() {
+		t.Errorf("%+v", empty)
+	}
+}
+
+// What the fold refuses although the node signed it: the log's own rules.
+func TestTheFoldHoldsTheNodeToTheRules(t *testing.T) {
+	cases := map[string]func(l *memLog) *ledger.Event{
+		"a generation left out": func(l *memLog) *ledger.Event {
+			e := l.event(ledger.BundleActivated, activation("prod"))
+			e.Data.Generation++
+			return e
+		},
+		"another prev": func(l *memLog) *ledger.Event {
+			e := l.event(ledger.BundleActivated, activation("prod"))
+			e.Data.Prev = api.DigestOf(nil)
+			return e
+		},
+		"another log": func(l *memLog) *ledger.Event {
+			e := l.event(ledger.BundleActivated, activation("prod"))
+			e.Source = "other.example/log"
+			return e
+		},
+		"an older operators set": func(l *memLog) *ledger.Event {
+			e := l.event(ledger.BundleActivated, activation("prod"))
+			e.Data.Operators = 0
+			return e
+		},
+		"a second beginning": func(l *memLog) *ledger.Event {
+			return l.event(ledger.LedgerCreated, ledger.Data{Fields: ledger.Fields{Trust: l.f.Trust.Digest}})
+		},
+		"operators of a version that was": func(l *memLog) *ledger.Event {
+			return l.event(ledger.OperatorsChanged, ledger.Data{Statement: l.f.OperatorsSig, Fields: ledger.Fields{Version: "1", Commit: ledgertest.Release(1).Commit}})
+		},
+		"operators that no root signed": func(l *memLog) *ledger.Event {
+			sig := ledgertest.For(l.t, "evil.example/log").OperatorsSig
+			return l.event(ledger.OperatorsChanged, ledger.Data{Statement: sig, Fields: ledger.Fields{Version: "2", Commit: ledgertest.Release(1).Commit}})
+		},
+		"a replayed statement": func(l *memLog) *ledger.Event {
+			st := l.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod/eu-west-1", "degraded", 0)
+			return l.event(ledger.SafeModeEntered, l.override(st))
+		},
+		"an exit from a mode that is not in force": func(l *memLog) *ledger.Event {
+			st := l.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 0)
+			return l.event(ledger.SafeModeExited, l.override(st))
+		},
+		"an exit by the node before the time": func(l *memLog) *ledger.Event {
+			return l.event(ledger.SafeModeExited, ledger.Data{Service: "checkout", Scope: "prod/eu-west-1", Fields: ledger.Fields{Mode: "degraded"}})
+		},
+		"overdue before the time": func(l *memLog) *ledger.Event {
+			c, _ := l.state.Chain(ledger.ChainKey{Lane: ledger.LaneOverride, Service: "checkout", Scope: "prod/eu-west-1"})
+			return l.event(ledger.SafeModeOverdue, ledger.Data{Service: "checkout", Scope: "prod/eu-west-1", Fields: ledger.Fields{Mode: "degraded", Expires: c.Expires}})
+		},
+	}
+	for name, make := range cases {
+		t.Run(name, func(t *testing.T) {
+			l := story(t)
+			c := l.sign(make(l))
+			before := l.state.Size
+			if err := l.state.Apply(c, l.f.Trust); !errors.Is(err, ledger.ErrFold) {
+				t.Errorf("taken: %v", err)
+			}
+			if l.state.Size != before {
+				t.Error("a refused change moved the state")
+			}
+		})
+	}
+}
+
+func activation(scope api.Scope) ledger.Data {
+	return ledger.Data{Service: "checkout", Scope: scope, Fields: ledger.Fields{Release: ledgertest.Release(9), Contract: 1,
+		Set: &ledger.SetRef{Digest: api.DigestOf([]byte("nine")), Size: 1}}}
+}
+
+// A change may add to its statement what the node knows, and change nothing.
+func TestAChangeSaysWhatItsStatementSays(t *testing.T) {
+	for name, edit := range map[string]func(*ledger.Event){
+		"mode":     func(e *ledger.Event) { e.Data.Mode = "other" },
+		"ttl":      func(e *ledger.Event) { e.Data.TTL = 60 },
+		"scope":    func(e *ledger.Event) { e.Data.Scope, e.Subject = "staging", "checkout@staging" },
+		"service":  func(e *ledger.Event) { e.Data.Service, e.Subject = "payments", "payments@prod" },
+		"id":       func(e *ledger.Event) { e.ID = ledgertest.NewID(time.Now()) },
+		"time":     func(e *ledger.Event) { e.Time = api.FormatTime(start) },
+		"kind":     func(e *ledger.Event) { e.Type = ledger.TypePrefix + string(ledger.SafeModeRenewed) },
+		"detail":   func(e *ledger.Event) { e.Data.Detail = api.DigestOf(nil) },
+		"no words": func(e *ledger.Event) { e.Data.Statement = nil },
+	} {
+		l := story(t)
+		e := l.event(ledger.SafeModeEntered, l.override(l.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)))
+		if _, err := e.Leaf(ledger.NodeSigner{Signer: l.f.Node}); err != nil {
+			t.Fatal(err)
+		}
+		edit(e)
+		leaf, err := e.Leaf(ledger.NodeSigner{Signer: l.f.Node})
+		if err != nil {
+			continue // refused before it was signed
+		}
+		if _, err := ledger.ParseLeaf(leaf); !errors.Is(err, ledger.ErrChange) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
