@@ -199,8 +199,8 @@ func (b *batch) decide(r *request, m *mark) ([]Receipt, error) {
 		return nil, err
 	}
 	var out []Receipt
-	for i := range dec.Drafts {
-		rec, err := b.add(&dec.Drafts[i], m)
+	for _, d := range dec.Drafts {
+		rec, err := b.add(&d, m)
 		if err != nil {
 			return nil, err
 		}

@@ -212,3 +212,8 @@ func (f *fixture) content(service string, scope api.Scope, n int) *ledger.SetRef
 	}
 	return ref
 }
+
+var (
+	sshLine    = ledgertest.SSHLine
+	everything = ledgertest.Everything
+)

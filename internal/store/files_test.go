@@ -1,0 +1,345 @@
+package store
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+func TestLogFilesAreServedAtOneSpellingUpToTheSize(t *testing.T) {
+	f := attacked(t) // two full tiles and some
+	size := f.Snapshot().Tree.Size
+	part := size % 256
+	for _, path := range []string{
+		"checkpoint", "tile/0/000", "tile/0/001", "tile/0/001.p/7", fmt.Sprintf("tile/0/002.p/%d", part), "tile/1/000.p/1", "tile/1/000.p/2",
+		"tile/entries/000", "tile/entries/002.p/1", fmt.Sprintf("tile/entries/002.p/%d", part), "proof/0", fmt.Sprint("proof/", size-1),
+	} {
+		body, kind, immutable, err := f.LogFile(path)
+		if err != nil || len(body) == 0 {
+			t.Errorf("%s: %v", path, err)
+		}
+		tile := strings.HasPrefix(path, "tile/")
+		if immutable != tile || strings.HasPrefix(kind, "text/") == tile {
+			t.Errorf("%s: immutable %v, type %s", path, immutable, kind)
+		}
+	}
+	for _, path := range []string{
+		"", "/checkpoint", "checkpoint/", "tile", "tile/", "tile/0/0", "tile/0/0000", "tile/00/000", "tile/+0/000", "tile/0/000.p/256", "tile/0/000.p/0",
+		"tile/0/000.p/01", "tile/0/x000/000", "tile/0/002", fmt.Sprintf("tile/0/002.p/%d", part+1), "tile/0/003.p/1", "tile/1/000", "tile/1/000.p/3",
+		"tile/2/000.p/1", "tile/-1/000", "tile/64/000", "tile/8/0/000", "tile/data/000", "tile/8/data/000", "tile/entries/003", "tile/entries/0",
+		fmt.Sprintf("tile/entries/002.p/%d", part+1), "tile/entries/-01", "tile/0/999999999999999999999", "tile/0/x999/x999/x999/x999/x999/x999/999",
+		"proof/", "proof/-1", "proof/00", "proof/+1", fmt.Sprint("proof/", size), "proof/99999999999999999999", "tile/0/000/../001", "tile/0/000?x",
+	} {
+		if _, _, _, err := f.LogFile(path); api.CodeOf(err) != api.CodeNotFound {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
+func TestEntriesAreTheLeaves(t *testing.T) {
+	f := attacked(t)
+	b, err := f.Entries(1, 256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := int64(256); i < 512; i++ {
+		n := int(binary.BigEndian.Uint16(b))
+		leaf, err := f.Leaf(i)
+		if err != nil || !bytes.Equal(leaf, b[2:2+n]) {
+			t.Fatalf("entry %d differs: %v", i, err)
+		}
+		b = b[2+n:]
+	}
+	if len(b) != 0 {
+		t.Fatalf("%d bytes behind the last entry", len(b))
+	}
+}
+
+// A proof is read here by the words of the specification alone.
+func TestTlogProofReadsAsSpecified(t *testing.T) {
+	f := attacked(t)
+	for _, index := range []int64{0, 255, 256, 300, f.Snapshot().Tree.Size - 1} {
+		b, err := f.TlogProof(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, checkpoint, ok := strings.Cut(string(b), "\n\n")
+		lines := strings.Split(head, "\n")
+		if !ok || lines[0] != "c2sp.org/tlog-proof@v1" || lines[1] != fmt.Sprintf("index %d", index) {
+			t.Fatalf("proof %q", b)
+		}
+		var proof tlog.RecordProof
+		for _, line := range lines[2:] {
+			h, err := base64.StdEncoding.DecodeString(line)
+			if err != nil || len(h) != tlog.HashSize {
+				t.Fatalf("line %q", line)
+			}
+			proof = append(proof, tlog.Hash(h))
+		}
+		tree, err := f.Trust.OpenCheckpoint([]byte(checkpoint))
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := f.Leaf(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tlog.CheckRecord(proof, tree.Size, tree.Root, index, tlog.RecordHash(leaf)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Every size from 1 to past two levels has the root and the proofs of x/mod's
+// own arithmetic.
+func TestTreeAgreesWithTlog(t *testing.T) {
+	sizes := int64(66_000)
+	if testing.Short() {
+		sizes = 1000
+	}
+	var stored []tlog.Hash
+	reader := tlog.HashReaderFunc(func(at []int64) (out []tlog.Hash, err error) {
+		for _, i := range at {
+			out = append(out, stored[i])
+		}
+		return out, nil
+	})
+	edge, rows := &tree{}, map[tileKey][]byte{}
+	for n := range sizes {
+		h := tlog.RecordHash(be64(n))
+		hashes, err := tlog.StoredHashesForRecordHash(n, h, reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored = append(stored, hashes...)
+		edge.add(h, rows)
+		if n > 600 && n%997 != 0 && n < 65_500 {
+			continue
+		}
+		want, err := tlog.TreeHash(n+1, reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := edge.root(); err != nil || got != want {
+			t.Fatalf("root of %d: %v, want %v (%v)", n+1, got, want, err)
+		}
+	}
+	for k, row := range rows {
+		want, err := tlog.ReadTileData(tlog.Tile{H: tileHeight, L: k.level, N: k.n, W: len(row) / tlog.HashSize}, reader)
+		if err != nil || !bytes.Equal(row, want) {
+			t.Fatalf("tile %v differs: %v", k, err)
+		}
+	}
+}
+
+func TestErasedDetailIsGoneAndTheProofStays(t *testing.T) {
+	f := newFixture(t)
+	secret := "jane.doe@example.com was here"
+	f.put(f.operators(1, f.OperatorsSig), f.note(secret), f.note("stays"))
+	if d, err := f.Detail(2); err != nil || d.Text["text"] != secret {
+		t.Fatalf("Detail = %v, %v", d, err)
+	}
+	if _, err := f.Detail(1); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("an entry without a detail: %v", err)
+	}
+	erase := DraftOf(f.Statement(ledger.DetailErased, "", "", func(st *ledger.Statement) { st.Index = 2 }), nil)
+	f.put(erase)
+	if _, err := f.Detail(2); !errors.Is(err, ErrErased) || api.CodeOf(err) != api.CodeGone {
+		t.Fatalf("erased detail: %v", err)
+	}
+	if err := f.CompactDetails(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(f.cfg.Dir, fileDetails)); err != nil || bytes.Contains(b, []byte(secret)) {
+		t.Fatalf("the words are still in the file (%v)", err)
+	}
+	if d, err := f.Detail(3); err != nil || d.Text["text"] != "stays" {
+		t.Fatalf("another detail after compaction: %v, %v", d, err)
+	}
+	e, err := f.ProofEvidence(2)
+	if err != nil || e.Changes[0].Detail != nil {
+		t.Fatalf("proof of an erased change: %v, %v", e, err)
+	}
+	if _, err := f.Trust.ProveChange(&e.Changes[0], f.Snapshot().Tree); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.check(); r.Erased != 1 || r.Details != 1 {
+		t.Fatalf("report %+v", r)
+	}
+	f.put(f.note("after"))
+	f.reopen()
+	f.check()
+}
+
+// A crash between the commit of an erasure and the erasing is made good.
+func TestErasureIsFinishedAfterACrash(t *testing.T) {
+	x := &faults{step: stepErase}
+	f := newFixture(t, func(c *Config) { c.fault = x.hook })
+	object := []byte("leaked password")
+	name := api.DigestOf(object)
+	f.put(f.operators(1, f.OperatorsSig), f.note("words"))
+	if err := f.PutObjects(t.Context(), maps.All(map[api.Digest][]byte{name: object})); err != nil {
+		t.Fatal(err)
+	}
+	x.armed.Store(true)
+	f.put(DraftOf(f.Statement(ledger.DetailErased, "", "", func(st *ledger.Statement) { st.Index = 2 }), nil),
+		DraftOf(f.Statement(ledger.ObjectErased, "", "", func(st *ledger.Statement) { st.Object = name }), nil))
+	if d, _ := f.details.get(2); d == nil {
+		t.Fatal("the fault did not hold the erasure back")
+	}
+	if _, err := f.Object(name); !errors.Is(err, ErrErased) {
+		t.Fatalf("withheld object: %v", err)
+	}
+	x.armed.Store(false)
+	f.reopen()
+	if d, err := f.details.get(2); d != nil || err != nil {
+		t.Fatalf("the row stays: %v, %v", d, err)
+	}
+	if has, err := f.objects.HasObject(name); has || err != nil {
+		t.Fatalf("the object stays: %v", err)
+	}
+	if _, err := f.Object(name); api.CodeOf(err) != api.CodeGone {
+		t.Fatalf("erased object after a restart: %v", err)
+	}
+	if err := f.PutObjects(t.Context(), maps.All(map[api.Digest][]byte{name: object})); err != nil {
+		t.Fatal(err)
+	}
+	if has, _ := f.objects.HasObject(name); has {
+		t.Fatal("an erased object came back")
+	}
+	f.check()
+}
+
+func TestLateStatementIsKeptOnce(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.operators(1, f.OperatorsSig), f.activate("checkout", "prod", 1), f.enter("checkout", "prod", "degraded", 0))
+	st := f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)
+	late := Draft{Kind: ledger.StatementLate, Data: ledger.Data{Service: "checkout", Scope: "prod", Statement: st.Raw, Fields: ledger.Fields{Late: "superseded"}}}
+	if _, err := f.try(DraftOf(st, nil)); err == nil {
+		t.Fatal("a statement without expires was taken")
+	}
+	r := f.put(late)[0]
+	if at, ok := f.ByID(st.ID); !ok || at != r.Index {
+		t.Fatalf("ByID of the statement = %d, %v", at, ok)
+	}
+	again := f.put(DraftOf(st, nil))[0]
+	if !again.Repeated || again.Index != r.Index || again.Change.Kind() != ledger.StatementLate {
+		t.Fatalf("sent again: %+v", again)
+	}
+	f.check()
+}
+
+func TestRecordedBySuccessorsOfOperators(t *testing.T) {
+	f := newFixture(t)
+	one := f.Key("one")
+	f.put(f.activate("search", "prod", 1)) // before any set
+	f.put(f.operators(1, f.OperatorsSig), f.activate("checkout", "prod", 1), f.enter("checkout", "prod", "degraded", 0))
+	sig := f.SignOperators(2, f.OperatorsYAML, ledger.Operator{ID: "one", Keys: []string{sshLine(one)}, May: []ledger.Grant{everything()}})
+	f.put(f.operators(2, sig), f.activate("search", "staging", 2))
+	if _, err := f.try(f.note("by the old operator")); api.CodeOf(err) != api.CodeForbidden {
+		t.Fatalf("a dropped operator: %v", err)
+	}
+	if _, err := f.try(f.operators(1, f.OperatorsSig)); api.CodeOf(err) != api.CodeConflict {
+		t.Fatalf("an older set: %v", err)
+	}
+	known := f.prove("checkout", nil)
+	f.prove("search", nil)
+	sig = f.SignOperators(3, f.OperatorsYAML, ledger.Operator{ID: "one", Keys: []string{sshLine(one)}, May: []ledger.Grant{everything()}})
+	f.put(f.operators(3, sig), f.activate("checkout", "prod", 5))
+	f.prove("checkout", known)
+	f.prove("checkout", nil)
+	f.reopen()
+	f.prove("search", nil)
+	f.check()
+}
+
+func TestEvidenceForAClientThatKnowsMore(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.activate("checkout", "prod", 1))
+	if _, err := f.Evidence("checkout", 3, nil, false, time.Now()); api.CodeOf(err) != api.CodeConflict {
+		t.Fatalf("err = %v", err)
+	}
+	e, err := f.Evidence("checkout", 2, []int64{1}, false, time.Now())
+	if err != nil || len(e.Changes) != 0 || len(e.Consistency) != 0 {
+		t.Fatalf("evidence for a client that has all: %+v, %v", e, err)
+	}
+}
+
+func TestReadOnlyVerifiesAndWritesNothing(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.operators(1, f.OperatorsSig), f.note("x"), f.activate("checkout", "prod", 1))
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{Dir: f.cfg.Dir, Trust: f.Trust, ReadOnly: true}
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := Open(cfg)
+	if err != nil {
+		t.Fatalf("two readers: %v", err)
+	}
+	defer func() { _ = errors.Join(second.Close(), s.Close()) }()
+	r, err := s.Verify(t.Context(), nil)
+	if err != nil || len(r.Findings) != 0 || r.Details != 1 || r.Tree.Size != 4 {
+		t.Fatalf("Verify = %+v, %v", r, err)
+	}
+	if _, err := s.Append(t.Context(), nil); !errors.Is(err, ErrReadOnly) {
+		t.Fatalf("append: %v", err)
+	}
+	if err := s.PutObjects(t.Context(), nil); !errors.Is(err, ErrReadOnly) {
+		t.Fatalf("put objects: %v", err)
+	}
+	if s.Snapshot().Checkpoint == nil {
+		t.Fatal("the anchor's checkpoint is not shown")
+	}
+	if _, _, err := s.Head("checkout", start); api.CodeOf(err) != api.CodeUnavailable {
+		t.Fatalf("head without a node key: %v", err)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.noSync = true })
+	ref := f.content("checkout", "prod", 1)
+	var drafts []Draft
+	for n := range ledger.MaxChains {
+		d := activation("checkout", api.Scope(fmt.Sprintf("prod/p%d", n)), 1)
+		d.Data.Set = ref
+		drafts = append(drafts, d)
+	}
+	f.put(drafts...)
+	if _, err := f.try(f.activate("checkout", "staging", 1)); api.CodeOf(err) != api.CodeUnprocessable {
+		t.Fatalf("chain 257: %v", err)
+	}
+	f.put(drafts[7])
+	f.prove("checkout", nil)
+	big := activation("search", "prod", 1)
+	big.Data.Release.Repository = strings.Repeat("x", ledger.MaxLeaf)
+	if _, err := f.try(big); api.CodeOf(err) != api.CodeTooLarge {
+		t.Fatalf("a huge leaf: %v", err)
+	}
+	detail, _, err := ledger.NewDetail(map[string]any{"text": "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := f.note("two")
+	wrong.Detail = detail
+	if _, err := f.try(wrong); api.CodeOf(err) != api.CodeUnprocessable {
+		t.Fatalf("another detail: %v", err)
+	}
+	f.check()
+}
