@@ -5,7 +5,6 @@ import (
 	"math"
 	"regexp"
 	"strconv"
-	"unicode/utf8"
 
 	"github.com/sealstone/sealstone/internal/canon"
 )
@@ -106,9 +105,4 @@ func plainNumber(v string) scalar {
 	}
 	back, err := canon.Encode(f)
 	return scalar{kind: kindNumber, num: f, loose: err != nil || string(back) != v}
-}
-
-func decodeRune(b []byte) (rune, int) {
-	r, n := utf8.DecodeRune(b)
-	return r, n
 }

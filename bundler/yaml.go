@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -37,7 +38,7 @@ func readYAML(file string, raw []byte, use usage) (root *node, faults Faults) {
 	case err != nil:
 		return nil, Faults{yamlFault(file, err)}
 	}
-	l := &linter{file: file, raw: raw, use: use}
+	l := &linter{file: file, raw: raw, use: use, bang: bytes.IndexByte(raw, '!') >= 0, line: 1, col: 1}
 	root = l.node(doc.Content[0], canon.MaxDepth)
 	l.second(dec)
 	return root, l.faults
@@ -95,7 +96,10 @@ type linter struct {
 	raw    []byte
 	use    usage
 	faults Faults
-	lines  []int // offsets of line starts, made when needed
+
+	// Where byteAt has got to.
+	bang          bool // the text has a "!"
+	at, line, col int
 }
 
 func (l *linter) fault(r *Rule, at place, format string, args ...any) {
@@ -149,36 +153,35 @@ func (l *linter) properties(y *yaml.Node, at place) {
 	}
 }
 
-// byteAt is the first byte of a node in the text, 0 when that can't be told
-// cheaply: only nodes that could hide a lone "!" are looked up.
+// byteAt is the first byte of a node in the text, 0 when no node can hide a
+// lone "!". Nodes come in the order of the text, so one pass finds them all.
 func (l *linter) byteAt(y *yaml.Node) byte {
-	if y.Column < 1 || y.Line < 1 || bytes.IndexByte(l.raw, '!') < 0 {
+	if !l.bang {
 		return 0
 	}
-	line := l.line(y.Line)
-	for range y.Column - 1 {
-		_, n := decodeRune(line)
-		line = line[n:]
+	if y.Line < l.line || y.Line == l.line && y.Column < l.col {
+		l.at, l.line, l.col = 0, 1, 1
 	}
-	if len(line) == 0 {
+	for l.at < len(l.raw) && (l.line < y.Line || l.col < y.Column) {
+		l.advance()
+	}
+	if l.at == len(l.raw) || l.line != y.Line {
 		return 0
 	}
-	return line[0]
+	return l.raw[l.at]
 }
 
-func (l *linter) line(n int) []byte {
-	if l.lines == nil {
-		l.lines = []int{0}
-		for i, c := range l.raw {
-			if c == '\n' {
-				l.lines = append(l.lines, i+1)
-			}
-		}
+// advance moves over one character, counting as the parser counts.
+func (l *linter) advance() {
+	r, n := utf8.DecodeRune(l.raw[l.at:])
+	l.at += n
+	switch {
+	case r == '\r' && l.at < len(l.raw) && l.raw[l.at] == '\n':
+	case r == '\n', r == '\r', r == '\u0085', r == '\u2028', r == '\u2029':
+		l.line, l.col = l.line+1, 1
+	default:
+		l.col++
 	}
-	if n > len(l.lines) {
-		return nil
-	}
-	return l.raw[l.lines[n-1]:]
 }
 
 func (l *linter) list(n *node, y *yaml.Node, depth int) {

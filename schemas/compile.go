@@ -150,8 +150,12 @@ func (l *loader) own(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := canon.Parse(b, canon.MaxDepth); err != nil {
+	tree, err := canon.Parse(b, canon.MaxDepth)
+	if err != nil {
 		return nil, fmt.Errorf("%s%s: %w", name, Suffix, err)
+	}
+	if err := checkSize(tree); err != nil {
+		return nil, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

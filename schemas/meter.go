@@ -1,6 +1,57 @@
 package schemas
 
-import "github.com/santhosh-tekuri/jsonschema/v5"
+import (
+	"fmt"
+
+	"github.com/santhosh-tekuri/jsonschema/v5"
+)
+
+// Bounds of one schema. The compiler's time grows with the square of the
+// objects, and every key of a document meets every pattern.
+const (
+	maxObjects  = 5000
+	maxPatterns = 100
+)
+
+// costError is ErrCost with numbers.
+type costError string
+
+func (e costError) Error() string        { return string(e) }
+func (e costError) Is(target error) bool { return target == ErrCost }
+
+// checkSize refuses a schema that is too large to be compiled in good time.
+func checkSize(tree any) error {
+	objects, patterns := measure(tree)
+	switch {
+	case objects > maxObjects:
+		return costError(fmt.Sprintf("has %d objects, the limit is %d", objects, maxObjects))
+	case patterns > maxPatterns:
+		return costError(fmt.Sprintf("has an object with %d patternProperties, the limit is %d", patterns, maxPatterns))
+	}
+	return nil
+}
+
+// measure counts objects, and the most patterns in one of them.
+func measure(v any) (objects, patterns int) {
+	var below []any
+	switch v := v.(type) {
+	case []any:
+		below = v
+	case map[string]any:
+		objects = 1
+		if p, ok := v["patternProperties"].(map[string]any); ok {
+			patterns = len(p)
+		}
+		for _, e := range v {
+			below = append(below, e)
+		}
+	}
+	for _, e := range below {
+		o, p := measure(e)
+		objects, patterns = objects+o, max(patterns, p)
+	}
+	return objects, patterns
+}
 
 // A meter counts the steps of one validation and collects its annotations.
 type meter struct {
