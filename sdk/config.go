@@ -146,5 +146,9 @@ func (c *Config) token() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("token file: %w", err)
 	}
-	return strings.TrimSpace(string(b)), nil
+	token := strings.TrimSpace(string(b))
+	if token == "" {
+		return "", fmt.Errorf("token file %s is empty", c.TokenFile) // somebody is writing it: better late than as nobody
+	}
+	return token, nil
 }

@@ -186,11 +186,17 @@ func (c *Client) readOverrides() {
 			break
 		}
 		path := filepath.Join(c.cfg.OverrideDir, e.Name())
-		if b, err := readBounded(path, ledger.MaxEnvelope); err == nil {
+		if b, err := readBounded(path, ledger.MaxEnvelope); err == nil && !halfWritten(path, b) {
 			c.offer(bytes.TrimSuffix(b, []byte("\n")), path)
 		}
 	}
 	c.keepHeld()
+}
+
+// halfWritten tells a file that somebody is writing just now from a bad one.
+func halfWritten(path string, b []byte) bool {
+	info, err := os.Stat(path)
+	return err != nil || !json.Valid(b) && time.Since(info.ModTime()) < 2*overrideEvery
 }
 
 // keepHeld writes the held statements to the cache when they changed.
