@@ -40,7 +40,7 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 	acked, late, size := len(d.acks), d.repeated, d.known.Tree.Size
 	t.Logf("%d kills: %d acknowledged statements, %d found recorded though the kill had cut their answer off, %d activations at staging, %d entries",
 		rounds, acked, late, d.activations, size)
-	if acked < rounds || d.activations < rounds/2 {
+	if acked < rounds || d.activations < rounds/4 {
 		t.Errorf("the drill did too little: %d acknowledged, %d activations", acked, d.activations)
 	}
 }
@@ -103,6 +103,11 @@ func (d *drill) see(s *proctest.Server) {
 		d.t.Fatalf("after a kill: %v", err)
 	}
 	d.known = p.Known()
+	for _, c := range d.known.Chains {
+		if c.Lane == ledger.LaneMain && c.Scope == "staging" {
+			d.activations = int(c.Generation)
+		}
+	}
 }
 
 func (d *drill) size() int64 {
@@ -247,7 +252,6 @@ func (d *drill) work(s *proctest.Server, n int) {
 	s.Kill()
 	close(stop)
 	wg.Wait()
-	d.countActivations()
 }
 
 // done tells whether the round has its acknowledgements.
@@ -333,13 +337,5 @@ func (d *drill) watch(url string, stop <-chan struct{}) {
 			return
 		}
 		d.known = p.Known()
-	}
-}
-
-func (d *drill) countActivations() {
-	for _, c := range d.known.Chains {
-		if c.Lane == ledger.LaneMain && c.Scope == "staging" {
-			d.activations = int(c.Generation)
-		}
 	}
 }
