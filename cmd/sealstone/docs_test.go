@@ -154,6 +154,7 @@ func TestDocsListKindsAndChecks(t *testing.T) {
 var (
 	routeCall = regexp.MustCompile(`\b(e|v1|g)\.(GET|POST|Match|OPTIONS)\((?:get, )?"([^"]*)"`)
 	metric    = regexp.MustCompile(`"(sealstone_[a-z_]+)"`)
+	codeBlock = regexp.MustCompile("(?s)```.*?```")
 	docLink   = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
 )
 
@@ -197,7 +198,7 @@ func TestDocsLinks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range docLink.FindAllStringSubmatch(string(b), -1) {
+		for _, m := range docLink.FindAllStringSubmatch(codeBlock.ReplaceAllString(string(b), ""), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}
