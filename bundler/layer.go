@@ -114,6 +114,10 @@ func (r *reader) layerPart(l *layer, path string, e entry) bool {
 	return true
 }
 
+// maxLevels is how many levels sealstone.yaml may have. Deeper folders are not
+// even looked into: a tree may hold itself a thousand times over.
+const maxLevels = 8
+
 // overlays reads a folder of scopes: config and flags are the layer of the
 // scope that leads here, every other folder is its next part.
 func (r *reader) overlays(s *source, dir string, h plumbing.Hash, scope api.Scope) {
@@ -130,6 +134,10 @@ func (r *reader) overlays(s *source, dir string, h plumbing.Hash, scope api.Scop
 		next, err := api.ParseScope(strings.TrimPrefix(string(scope)+"/"+e.name, "/"))
 		if err != nil {
 			r.fault(ruleName, place{file: path}, "%s", err)
+			continue
+		}
+		if next.Depth() > maxLevels {
+			r.fault(ruleScopeDepth, place{file: path}, "scope %s has more than %d parts", quote(string(next)), maxLevels)
 			continue
 		}
 		r.overlays(s, path, e.hash, next)

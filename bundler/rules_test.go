@@ -34,6 +34,7 @@ var ruleCases = []struct {
 	{"an unknown contract", map[string]string{"sealstone.yaml": "version: 2\nlevels: [env, region, pool]\nscopes: [staging, prod, prod/eu-west-1]\n"}, []string{"sealstone.yaml:1:1 E_VERSION"}},
 	{"sealstone.yaml without scopes", map[string]string{"sealstone.yaml": "version: 1\nlevels: [env]\n"}, []string{"sealstone.yaml:1:1 E_FILE_FORMAT"}},
 	{"too deep a scope", map[string]string{"sealstone.yaml": "version: 1\nlevels: [env]\nscopes: [staging, prod, prod/eu-west-1]\n"}, []string{"sealstone.yaml:3:25 E_SCOPE_DEPTH"}},
+	{"an overlay far too deep", map[string]string{"services/checkout/overlays/prod/b/c/d/e/f/g/h/i/config/http.yaml": "timeout: 3\n"}, []string{"services/checkout/overlays/prod/b/c/d/e/f/g/h/i:0:0 E_SCOPE_DEPTH"}},
 	{"a scope twice", map[string]string{"sealstone.yaml": "version: 1\nlevels: [env, region]\nscopes: [staging, prod, prod/eu-west-1, prod]\n"}, []string{"sealstone.yaml:3:41 E_SCOPE_TWICE"}},
 	{"a reserved name in a scope", map[string]string{"sealstone.yaml": "version: 1\nlevels: [env, region]\nscopes: [staging, prod, prod/eu-west-1, prod/flags]\n"}, []string{"sealstone.yaml:3:41 E_NAME"}},
 	{"an idle scope", map[string]string{"sealstone.yaml": "version: 1\nlevels: [env, region]\nscopes: [staging, prod, prod/eu-west-1, lab]\n"}, []string{"sealstone.yaml:3:41 W_SCOPE_IDLE"}},
