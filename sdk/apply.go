@@ -3,6 +3,7 @@ package sdk
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/open-feature/go-sdk/openfeature"
@@ -70,7 +71,8 @@ func (c *Client) swap(v *view) (changed []string, news bool) {
 	if old.program == v.program && old.index() == v.index() {
 		return nil, false
 	}
-	c.log.Info("sealstone: applied", "target", c.target.String(), "bundle", v.bundle.Short(), "mode", string(v.mode), "change", v.index())
+	c.log.Info("sealstone: applied", slog.String("target", c.target.String()), slog.String("bundle", v.bundle.Short()),
+		slog.String("mode", string(v.mode)), slog.Int64("change", v.index()))
 	c.poke(c.reportNow)
 	if old.program == v.program {
 		return nil, false
@@ -140,7 +142,7 @@ func (c *Client) refresh() {
 	c.state, c.why = state, why
 	if state != was && was != api.StateNotReady {
 		c.provider.announce(state, why)
-		c.log.Info("sealstone: state", "target", c.target.String(), "state", string(state), "why", why)
+		c.log.Info("sealstone: state", slog.String("target", c.target.String()), slog.String("state", string(state)), slog.String("why", why))
 	}
 	c.poke(c.reportNow)
 }

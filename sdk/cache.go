@@ -62,7 +62,8 @@ func openCache(dir string, log *slog.Logger) (*cache, error) {
 			continue
 		}
 		if err != nil && damaged(err) {
-			log.Warn("sealstone: the cache is damaged and starts anew: this process remembers nothing that was proven before", "path", path, "error", err)
+			log.Warn("sealstone: the cache is damaged and starts anew: this process remembers nothing that was proven before",
+				slog.String("path", path), slog.Any("error", err))
 			if err = os.Rename(path, path+".damaged"); err == nil {
 				db, err = kv.Open(path, kv.Options{Timeout: lockWait})
 			}
@@ -82,7 +83,7 @@ func damaged(err error) bool {
 // warn is how every failure of the cache ends.
 func (c *cache) warn(what string, err error) {
 	if err != nil && !errors.Is(err, kv.ErrNotFound) {
-		c.log.Warn("sealstone: cache: "+what, "path", c.db.Path(), "error", err)
+		c.log.Warn("sealstone: cache: "+what, slog.String("path", c.db.Path()), slog.Any("error", err))
 	}
 }
 

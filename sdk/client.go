@@ -77,7 +77,7 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 	if cfg.Cache != "" {
 		if c.cache, err = openCache(cfg.Cache, c.log); err != nil {
 			c.cacheNote = err.Error()
-			c.log.Warn("sealstone: running without a cache", "error", err)
+			c.log.Warn("sealstone: running without a cache", slog.Any("error", err))
 		}
 	}
 	if err := c.startTrust(); err != nil {
@@ -169,7 +169,7 @@ func (c *Client) watch(ctx context.Context) {
 		for _, s := range c.remote.servers {
 			began := time.Now()
 			err := c.remote.watch(ctx, s, path, func() { c.poke(c.wake) })
-			c.log.Debug("sealstone: watch ended", "server", s.base, "error", err)
+			c.log.Debug("sealstone: watch ended", slog.String("server", s.base), slog.Any("error", err))
 			if time.Since(began) > time.Minute {
 				retry = backoff{}
 				break // it worked: the first server is the first again

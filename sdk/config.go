@@ -96,7 +96,7 @@ func (c *Config) validate() (api.Target, error) {
 	}
 	for name, d := range map[string]string{"Artifact": c.Instance.Artifact, "Image": c.Instance.Image, "BaseImage": c.Instance.BaseImage} {
 		if d != "" && !api.Digest(d).Valid() {
-			errs = append(errs, fmt.Errorf("Instance.%s: %w", name, api.ErrDigest))
+			errs = append(errs, fmt.Errorf("field Instance.%s: %w", name, api.ErrDigest))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 )
 
@@ -122,7 +123,8 @@ func (c *Client) decodeDocs(old, next *view) (after []func()) {
 		v, err := e.decodeNew(now)
 		if err != nil {
 			e.err = err
-			c.log.Error("sealstone: document keeps its last good value", "document", e.name, "bundle", next.bundle.Short(), "error", err)
+			c.log.Error("sealstone: document keeps its last good value",
+				slog.String("document", e.name), slog.String("bundle", next.bundle.Short()), slog.Any("error", err))
 			continue
 		}
 		before := old.docs[i]

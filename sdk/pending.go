@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -95,7 +96,7 @@ func (c *Client) offer(raw []byte, source string) {
 	c.mu.Unlock()
 	if s != nil {
 		c.log.Warn("sealstone: obeying a safe-mode statement that is not in the log yet",
-			"kind", string(s.Kind), "mode", string(s.Mode), "scope", string(s.Scope), "source", source)
+			slog.String("kind", string(s.Kind)), slog.String("mode", string(s.Mode)), slog.String("scope", string(s.Scope)), slog.String("source", source))
 	}
 	c.refuse(source, err, raw)
 }
@@ -159,7 +160,7 @@ func (c *Client) askPending(ctx context.Context, s *server) {
 		err = json.Unmarshal(raw, &p)
 	}
 	if err != nil {
-		c.log.Debug("sealstone: no pending statements", "server", s.base, "error", err)
+		c.log.Debug("sealstone: no pending statements", slog.String("server", s.base), slog.Any("error", err))
 		return
 	}
 	for _, st := range p.Statements[:min(len(p.Statements), maxHeld)] {
@@ -175,7 +176,7 @@ func (c *Client) readOverrides() {
 	}
 	entries, err := os.ReadDir(c.cfg.OverrideDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		c.log.Debug("sealstone: override directory", "error", err)
+		c.log.Debug("sealstone: override directory", slog.Any("error", err))
 	}
 	n := 0
 	for _, e := range entries {

@@ -3,6 +3,7 @@ package sdk
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ func (c *Client) refuse(source string, err error, evidence []byte) {
 	if !c.keepRefusal(&r) {
 		return // once is enough for logs and disk
 	}
-	c.log.Error("sealstone: refused, the last known good stays", "check", string(r.Check), "source", source, "error", r.Message)
+	c.log.Error("sealstone: refused, the last known good stays", slog.String("check", string(r.Check)), slog.String("source", source), slog.String("error", r.Message))
 	c.cache.putRefusals(c.Refusals())
 	c.poke(c.reportNow)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"os"
 	"runtime/debug"
 	"time"
@@ -51,7 +52,7 @@ func (c *Client) sendReport(ctx context.Context, me api.Instance) {
 		if e == nil {
 			return
 		}
-		c.log.Debug("sealstone: report", "server", s.base, "error", e)
+		c.log.Debug("sealstone: report", slog.String("server", s.base), slog.Any("error", e))
 	}
 }
 

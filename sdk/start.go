@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/sealstone/sealstone/api"
@@ -23,7 +24,7 @@ func (c *Client) loadCache(ctx context.Context) {
 	if c.cache.get(bucketEvidence, recordServed, &served) && served != nil {
 		if err := c.loadStored(ctx, served, c.cache.object); err != nil {
 			c.cacheNote = "could not be used: " + err.Error()
-			c.log.Warn("sealstone: the cache does not verify and is passed over", "path", c.cache.path(), "error", err)
+			c.log.Warn("sealstone: the cache does not verify and is passed over", slog.String("path", c.cache.path()), slog.Any("error", err))
 		}
 	}
 	if c.cache.get(bucketEvidence, recordSeen, &seen) && seen != nil {
@@ -98,7 +99,7 @@ func (c *Client) start(ctx context.Context) error {
 	}
 	if c.cfg.Fallback != "" {
 		if err := c.loadFallback(ctx); err != nil {
-			c.log.Warn("sealstone: fallback", "error", err)
+			c.log.Warn("sealstone: fallback", slog.Any("error", err))
 		} else if c.startFrom("its fallback") {
 			return nil
 		}

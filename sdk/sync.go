@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/url"
@@ -37,7 +38,7 @@ func (c *Client) follow(ctx context.Context) {
 		switch {
 		case err != nil:
 			wait = retry.next()
-			c.log.Debug("sealstone: round failed", "error", err, "retry_in", wait)
+			c.log.Debug("sealstone: round failed", slog.Any("error", err), slog.Duration("retry_in", wait))
 		case full:
 			lastFull = time.Now()
 			fallthrough

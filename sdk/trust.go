@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -21,7 +22,7 @@ func (c *Client) needTrust(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("first use of a trust file: %w", err)
 	}
-	c.log.Warn("sealstone: believing the first trust file that a server showed", "origin", t.Origin, "version", t.Version)
+	c.log.Warn("sealstone: believing the first trust file that a server showed", slog.String("origin", t.Origin), slog.Int("version", t.Version))
 	c.setTrust(t, true)
 	return nil
 }
@@ -55,7 +56,7 @@ func (c *Client) newerTrust(ctx context.Context, s *server, old *ledger.Trust, f
 		c.refuse(s.base, ledger.Refuse(ledger.CheckTrust, err), raw)
 		return nil
 	}
-	c.log.Info("sealstone: new version of the trust file", "origin", t.Origin, "version", t.Version)
+	c.log.Info("sealstone: new version of the trust file", slog.String("origin", t.Origin), slog.Int("version", t.Version))
 	c.setTrust(t, false)
 	return t
 }
