@@ -120,6 +120,7 @@ type app struct {
 	out, err io.Writer
 
 	output    string
+	context   string
 	server    string
 	key       string
 	tokenFile string
@@ -136,7 +137,9 @@ func newRoot(a *app) *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
+	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.applyContext() }
 	f := root.PersistentFlags()
+	f.StringVar(&a.context, "context", os.Getenv("SEALSTONE_CONTEXT"), "named context to take --server, --key, --token-file and --trust from [$SEALSTONE_CONTEXT]")
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json, yaml or jsonl")
 	f.StringVar(&a.server, "server", os.Getenv("SEALSTONE_SERVER"), "server URL [$SEALSTONE_SERVER]")
 	f.StringVar(&a.key, "key", os.Getenv("SEALSTONE_KEY"), "Ed25519 SSH key: a private key file, or a .pub file whose key is in ssh-agent [$SEALSTONE_KEY]")
@@ -144,7 +147,7 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.trust, "trust", os.Getenv("SEALSTONE_TRUST"), "trust file to verify with [$SEALSTONE_TRUST]")
 	for _, add := range []func(*app) *cobra.Command{
 		newDemo, newInit, newCheck, newBuild, newPromote, newLedger, newOperators, newTrust, newToken, newServe,
-		newSafeMode, newChanges, newLive, newEval, newVerify, newVersion,
+		newSafeMode, newChanges, newLive, newEval, newVerify, newContext, newVersion,
 	} {
 		root.AddCommand(add(a))
 	}

@@ -43,7 +43,8 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("NO_COLOR", "1")
 			e.Setenv("HOME", e.WorkDir)
-			for _, name := range []string{"SEALSTONE_SERVER", "SEALSTONE_KEY", "SEALSTONE_TRUST", "SEALSTONE_TOKEN_FILE", "SSH_AUTH_SOCK"} {
+			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/.config")
+			for _, name := range []string{"SEALSTONE_SERVER", "SEALSTONE_KEY", "SEALSTONE_TRUST", "SEALSTONE_TOKEN_FILE", "SEALSTONE_CONTEXT", "SSH_AUTH_SOCK"} {
 				e.Setenv(name, "")
 			}
 			return nil
