@@ -221,7 +221,9 @@ func TestRecords(t *testing.T) {
 	if v, err := db.Get("b", "k"); string(v) != "v" || err != nil {
 		t.Fatalf("after a failed update: %q, %v", v, err)
 	}
-	err = db.Update(func(tx *Tx) error { return errors.Join(tx.PutJSON("b", "j1", 7), tx.PutJSON("b", "j2", 8), tx.Delete("b", "none")) })
+	err = db.Update(func(tx *Tx) error {
+		return errors.Join(tx.PutJSON("b", "j1", 7), tx.PutJSON("b", "j2", 8), tx.Delete("b", "none"))
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

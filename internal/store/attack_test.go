@@ -16,13 +16,14 @@ import (
 	"github.com/sealstone/sealstone/ledger"
 )
 
-// attacked is a log of two full tiles and some, that edits are tried on.
-func attacked(t *testing.T) *fixture {
+// attacked is a log of some size, 600 being two full tiles and some, that edits
+// are tried on.
+func attacked(t *testing.T, size int64) *fixture {
 	t.Helper()
 	f := newFixture(t, func(c *Config) { c.noSync = true })
 	f.put(f.operators(1, f.OperatorsSig), f.note("a note"), f.enter("checkout", "prod", "degraded", 0))
 	ref := f.content("checkout", "prod", 1)
-	for f.Snapshot().Tree.Size < 600 {
+	for f.Snapshot().Tree.Size < size {
 		var drafts []Draft
 		for n := range 50 {
 			d := activation("checkout", "prod", n)
@@ -61,7 +62,7 @@ func flip(tx *bbolt.Tx, bucket, key []byte, at int) error {
 // Somebody edits the file. Every edit must be found by verify, at the place
 // where it is, and the log without it must pass.
 func TestEditsAreFound(t *testing.T) {
-	f := attacked(t)
+	f := attacked(t, 300)
 	f.check()
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
@@ -225,7 +226,7 @@ func TestNewestEntriesAreCheckedAtStart(t *testing.T) {
 }
 
 func TestFoldOfAnotherVersionIsMadeAnew(t *testing.T) {
-	f := attacked(t)
+	f := attacked(t, 50)
 	want := f.Snapshot().State
 	f.closeFor(func() {
 		f.rows(func(tx *bbolt.Tx) error {
@@ -247,7 +248,7 @@ func TestScrubFindsAFlippedByteWhileServing(t *testing.T) {
 		"swapped with hashes": func(tx *bbolt.Tx) error { return errors.Join(swapLeaves(tx), swapHashes(tx)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := attacked(t)
+			f := attacked(t, 600)
 			for range 7 {
 				if err := f.Scrub(t.Context()); err != nil {
 					t.Fatalf("scrub of a whole store: %v", err)
@@ -278,7 +279,7 @@ func (f *fixture) rowsOpen(edit func(tx *bbolt.Tx) error) {
 }
 
 func TestFileThatWasCutOffDoesNotOpen(t *testing.T) {
-	f := attacked(t)
+	f := attacked(t, 600)
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +344,7 @@ func (f *fixture) clientReads(indexes ...int64) error {
 }
 
 func TestTilesVerifyWithATlogClient(t *testing.T) {
-	f := attacked(t)
+	f := attacked(t, 600)
 	for i := range f.Snapshot().Tree.Size {
 		if err := f.clientReads(i); err != nil {
 			t.Fatalf("entry %d: %v", i, err)
@@ -354,7 +355,7 @@ func TestTilesVerifyWithATlogClient(t *testing.T) {
 // Two swapped records with their hashes: clients with x/mod up to v0.39.0
 // (CVE-2026-56865) believed this.
 func TestClientFindsSwappedRecords(t *testing.T) {
-	f := attacked(t)
+	f := attacked(t, 600)
 	f.rowsOpen(func(tx *bbolt.Tx) error { return errors.Join(swapLeaves(tx), swapHashes(tx)) })
 	if err := f.clientReads(10, 11); err == nil || !strings.Contains(err.Error(), "inconsistent tile") {
 		t.Fatalf("a tlog client believed swapped records: %v", err)

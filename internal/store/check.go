@@ -23,11 +23,11 @@ func checkLast(tx *bbolt.Tx, st *ledger.State, head ledger.Tree) error {
 		}
 	}
 	for i := max(0, head.Size-checkedAtStart); i < head.Size; i++ {
-		hash, err := checkLeaf(tx, i)
+		leaf, err := checkLeaf(tx, i)
 		if err != nil {
 			return err
 		}
-		if c, ok := chains[i]; ok && c.Hash != ledger.LeafHash(hash) {
+		if c, ok := chains[i]; ok && c.Hash != ledger.LeafHash(leaf) {
 			return fmt.Errorf("entry %d is not the one of the folded chain: %w", i, kv.ErrCorrupt)
 		}
 	}

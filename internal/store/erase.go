@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-
-	"context"
 
 	"go.etcd.io/bbolt"
 
@@ -95,8 +94,8 @@ func (s *Store) eraseAll(list []erasure) error {
 	return errors.Join(errs...)
 }
 
-// erase overwrites a row before it is deleted, so that the copy in the page
-// that is written now is gone too; older pages go with compact.
+// erase deletes rows. bbolt leaves their bytes in pages that it will use again
+// some day; compact makes them go now.
 func (f *detailFile) erase(list []int64) error {
 	f.mu.RLock()
 	defer f.mu.RUnlock()

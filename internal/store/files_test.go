@@ -20,7 +20,7 @@ import (
 )
 
 func TestLogFilesAreServedAtOneSpellingUpToTheSize(t *testing.T) {
-	f := attacked(t) // two full tiles and some
+	f := attacked(t, 600) // two full tiles and some
 	size := f.Snapshot().Tree.Size
 	part := size % 256
 	for _, path := range []string{
@@ -50,7 +50,7 @@ func TestLogFilesAreServedAtOneSpellingUpToTheSize(t *testing.T) {
 }
 
 func TestEntriesAreTheLeaves(t *testing.T) {
-	f := attacked(t)
+	f := attacked(t, 600)
 	b, err := f.Entries(1, 256)
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestEntriesAreTheLeaves(t *testing.T) {
 
 // A proof is read here by the words of the specification alone.
 func TestTlogProofReadsAsSpecified(t *testing.T) {
-	f := attacked(t)
+	f := attacked(t, 600)
 	for _, index := range []int64{0, 255, 256, 300, f.Snapshot().Tree.Size - 1} {
 		b, err := f.TlogProof(index)
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 const (
 	envKilled = "SEALSTONE_TEST_KILLED_DIR"
+	envRounds = "SEALSTONE_TEST_KILL_ROUNDS" // more of them
 	writers   = 16
 )
 
@@ -64,9 +66,12 @@ func noteBy(t *testing.T, lt *ledgertest.Fixture, service string) Draft {
 // A server that is killed at any instant loses nothing that it acknowledged,
 // and starts again by itself.
 func TestKill(t *testing.T) {
-	rounds := 12
+	rounds := 5
 	if testing.Short() {
 		rounds = 2
+	}
+	if v, err := strconv.Atoi(os.Getenv(envRounds)); err == nil {
+		rounds = v
 	}
 	f := newFixture(t)
 	f.put(f.operators(1, f.OperatorsSig))
