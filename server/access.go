@@ -73,6 +73,21 @@ func (a *access) identify(r *http.Request) (*principal, error) {
 	return nil, &api.Error{Code: api.CodeUnauthorized, Detail: "unknown token", Hint: "its sha256 is not in clients.yaml of the accepted tip"}
 }
 
+// named finds a client that was identified before; "" is everybody. Nil when it
+// may not read any more.
+func (a *access) named(name string) *principal {
+	clients := a.clients.Load()
+	if clients == nil || name == "" && a.open {
+		return everybody
+	}
+	for _, p := range *clients {
+		if p.name == name && name != "" {
+			return p
+		}
+	}
+	return nil
+}
+
 // tokenOf finds a token where the protocols put it: Bearer, X-API-Key (OFREP),
 // or the password of Basic (OCI).
 func tokenOf(r *http.Request) string {

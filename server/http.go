@@ -78,7 +78,7 @@ func (s *Server) answerError(err error, c echo.Context) {
 	case strings.HasPrefix(path, "/v2"):
 		_ = c.JSON(p.Status, ociErrors(err, p))
 	case strings.Contains(path, "/ofrep/v1/"):
-		_ = c.JSON(p.Status, ofrepError(err, p))
+		_ = c.JSONBlob(p.Status, ofrepError(err, p, c.Request().URL))
 	default:
 		c.Response().Header().Set(echo.HeaderContentType, "application/problem+json")
 		_ = c.JSON(p.Status, p)

@@ -124,15 +124,20 @@ func (s *Server) watchedService(c echo.Context) (string, error) {
 	return serviceParam(c)
 }
 
-// stream writes server-sent events until the client or the server goes away. A
-// client that does not take an event within the write timeout is dropped.
-func stream(c echo.Context, first string, events <-chan string) error {
+// startStream sends the headers of an event stream, and a first text.
+func startStream(c echo.Context, first string) bool {
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, "text/event-stream")
 	h.Set("Cache-Control", "no-cache")
 	h.Set("X-Accel-Buffering", "no")
 	c.Response().WriteHeader(http.StatusOK)
-	if !writeEvent(c, first) {
+	return writeEvent(c, first)
+}
+
+// stream writes server-sent events until the client or the server goes away. A
+// client that does not take an event within the write timeout is dropped.
+func stream(c echo.Context, first string, events <-chan string) error {
+	if !startStream(c, first) {
 		return nil
 	}
 	alive := time.NewTicker(keepAlive)

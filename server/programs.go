@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundle"
@@ -26,6 +27,7 @@ type program struct {
 	Digest   api.Digest
 	Manifest *bundle.Manifest
 	Flags    *flags.Set
+	answers  atomic.Pointer[answers] // nil until OFREP is asked for it
 }
 
 func (p *programs) init(st *store.Store) { p.store = st }
@@ -99,7 +101,7 @@ func (p *programs) bundle(d api.Digest, service string, mode api.Mode) (*program
 	if err != nil {
 		return nil, err
 	}
-	prog := &program{d, m, set}
+	prog := &program{Digest: d, Manifest: m, Flags: set}
 	p.bundles.Store(d, prog)
 	return prog, nil
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/labstack/echo/v4/middleware"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sealstone/sealstone/bundler"
@@ -26,6 +27,7 @@ type Config struct {
 	Poll        time.Duration // between fetches, ± 20 %; 0 is 10 s
 	OpenReads   bool          // reads need no token
 	CORSOrigins []string      // origins that browsers may call OFREP from
+	OFREPRate   float64       // OFREP requests a second that each client may make; 0 is no limit
 	HookSecret  []byte        // nil: POST /hooks/git is 404
 	Version     string
 	Logger      *slog.Logger // nil: slog.Default
@@ -44,7 +46,10 @@ type Server struct {
 	access   access   // who may read what
 	programs programs // compiled flags by bundle
 	hub      hub      // who watches
-	pending  pending  // statements the log doesn't have yet
+	streams  streams  // addresses of OFREP's event streams
+	memo     tags     // entity tags of OFREP's answers
+	limiter  *middleware.RateLimiterMemoryStore
+	pending  pending // statements the log doesn't have yet
 	live     liveTable
 	source   sourceState
 	metrics  *metrics
@@ -71,6 +76,8 @@ func New(cfg Config) (*Server, error) {
 	s.builder = bundler.New(s.repo)
 	s.access.open = cfg.OpenReads
 	s.hub.init()
+	s.streams.init()
+	s.limiter = newLimiter(cfg.OFREPRate)
 	s.programs.init(s.store)
 	s.live.init()
 	if err := s.restore(); err != nil {

@@ -26,6 +26,7 @@ type serveOptions struct {
 	poll                             time.Duration
 	openReads                        bool
 	cors                             []string
+	ofrepRate                        float64
 	hookSecretFile                   string
 	gitTokenFile, sshKey, knownHosts string
 	fetchTimeout                     time.Duration
@@ -54,6 +55,7 @@ func newServe(a *app) *cobra.Command {
 	f.DurationVar(&o.fetchTimeout, "fetch-timeout", time.Minute, "a fetch that takes longer is cut off")
 	f.BoolVar(&o.openReads, "open-reads", false, "let everybody read without a token")
 	f.StringSliceVar(&o.cors, "cors-origin", nil, "origin whose pages may evaluate flags; repeat for more")
+	f.Float64Var(&o.ofrepRate, "ofrep-rate", 0, "OFREP requests a second that each token or address may make; 0 is no limit")
 	f.StringVar(&o.hookSecretFile, "hook-secret-file", "", "file with the secret of POST /hooks/git")
 	f.StringVar(&o.gitTokenFile, "git-token-file", "", "file with the token for an http(s) repository, read again at each fetch")
 	f.StringVar(&o.sshKey, "ssh-key-file", "", "private key for an ssh repository")
@@ -118,7 +120,7 @@ func openNode(o serveOptions, log *slog.Logger) (*node, error) {
 		return nil, errors.Join(err, source.Close())
 	}
 	s, err := server.New(server.Config{Store: st, Source: source, Branch: o.branch, Node: cfg.Node, Trust: trust, Poll: o.poll,
-		OpenReads: o.openReads, CORSOrigins: o.cors, HookSecret: secret, Version: version(), Logger: log})
+		OpenReads: o.openReads, CORSOrigins: o.cors, OFREPRate: o.ofrepRate, HookSecret: secret, Version: version(), Logger: log})
 	if err != nil {
 		return nil, errors.Join(err, st.Close(), source.Close())
 	}
