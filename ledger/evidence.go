@@ -323,6 +323,9 @@ func (p *prover) noneBack() error {
 			return Refuse(CheckChains, fmt.Errorf("chain %s %s is gone", old.Lane, old.Scope))
 		case now.Generation < old.Generation, now.Generation == old.Generation && now.Hash != old.Hash:
 			return Refuse(CheckChains, fmt.Errorf("chain %s %s went from generation %d back to %d", old.Lane, old.Scope, old.Generation, now.Generation))
+		case now.Generation == old.Generation+1 && now.Kind == SafeModeExited && p.have[now.Index].Statement == nil &&
+			(old.OnExpiry != "restore" || old.Expires > now.Recorded):
+			return Refuse(CheckPermission, fmt.Errorf("entry %d: the node left mode %q at %s by itself before it ran out", now.Index, old.Mode, now.Scope))
 		}
 	}
 	return nil

@@ -240,3 +240,17 @@ func TestRevocationIsNotRetroactive(t *testing.T) {
 	_, err := l.f.Trust.Prove(ev, "checkout", nil)
 	wantCheck(t, err, ledger.CheckPermission)
 }
+
+func TestAStolenNodeKeyLeavesNoModeThatHolds(t *testing.T) {
+	l := newLog(t)
+	l.operators()
+	l.activate("prod", 1)
+	l.safeMode(ledger.SafeModeEntered, "prod")
+	known := prove(t, l, l.evidence(0), nil).Known()
+	exit := l.sign(l.event(ledger.SafeModeExited, ledger.Data{Service: "checkout", Scope: "prod", Fields: ledger.Fields{Mode: "degraded"}}))
+	index := l.store(exit.Leaf)
+	e := l.evidence(known.Tree.Size)
+	e.Head = l.headOf(func(h *ledger.Head) { h.Lines[1].Ref = ledger.Ref{Index: index, Hash: exit.Hash} })
+	_, err := l.f.Trust.Prove(e, "checkout", known)
+	wantCheck(t, err, ledger.CheckPermission)
+}

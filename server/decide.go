@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -221,7 +222,7 @@ const maxFaultPlaces = 20
 
 // rejected records a service's faults, once for the same ones.
 func rejected(u *unit, service string, rel *ledger.Release, now accepted) (rejection, *storeDraft) {
-	faults := u.failed[service]
+	faults := distinct(u.failed[service])
 	r := rejection{Service: service, Commit: u.tip.Commit, Total: len(faults)}
 	var places []ledger.FaultPlace
 	for i, f := range faults {
@@ -247,6 +248,16 @@ func rejected(u *unit, service string, rel *ledger.Release, now accepted) (rejec
 	}
 	d := draftOf(ledger.BundleRejected, ledger.Data{Service: service, Fields: ledger.Fields{Release: rel, Faults: places, Total: len(faults)}}, detail)
 	return r, &d
+}
+
+// distinct sorts faults and drops those that several activations of one release
+// brought up again.
+func distinct(faults bundler.Faults) bundler.Faults {
+	out := slices.Clone(faults)
+	slices.SortFunc(out, func(a, b bundler.Fault) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(out)
 }
 
 // clean bounds text that comes out of a repository.

@@ -255,7 +255,7 @@ func TestABadFileKeepsTheLastGoodSetAndIsRecordedOnce(t *testing.T) {
 	r.push(map[string]string{"README.md": "still bad"})
 	wantKinds(t, r, 4, "bundle.rejected checkout")
 	st := decode[api.Status](t, r.get(200, "/v1/status"))
-	if len(st.Rejected) != 1 || !strings.HasPrefix(st.Rejected[0].Faults[0], "services/checkout/config/http.yaml:1:10: E_") {
+	if len(st.Rejected) != 1 || st.Rejected[0].Total != 1 || !strings.HasPrefix(st.Rejected[0].Faults[0], "services/checkout/config/http.yaml:1:10: E_") {
 		t.Errorf("status: %+v", st.Rejected)
 	}
 	if p := r.prove(before.Known()); p.Chains[0].Set.Digest != before.Chains[0].Set.Digest {
