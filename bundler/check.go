@@ -3,6 +3,7 @@ package bundler
 import (
 	"context"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -315,7 +316,7 @@ func (r *reader) activationNames(commit string) map[string]plumbing.Hash {
 func (r *reader) everyService(rep *Report, rel *release, tip *Tip) {
 	names := slices.Sorted(maps.Keys(rel.services))
 	rep.Services = len(names)
-	for part := range slices.Chunk(names, 256) {
+	for part := range slices.Chunk(names, 16*runtime.GOMAXPROCS(0)) {
 		if r.stop() || len(r.faults) > 2*maxFaults {
 			break // the report is full; reading on would only cost memory
 		}
@@ -363,13 +364,17 @@ func (b *Builder) checkService(ctx context.Context, rel *release, tip *Tip, name
 	}
 	s := p.service
 	var out Faults
-	effects := map[string]bool{}
+	effects, bytes := map[string]bool{}, 0
 	for i, scope := range checkScopes(tip, s) {
 		c, err := b.content(ctx, rel, name, scope)
 		if err != nil {
 			return nil, 0, err
 		}
 		out = append(out, c.faults...)
+		if bytes += c.bytes; bytes > 2*maxSetBytes {
+			out = append(out, stamp(Faults{fault(ruleSetLimit, place{file: s.dir}, "its sets have more than %d bytes of distinct files", 2*maxSetBytes)}, name)...)
+			break
+		}
 		if i == 0 && len(tip.Config.Scopes) > 0 {
 			out = append(out, c.unlisted(tip.Config, name)...)
 		}

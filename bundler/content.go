@@ -29,6 +29,7 @@ type content struct {
 	entries  []bundle.Entry
 	bundles  map[api.Digest]*bundle.Bundle
 	modes    map[api.Mode]SafeMode
+	bytes    int // of distinct files
 	faults   Faults
 	effects  map[string]bool // files of layers, and whether they changed anything
 	overlays []overlay       // of the service and of common, by scope
@@ -89,6 +90,7 @@ func sameBlobs(blobs map[string]plumbing.Hash, f *schemaFolder) bool {
 
 func (c *content) weight() int {
 	w := 4096 + len(c.set)
+	w += faultWeight * len(c.faults)
 	for _, b := range c.bundles {
 		w += len(b.Manifest) + int(b.Size)
 	}
@@ -110,6 +112,7 @@ type assembler struct {
 func (p *project) assemble(ctx context.Context, scope api.Scope) (*content, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.forget()
 	a := &assembler{
 		project: p, ctx: ctx, used: map[*resolved]bool{}, open: map[string]bool{},
 		out: &content{
@@ -124,6 +127,7 @@ func (p *project) assemble(ctx context.Context, scope api.Scope) (*content, erro
 	if a.err == nil {
 		a.err = ctx.Err()
 	}
+	a.out.bytes = a.bytes
 	a.out.faults = stamp(sorted(a.out.faults), p.name)
 	return a.out, a.err
 }

@@ -72,10 +72,13 @@ type parsedKey struct {
 // nodeWeight is about how many bytes of nodes a byte of text becomes.
 const nodeWeight = 12
 
+// faultWeight is about how many bytes a fault takes.
+const faultWeight = 256
+
 func (p parsedFiles) get(path string, h plumbing.Hash, use usage) (*document, bool) {
 	return p.memo.get(parsedKey{path, h, use})
 }
 
 func (p parsedFiles) put(path string, h plumbing.Hash, use usage, d *document) {
-	p.memo.put(parsedKey{path, h, use}, d, 512+nodeWeight*d.size)
+	p.memo.put(parsedKey{path, h, use}, d, 512+nodeWeight*d.size+faultWeight*len(d.faults))
 }

@@ -30,6 +30,15 @@ type project struct {
 	mu    sync.Mutex // guards what follows, and is held while a set is made
 	ids   map[*layer]int
 	files map[string]*resolved
+	bytes int // of files
+}
+
+// forget drops resolved files when they have become many: scopes that come
+// after can do without, and memory stays bounded.
+func (p *project) forget() {
+	if p.bytes > projectMemory/4 {
+		p.files, p.bytes = map[string]*resolved{}, 0
+	}
 }
 
 type projectKey struct {
@@ -56,7 +65,7 @@ func (b *Builder) project(ctx context.Context, rel *release, service string) (*p
 			return nil, err
 		}
 	}
-	b.projects.put(key, p, 4096+p.service.files*1024+nodeWeight*p.service.size)
+	b.projects.put(key, p, 4096+p.service.files*1024+nodeWeight*p.service.size+faultWeight*len(p.service.faults))
 	return p, nil
 }
 
@@ -118,6 +127,7 @@ func (p *project) resolve(ctx context.Context, name string, ls []*layer, do func
 	}
 	r.out.faults = r.faults
 	p.files[key] = r.out
+	p.bytes += len(r.out.bytes) + faultWeight*len(r.faults)
 	return r.out, nil
 }
 
