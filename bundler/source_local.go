@@ -12,12 +12,14 @@ import (
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 	"github.com/go-git/go-git/v5/storage"
+	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
 // localSession serves a repository on this machine out of its own files, so
@@ -36,7 +38,11 @@ func openLocal(path string, has func(plumbing.Hash) bool) (*localSession, error)
 	if err != nil {
 		return nil, err
 	}
-	return &localSession{store: repo.Storer, has: has}, nil
+	store := repo.Storer
+	if st, ok := store.(*filesystem.Storage); ok { // as it is, it opens the pack anew for each object
+		store = filesystem.NewStorageWithOptions(st.Filesystem(), cache.NewObjectLRU(objectCacheSize), filesystem.Options{KeepDescriptors: true})
+	}
+	return &localSession{store: store, has: has}, nil
 }
 
 func (s *localSession) Close() error {
@@ -157,7 +163,10 @@ func writePack(ctx context.Context, out io.Writer, from storer.EncodedObjectStor
 	if _, err := w.Write(header); err != nil {
 		return err
 	}
-	z := zlib.NewWriter(io.Discard)
+	z, err := zlib.NewWriterLevel(io.Discard, zlib.BestSpeed)
+	if err != nil {
+		return err
+	}
 	for _, h := range list {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -166,7 +175,7 @@ func writePack(ctx context.Context, out io.Writer, from storer.EncodedObjectStor
 			return fmt.Errorf("object %s: %w", h, err)
 		}
 	}
-	_, err := out.Write(sum.Sum(nil))
+	_, err = out.Write(sum.Sum(nil))
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
@@ -38,7 +39,11 @@ func (s *Source) connect(ctx context.Context) (transport.UploadPackSession, erro
 	end := *s.end // a session writes redirects into its endpoint
 	switch end.Protocol {
 	case "file":
-		return openLocal(end.Path, s.shared.has)
+		has := s.shared.has
+		if s.ref(RefRemote).IsZero() && s.ref(RefAccepted).IsZero() { // asking for each object costs a quarter of a first fetch
+			has = func(plumbing.Hash) bool { return false }
+		}
+		return openLocal(end.Path, has)
 	case "ssh":
 		return dialSSH(ctx, &end, s.cfg.SSHKeyFile, s.cfg.KnownHostsFile)
 	}
