@@ -1,10 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -12,24 +14,94 @@ import (
 	"github.com/sealstone/sealstone/ledger"
 )
 
+// The anchor file has two slots that take turns, each a checkpoint filled up
+// with newlines. A crash while one is written leaves the other, and the log's
+// signature tells which is whole. A rename would need no slots, but makes the
+// file system commit its journal at every append: that cost more than all the
+// rest of one. A file that holds nothing but a checkpoint is read as well.
+const anchorSlot = 4096
+
+// anchorFile is the open anchor; the append loop's own.
+type anchorFile struct {
+	f    *os.File
+	next int64 // the slot that is older
+}
+
+func (a *anchorFile) close() error {
+	if a.f == nil {
+		return nil
+	}
+	f := a.f
+	a.f = nil
+	return f.Close()
+}
+
+// write puts a checkpoint into the older slot. A file that is missing, or was
+// replaced since, is made anew.
+func (a *anchorFile) write(path string, checkpoint []byte) error {
+	if len(checkpoint) >= anchorSlot {
+		return fmt.Errorf("anchor: a checkpoint of %d bytes", len(checkpoint))
+	}
+	slot := append(slices.Clone(checkpoint), bytes.Repeat([]byte("\n"), anchorSlot-len(checkpoint))...)
+	if !a.isAt(path) {
+		return a.create(path, slot)
+	}
+	if _, err := a.f.WriteAt(slot, a.next*anchorSlot); err != nil {
+		return err
+	}
+	a.next = 1 - a.next
+	return kv.SyncData(a.f)
+}
+
+// isAt tells whether the open file is still the one of that name.
+func (a *anchorFile) isAt(path string) bool {
+	if a.f == nil {
+		return false
+	}
+	mine, err1 := a.f.Stat()
+	there, err2 := os.Stat(path)
+	return err1 == nil && err2 == nil && os.SameFile(mine, there) && there.Size() == 2*anchorSlot
+}
+
+func (a *anchorFile) create(path string, slot []byte) error {
+	if err := errors.Join(a.close(), kv.WriteFile(path, append(slices.Clone(slot), slot...))); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	a.f, a.next = f, 0
+	return err
+}
+
 // writeAnchor copies the published checkpoint to the anchor file.
 func (s *Store) writeAnchor() error {
 	s.owed.anchor = true
-	if err := s.step(stepAnchor, func() error { return kv.WriteFile(s.cfg.Anchor, s.Snapshot().Checkpoint) }); err != nil {
+	if err := s.step(stepAnchor, func() error { return s.anchor.write(s.cfg.Anchor, s.Snapshot().Checkpoint) }); err != nil {
 		return err
 	}
 	s.owed.anchor = false
 	return nil
 }
 
-// readAnchor opens the anchor: the zero Tree when there is none.
-func (s *Store) readAnchor() (ledger.Tree, []byte, error) {
+// readAnchor opens the anchor: the newer of its slots that the log key signed.
+func (s *Store) readAnchor() (newest ledger.Tree, checkpoint []byte, err error) {
 	b, err := os.ReadFile(s.cfg.Anchor)
 	if err != nil {
-		return ledger.Tree{}, nil, err
+		return newest, nil, err
 	}
-	t, err := s.cfg.Trust.OpenCheckpoint(b)
-	return t, b, err
+	var errs []error
+	for slot := range slices.Chunk(b, anchorSlot) {
+		cp := append(bytes.TrimRight(slot, "\n"), '\n')
+		t, err := s.cfg.Trust.OpenCheckpoint(cp)
+		if err != nil {
+			errs = append(errs, err)
+		} else if checkpoint == nil || t.Size > newest.Size {
+			newest, checkpoint = t, cp
+		}
+	}
+	if checkpoint == nil {
+		return newest, nil, fmt.Errorf("holds no checkpoint of this log: %w", errors.Join(errs...))
+	}
+	return newest, checkpoint, nil
 }
 
 // compareAnchor bars writes where the log is not one that goes on from its

@@ -79,6 +79,8 @@ type Store struct {
 	work *ledger.State // committed state, or that of the batch being made
 	edge *tree         // committed tree
 	owed debt
+
+	anchor anchorFile
 }
 
 func (c *Config) validate() error {
@@ -364,6 +366,7 @@ func (s *Store) closeFiles() error {
 	if s.details != nil {
 		errs = append(errs, s.details.close())
 	}
+	errs = append(errs, s.anchor.close())
 	return errors.Join(errs...)
 }
 
