@@ -10,7 +10,7 @@ RACE := $(if $(shell command -v "$${CC:-gcc}" || command -v cc),-race)
 FUZZTIME ?= 10s
 VERSION ?=
 
-.PHONY: build test check fmt-check vet staticcheck lint unit fuzz-short bench image-check clean
+.PHONY: build test check fmt-check vet staticcheck lint unit interop fuzz-short bench image-check clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.release=$(VERSION)" -o bin/sealstone ./cmd/sealstone
@@ -18,7 +18,7 @@ build:
 test: fmt-check vet staticcheck unit
 
 # Everything that a release must pass.
-check: test lint fuzz-short image-check
+check: test lint interop fuzz-short image-check
 	go mod verify
 	go mod tidy -diff
 
@@ -39,6 +39,14 @@ lint:
 unit:
 	@if [ -z "$(RACE)" ]; then echo "no C compiler: testing without the race detector"; fi
 	go test $(RACE) -shuffle=on -timeout 12m ./...
+
+# Other people's tools judge what we write. Each has a module of its own, so that
+# the product depends on none of them.
+interop:
+	@for mod in integration/*/go.mod; do \
+		[ -e "$$mod" ] || continue; \
+		echo "== $$(dirname "$$mod")"; (cd "$$(dirname "$$mod")" && go test ./...) || exit 1; \
+	done
 
 fuzz-short:
 	FUZZTIME=$(FUZZTIME) scripts/fuzz-short
