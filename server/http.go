@@ -68,7 +68,9 @@ func (s *Server) answerError(err error, c echo.Context) {
 	case p.Status == http.StatusUnauthorized:
 		c.Response().Header().Set("WWW-Authenticate", challenge(path))
 	case p.Status == http.StatusTooManyRequests, p.Status == http.StatusServiceUnavailable:
-		c.Response().Header().Set("Retry-After", "1")
+		if h := c.Response().Header(); h.Get("Retry-After") == "" {
+			h.Set("Retry-After", "1")
+		}
 	}
 	if c.Request().Method == http.MethodHead {
 		_ = c.NoContent(p.Status)

@@ -3,6 +3,7 @@ package server
 import (
 	"math"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -11,7 +12,7 @@ import (
 	"github.com/sealstone/sealstone/api"
 )
 
-// newLimiter lets each client make a number of OFREP requests a second, and as
+// newLimiter lets each client make a number of OFREP evaluations a second, and as
 // many at once; nil for 0, which is no limit.
 func newLimiter(rate float64) *middleware.RateLimiterMemoryStore {
 	if rate <= 0 {
@@ -42,6 +43,7 @@ func (s *Server) limit(next echo.HandlerFunc) echo.HandlerFunc {
 			id = "address " + host
 		}
 		if ok, err := s.limiter.Allow(id); err != nil || !ok {
+			c.Response().Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(1/s.cfg.OFREPRate)))) // seconds: clients misread dates
 			return &api.Error{Code: api.CodeTooMany, Detail: "too many evaluations", Hint: "wait as long as Retry-After says", Err: err}
 		}
 		return next(c)

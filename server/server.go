@@ -27,7 +27,7 @@ type Config struct {
 	Poll        time.Duration // between fetches, ± 20 %; 0 is 10 s
 	OpenReads   bool          // reads need no token
 	CORSOrigins []string      // origins that browsers may call OFREP from
-	OFREPRate   float64       // OFREP requests a second that each client may make; 0 is no limit
+	OFREPRate   float64       // OFREP evaluations a second that each client may ask for; 0 is no limit
 	HookSecret  []byte        // nil: POST /hooks/git is 404
 	Version     string
 	Logger      *slog.Logger // nil: slog.Default

@@ -39,7 +39,7 @@ var shop = map[string]string{
 // rig is a server over a real store and a real repository on disk.
 type rig struct {
 	*Server
-	t     *testing.T
+	t     testing.TB
 	f     *ledgertest.Fixture
 	repo  *git.Repository
 	files map[string]string
@@ -48,7 +48,7 @@ type rig struct {
 	ahead time.Duration // of the store's clock
 }
 
-func newRig(t *testing.T, edit func(*Config)) *rig {
+func newRig(t testing.TB, edit func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, f: ledgertest.New(t), dir: t.TempDir()}
 	r.files = map[string]string{"operators.yaml": string(r.f.OperatorsYAML), "operators.sig": string(r.f.OperatorsSig) + "\n"}
@@ -152,7 +152,7 @@ func (r *rig) expect(status int, res *http.Response) []byte {
 	return b
 }
 
-func decode[T any](t *testing.T, b []byte) T {
+func decode[T any](t testing.TB, b []byte) T {
 	t.Helper()
 	var v T
 	if err := json.Unmarshal(b, &v); err != nil {

@@ -55,7 +55,7 @@ func newServe(a *app) *cobra.Command {
 	f.DurationVar(&o.fetchTimeout, "fetch-timeout", time.Minute, "a fetch that takes longer is cut off")
 	f.BoolVar(&o.openReads, "open-reads", false, "let everybody read without a token")
 	f.StringSliceVar(&o.cors, "cors-origin", nil, "origin whose pages may evaluate flags; repeat for more")
-	f.Float64Var(&o.ofrepRate, "ofrep-rate", 0, "OFREP requests a second that each token or address may make; 0 is no limit")
+	f.Float64Var(&o.ofrepRate, "ofrep-rate", 0, "OFREP evaluations a second that each token or address may ask for; 0 is no limit")
 	f.StringVar(&o.hookSecretFile, "hook-secret-file", "", "file with the secret of POST /hooks/git")
 	f.StringVar(&o.gitTokenFile, "git-token-file", "", "file with the token for an http(s) repository, read again at each fetch")
 	f.StringVar(&o.sshKey, "ssh-key-file", "", "private key for an ssh repository")
