@@ -244,44 +244,24 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 // build builds every activation of the tip. A service at fault drops out alone;
 // only an error that is nobody's fault stops the round.
 func (s *Server) build(ctx context.Context, u *unit) error {
-	var pins []string
 	for _, a := range u.tip.Activations {
 		if u.entries[a.Service] == nil {
 			u.entries[a.Service] = map[api.Scope]bool{}
 		}
-		if a.Retired {
-			continue
+		if !a.Retired {
+			u.entries[a.Service][a.Scope] = true
 		}
-		u.entries[a.Service][a.Scope] = true
-		if a.Release != "latest" {
-			pins = append(pins, a.Release)
-		}
-	}
-	reachable, err := s.repo.ReachableFrom(ctx, u.tip.Commit, pins)
-	if err != nil {
-		return err
 	}
 	var mu sync.Mutex
-	fail := func(service string, faults bundler.Faults) {
-		mu.Lock()
-		defer mu.Unlock()
-		u.failed[service] = append(u.failed[service], faults...)
-	}
 	var errs []error
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 4)
-	for _, a := range u.tip.Activations {
-		if a.Retired || len(u.failed[a.Service]) > 0 {
-			continue
-		}
-		if a.Release != "latest" && !reachable[a.Release] {
-			fail(a.Service, bundler.Faults{unreachable(a)})
-			continue
-		}
+	wanted := slices.DeleteFunc(slices.Clone(u.tip.Activations), func(a bundler.Activation) bool { return a.Retired || len(u.failed[a.Service]) > 0 })
+	for _, a := range wanted {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			b, err := s.buildOne(ctx, u.tip, a)
+			b, err := s.builder.Build(ctx, u.tip, a)
 			mu.Lock()
 			defer mu.Unlock()
 			if faults, ok := errors.AsType[bundler.Faults](err); ok {
@@ -299,23 +279,6 @@ func (s *Server) build(ctx context.Context, u *unit) error {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Scope.Depth(), b.Scope.Depth()), cmp.Compare(a.Scope, b.Scope))
 	})
 	return errors.Join(errs...)
-}
-
-func (s *Server) buildOne(ctx context.Context, tip *bundler.Tip, a bundler.Activation) (*bundler.Built, error) {
-	b, err := s.builder.Build(ctx, tip, a)
-	if err != nil {
-		return nil, err
-	}
-	if a.Expect != "" && a.Expect != b.Digest {
-		return nil, bundler.Faults{{Rule: "E_EXPECT", Severity: bundler.Error, File: a.File, Line: a.Line, Col: a.Col, Service: a.Service,
-			Message: fmt.Sprintf("the release builds to %s, the reviewer saw %s", b.Digest, a.Expect), Fix: "review the plan again and write the digest it shows"}}
-	}
-	return b, nil
-}
-
-func unreachable(a bundler.Activation) bundler.Fault {
-	return bundler.Fault{Rule: "E_RELEASE_UNREACHABLE", Severity: bundler.Error, File: a.File, Line: a.Line, Col: a.Col, Service: a.Service,
-		Message: fmt.Sprintf("release %s is not reachable from the branch", a.Release), Fix: "name a commit that was merged"}
 }
 
 // readOperators turns a new root-signed set into a draft. A missing, bad or
