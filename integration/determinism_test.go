@@ -32,6 +32,7 @@ var surroundings = []surrounding{
 // One commit builds to the same bytes on every machine, whatever its clone
 // looks like.
 func TestABuildIsTheSameEverywhere(t *testing.T) {
+	t.Parallel()
 	r := proctest.New(t, examples.Shop())
 	want := r.OK("build", r.Work, "-o", "json")
 	if n := strings.Count(want, `"bundles"`); n != 6 {
@@ -115,6 +116,7 @@ func objects(t *testing.T, clone, suffix string) int {
 // The layout that --out writes is a function of the commit as well, file by
 // file; and a further clone's commit of the same content has the same sets.
 func TestLayoutsAndContentDecideTheDigest(t *testing.T) {
+	t.Parallel()
 	r := proctest.New(t, examples.Shop())
 	digests := func(dir string) []string {
 		var sets []string

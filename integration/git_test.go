@@ -70,6 +70,7 @@ func provider(t *testing.T, c *sdk.Client) (*openfeature.Client, <-chan openfeat
 }
 
 func TestAPushIsServedAndAnnounced(t *testing.T) {
+	t.Parallel()
 	r := proctest.New(t, examples.Shop())
 	newForge(t, r)
 	s := r.Serve()
@@ -99,6 +100,7 @@ func TestAPushIsServedAndAnnounced(t *testing.T) {
 }
 
 func TestAForcePushIsRefusedAndRecorded(t *testing.T) {
+	t.Parallel()
 	r := proctest.New(t, examples.Shop())
 	newForge(t, r)
 	s := r.Serve()
@@ -141,6 +143,7 @@ func TestAForcePushIsRefusedAndRecorded(t *testing.T) {
 }
 
 func TestABadFileKeepsTheLastGood(t *testing.T) {
+	t.Parallel()
 	r := proctest.New(t, examples.Shop())
 	newForge(t, r)
 	s := r.Serve()
@@ -188,6 +191,7 @@ func TestABadFileKeepsTheLastGood(t *testing.T) {
 }
 
 func TestTheForgesTokenIsRotated(t *testing.T) {
+	t.Parallel()
 	r := proctest.New(t, examples.Shop())
 	f := newForge(t, r)
 	file := filepath.Join(r.Dir, "git-token")

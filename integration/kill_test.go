@@ -20,14 +20,15 @@ import (
 	"github.com/sealstone/sealstone/ledger"
 )
 
-const posters = 6
+const posters = 4
 
 // A server is killed again and again while people sign statements and push.
 // Whatever it acknowledged or showed is there afterwards, at its place, and is
 // served while Git is away.
 func TestKillLosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
 	rounds := 30
-	if testing.Short() {
+	if testing.Short() || proctest.Race() {
 		rounds = 12
 	}
 	d := newDrill(t)
@@ -77,12 +78,12 @@ func newDrill(t *testing.T) *drill {
 func (d *drill) kills(n int) {
 	d.t.Helper()
 	d.move(d.rig.Bare, d.away)
+	d.rig.Git("remote", "set-url", "--push", "origin", d.away)
 	s := d.rig.Serve("--poll", "10ms")
 	d.see(s)
 	d.wantAcks(s)
 	d.wantServed(s)
 	d.sendAgain(s)
-	d.move(d.away, d.rig.Bare)
 	d.work(s, n)
 	d.rig.OK("verify", "--data", d.rig.Data)
 }
@@ -235,33 +236,34 @@ func (d *drill) post(url string, st *ledger.Signed) (r api.Receipt, ok bool) {
 	return r, false
 }
 
-// work runs people against the server and kills it between them.
+// work runs people against the server and kills it between them: in one half of
+// the rounds while a push is on its way to being live, in the other when it is.
 func (d *drill) work(s *proctest.Server, n int) {
 	d.t.Helper()
-	d.enough, d.left = make(chan struct{}), 10+d.rand.IntN(40)
+	d.rig.Edit(checkoutHTTP, `readMs: \d+`, fmt.Sprintf("readMs: %d", 1000+n))
+	commit := d.rig.Push(fmt.Sprintf("Change %d", n))
+	d.move(d.away, d.rig.Bare)
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
 	for i := range posters {
 		wg.Go(func() { d.sign(s.URL, i, stop) })
 	}
 	wg.Go(func() { d.watch(s.URL, stop) })
-	for i := 0; !d.done(); i++ { // push while they sign
-		d.rig.Edit(checkoutHTTP, `readMs: \d+`, fmt.Sprintf("readMs: %d", 1000+100*n+i%100))
-		d.rig.Push(fmt.Sprintf("Change %d of round %d", i, n))
+	if n%2 == 1 {
+		s.UntilTip(commit)
 	}
+	<-d.acknowledged(1 + d.rand.IntN(30))
 	s.Kill()
 	close(stop)
 	wg.Wait()
 }
 
-// done tells whether the round has its acknowledgements.
-func (d *drill) done() bool {
-	select {
-	case <-d.enough:
-		return true
-	default:
-		return false
-	}
+// acknowledged is closed after n more acknowledgements.
+func (d *drill) acknowledged(n int) <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.enough, d.left = make(chan struct{}), n
+	return d.enough
 }
 
 // sign posts until the server is gone: safe modes from one, notes from all

@@ -36,6 +36,7 @@ func running(t *testing.T) (*proctest.Rig, *proctest.Server, map[string]*sdk.Cli
 }
 
 func TestSafeModeByKeyFile(t *testing.T) {
+	t.Parallel()
 	_, s, clients := running(t)
 	entered := receipt(t, s, "safe-mode", "enter", "checkout", "degraded", "--scope", "prod/eu-west-1", "--reason", "INC-123")
 	untilMode(t, clients[eu], "degraded")
@@ -66,6 +67,7 @@ func TestSafeModeByKeyFile(t *testing.T) {
 
 // A key that never leaves ssh-agent signs as well.
 func TestSafeModeByAgent(t *testing.T) {
+	t.Parallel()
 	for _, tool := range []string{"ssh-agent", "ssh-add", "ssh-keygen"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("needs %s, which is not installed", tool)
@@ -153,6 +155,7 @@ func pendingIDs(c *sdk.Client) (ids []string) {
 // With the server gone, a file does what the server would: it is obeyed at
 // once, and becomes a change when the server is back.
 func TestSafeModeByFileWhileTheServerIsDown(t *testing.T) {
+	t.Parallel()
 	r, s, clients := running(t)
 	s.Kill()
 	drop := filepath.Join(r.Dir, "overrides", "enter.dsse")
@@ -193,6 +196,7 @@ func TestSafeModeByFileWhileTheServerIsDown(t *testing.T) {
 
 // A file whose signer was overtaken is kept as evidence and moves nothing.
 func TestAFileThatWasOvertakenIsLate(t *testing.T) {
+	t.Parallel()
 	r, s, clients := running(t)
 	old := r.Statement(ledger.SafeModeEntered, "checkout", "prod/eu-west-1", hoursAgo(1))
 	drop := filepath.Join(r.Dir, "overrides", "old.dsse.json")

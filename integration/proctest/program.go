@@ -61,7 +61,7 @@ func Build(out string) error {
 		return fmt.Errorf("where is %s: %w", Module, err)
 	}
 	args := []string{"build", "-C", strings.TrimSpace(string(root)), "-buildvcs=false", "-o", out}
-	if raceEnabled() {
+	if Race() {
 		args = append(args, "-race")
 	}
 	if text, err := exec.Command("go", append(args, "./cmd/sealstone")...).CombinedOutput(); err != nil {
@@ -70,7 +70,8 @@ func Build(out string) error {
 	return nil
 }
 
-func raceEnabled() bool {
+// Race tells whether the tests, and so the program, have the race detector.
+func Race() bool {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return false
