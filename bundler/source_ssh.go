@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/transport"
@@ -21,11 +22,12 @@ import (
 // sshSession runs git-upload-pack on a host. It replaces go-git's transport,
 // which reads the user's ssh_config and can't be interrupted in a handshake.
 type sshSession struct {
-	client *ssh.Client
-	in     io.WriteCloser
-	out    io.Reader
-	stderr limitedBuffer
-	stop   func() bool
+	client  *ssh.Client
+	session *ssh.Session
+	in      io.WriteCloser
+	out     io.Reader
+	stderr  limitedBuffer
+	stop    func() bool
 }
 
 func dialSSH(ctx context.Context, end *transport.Endpoint, keyFile, knownHosts string) (*sshSession, error) {
@@ -113,7 +115,7 @@ func (s *sshSession) start(path string) error {
 	if s.out, err = session.StdoutPipe(); err != nil {
 		return err
 	}
-	session.Stderr = &s.stderr
+	s.session, session.Stderr = session, &s.stderr
 	return session.Start("git-upload-pack " + shellQuote(path))
 }
 
@@ -150,8 +152,15 @@ func (s *sshSession) UploadPack(_ context.Context, req *packp.UploadPackRequest)
 }
 
 // withStderr adds what the host said, for example that there is no such
-// repository.
+// repository. That may come after the end of its output, so it waits a little
+// for the program's end, which is the end of both.
 func (s *sshSession) withStderr(err error) error {
+	ended := make(chan struct{})
+	go func() { s.session.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(time.Second):
+	}
 	if said := s.stderr.String(); said != "" {
 		return fmt.Errorf("%w; the host says: %s", err, said)
 	}
