@@ -52,6 +52,7 @@ type SafeModes struct {
 	Time      string     `json:"time"`                // the server's, for stamping statements
 	InForce   []Held     `json:"safeModes"`           // of the service asked for, or of all
 	Available []SafeMode `json:"available,omitempty"` // with service= and scope=: what can be entered there
+	After     *int64     `json:"after,omitempty"`     // with service= and scope=: what a statement must carry
 }
 
 // SafeMode is a mode that a scope's set has, as its safe-mode.yaml describes it.

@@ -183,6 +183,7 @@ func (r *reader) mode(dir string, h plumbing.Hash) *modeSource {
 // Bounds of a safe mode's ttl.
 const (
 	defaultTTL = 4 * time.Hour
+	minTTL     = time.Minute
 	maxTTL     = 24 * time.Hour
 )
 
@@ -199,8 +200,8 @@ func (r *reader) safeMode(n *node) SafeMode {
 	}
 	if t := n.get("ttl"); t != nil {
 		var err error
-		if m.TTL, err = time.ParseDuration(t.str); err != nil || m.TTL < time.Second || m.TTL > maxTTL {
-			r.fault(ruleTTL, t.at, "ttl %s is not between 1s and 24h", quote(t.str))
+		if m.TTL, err = time.ParseDuration(t.str); err != nil || m.TTL < minTTL || m.TTL > maxTTL || m.TTL%time.Second != 0 {
+			r.fault(ruleTTL, t.at, "ttl %s is not between 1m and 24h", quote(t.str))
 		}
 	}
 	return m

@@ -169,6 +169,20 @@ func (c *Client) askPending(ctx context.Context, s *server) {
 	c.keepHeld()
 }
 
+// pendingTimeout bounds a look at a server that gave no good evidence: one that
+// can't be reached at all is asked here as well.
+const pendingTimeout = 2 * time.Second
+
+// askPendingAnyway asks servers that aren't believed, or can't sign heads now: a
+// statement proves itself.
+func (c *Client) askPendingAnyway(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, pendingTimeout)
+	defer cancel()
+	for _, s := range c.remote.servers {
+		c.askPending(ctx, s)
+	}
+}
+
 // readOverrides offers what lies in the override directory.
 func (c *Client) readOverrides() {
 	if c.cfg.OverrideDir == "" {

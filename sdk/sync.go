@@ -82,10 +82,8 @@ func (c *Client) round(ctx context.Context, full bool) error {
 		c.believe(a)
 		c.askPending(ctx, a.server)
 		err = c.adopt(ctx, a)
-	} else if isRefusal(err) {
-		for _, s := range c.remote.servers { // reachable, though not believed: a statement proves itself
-			c.askPending(ctx, s)
-		}
+	} else {
+		c.askPendingAnyway(ctx)
 	}
 	if ctx.Err() == nil {
 		c.settle(err)

@@ -78,7 +78,7 @@ func (s *Server) answerError(err error, c echo.Context) {
 	}
 	switch {
 	case strings.HasPrefix(path, "/v2"):
-		_ = c.JSON(p.Status, ociErrors(err, p))
+		_ = c.JSON(p.Status, ociErrors(err, p, path))
 	case strings.Contains(path, "/ofrep/v1/"):
 		_ = c.JSONBlob(p.Status, ofrepError(err, p, c.Request().URL))
 	default:

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -187,14 +188,19 @@ func serveObject(c echo.Context, d api.Digest, mediaType string, b []byte) error
 }
 
 // ociErrors is the error answer of the distribution specification.
-func ociErrors(err error, p api.Problem) map[string]any {
+func ociErrors(err error, p api.Problem, path string) map[string]any {
 	codes := map[api.Code]string{
 		api.CodeNotFound: "MANIFEST_UNKNOWN", api.CodeInvalid: "DIGEST_INVALID", api.CodeUnauthorized: "UNAUTHORIZED",
 		api.CodeForbidden: "DENIED", api.CodeMethod: "UNSUPPORTED", api.CodeTooMany: "TOOMANYREQUESTS",
 	}
 	code, ok := codes[api.CodeOf(err)]
-	if !ok {
+	switch {
+	case !ok:
 		code = "UNKNOWN"
+	case code == "MANIFEST_UNKNOWN" && strings.Contains(path, "/blobs/"):
+		code = "BLOB_UNKNOWN"
+	case code == "MANIFEST_UNKNOWN" && strings.HasSuffix(path, "/tags/list"):
+		code = "NAME_UNKNOWN"
 	}
 	return map[string]any{"errors": []map[string]any{{"code": code, "message": p.Detail, "detail": p.Hint}}}
 }

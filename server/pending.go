@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,8 +40,9 @@ func (s *Server) hold(st *ledger.Signed, detail *ledger.Detail, cause error) (*a
 	if err := checkClock(st, time.Now()); err != nil {
 		return nil, err
 	}
-	if c, _ := state.Chain(ledger.ChainKey{Lane: ledger.LaneOverride, Service: st.Service, Scope: st.Scope}); *st.After < c.Generation {
-		return nil, &api.Error{Code: api.CodeConflict, Detail: "the override chain went on since the statement was signed", Hint: "look with sealstone safe-mode status and sign again"}
+	if next := s.nextAfter(state, st.Service, st.Scope); *st.After != next && !s.pending.has(st) {
+		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("signed after generation %d of the override at %s@%s, pending statements included it is at %d", *st.After, st.Service, st.Scope, next),
+			Hint: "look with sealstone safe-mode status and sign again"}
 	}
 	if !s.pending.add(held{st, detail}) {
 		return nil, cause
@@ -47,6 +50,23 @@ func (s *Server) hold(st *ledger.Signed, detail *ledger.Detail, cause error) (*a
 	s.log.Error("a safe-mode statement is served unrecorded", slog.String("service", st.Service), slog.String("scope", string(st.Scope)), slog.Any("cause", cause))
 	s.hub.send(st.Service, "event: pending\ndata: {}\n\n")
 	return &api.Receipt{Index: -1, ID: st.ID, Kind: string(st.Kind), Unrecorded: true, Narrower: s.narrower(st.Service, st.Scope)}, nil
+}
+
+// nextAfter is what the next statement on an override chain must carry: the
+// chain's generation, with those counted that wait for the log.
+func (s *Server) nextAfter(state *ledger.State, service string, scope api.Scope) int64 {
+	c, _ := state.Chain(ledger.ChainKey{Lane: ledger.LaneOverride, Service: service, Scope: scope})
+	next := c.Generation
+	for _, h := range s.pending.all() {
+		if h.st.Service == service && h.st.Scope == scope {
+			next = max(next, *h.st.After+1)
+		}
+	}
+	return next
+}
+
+func (p *pending) has(st *ledger.Signed) bool {
+	return slices.ContainsFunc(p.all(), func(h held) bool { return string(h.st.Raw) == string(st.Raw) })
 }
 
 func (p *pending) add(h held) bool {

@@ -82,11 +82,17 @@ func TestAHeldStatementIsAppendedWhenTheLogIsBack(t *testing.T) {
 	r := newRig(t, nil)
 	r.sync()
 	enter := r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)
-	exit := r.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 0)
-	for _, st := range []*ledger.Signed{enter, exit} {
+	exit := r.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 1)
+	for _, st := range []*ledger.Signed{enter, exit, exit} {
 		if _, err := r.hold(st, nil, os.ErrClosed); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if after := decode[api.SafeModes](t, r.get(200, "/v1/safe-modes?service=checkout&scope=prod")).After; after == nil || *after != 2 {
+		t.Errorf("a third statement must carry %v", after)
+	}
+	if _, err := r.hold(r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0), nil, os.ErrClosed); api.CodeOf(err) != api.CodeConflict {
+		t.Errorf("a rival: %v", err)
 	}
 	for _, h := range r.pending.all() {
 		if !r.settle(t.Context(), h) {
@@ -94,7 +100,7 @@ func TestAHeldStatementIsAppendedWhenTheLogIsBack(t *testing.T) {
 		}
 		r.pending.remove(h.st)
 	}
-	wantKinds(t, r, 4, "safe-mode.entered checkout@prod", "statement.late checkout@prod")
+	wantKinds(t, r, 4, "safe-mode.entered checkout@prod", "safe-mode.exited checkout@prod")
 	if n := len(r.pending.all()); n != 0 {
 		t.Errorf("%d still pending", n)
 	}

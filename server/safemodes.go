@@ -79,6 +79,8 @@ func (s *Server) getSafeModes(c echo.Context) error {
 		if out.Available, err = s.available(t); err != nil {
 			return err
 		}
+		after := s.nextAfter(s.store.Snapshot().State, t.Service, t.Scope)
+		out.After = &after
 	}
 	return c.JSON(http.StatusOK, out)
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ func newChanges(a *app) *cobra.Command {
 	q := url.Values{}
 	var service, scope, kind, digest, actor, from, to string
 	var limit int
+	var before int64
 	run := func(c *cobra.Command, _ []string) error {
 		for k, v := range map[string]string{"service": service, "scope": scope, "kind": kind, "digest": digest, "actor": actor, "from": from, "to": to} {
 			if v != "" {
@@ -29,6 +31,9 @@ func newChanges(a *app) *cobra.Command {
 			}
 		}
 		q.Set("limit", fmt.Sprint(limit))
+		if before > 0 {
+			q.Set("before", fmt.Sprint(before))
+		}
 		return a.listChanges(c.Context(), q)
 	}
 	cmd := &cobra.Command{Use: "changes", Short: "Ask the ledger what changed", Args: cobra.NoArgs, RunE: run}
@@ -41,10 +46,11 @@ func newChanges(a *app) *cobra.Command {
 		f.StringVar(&digest, "digest", "", "only changes that name this digest")
 		f.StringVar(&actor, "actor", "", "only changes by this operator or key id")
 		f.StringVar(&from, "from", "", "not before this time, RFC 3339")
-		f.StringVar(&to, "to", "", "not after this time, RFC 3339")
+		f.StringVar(&to, "to", "", "before this time, RFC 3339")
+		f.Int64Var(&before, "before", 0, "only entries before this one, to page")
 		f.IntVar(&limit, "limit", 50, "at most this many, 1 to 1000")
 	}
-	cmd.AddCommand(list, newChangesShow(a), newChangesProof(a), newChangesRecord(a), newChangesSend(a))
+	cmd.AddCommand(list, newChangesShow(a), newChangesProof(a), newChangesRecord(a), newChangesErase(a), newChangesSend(a))
 	return cmd
 }
 
@@ -64,7 +70,7 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 		}
 		table(w, "ENTRY TIME KIND SUBJECT WHAT BY WHY", rows)
 		if answer.Next > 0 {
-			fmt.Fprintf(a.err, "more: add --to %s\n", eventOf(answer.Changes[len(answer.Changes)-1]).RecordedTime)
+			fmt.Fprintf(a.err, "more: add --before %d\n", answer.Next)
 		}
 	})
 }
@@ -206,13 +212,16 @@ func (a *app) recordChange(ctx context.Context, kind ledger.Kind, t api.Target, 
 		return err
 	}
 	st := newStatement(origin, kind, t, serverTime(ctx, c))
-	fields := map[string]string{}
+	fields := map[string]any{}
 	for _, s := range sets {
 		name, value, ok := strings.Cut(s, "=")
 		if !ok {
 			return fmt.Errorf("--set %q: write name=value", s)
 		}
 		fields[name] = value
+		if n, err := strconv.ParseInt(value, 10, 64); err == nil && (name == "index" || name == "ttl") {
+			fields[name] = n
+		}
 	}
 	b, err := json.Marshal(fields)
 	if err != nil {
@@ -230,6 +239,26 @@ func (a *app) recordChange(ctx context.Context, kind ledger.Kind, t api.Target, 
 		return err
 	}
 	return a.printReceipts([]api.Receipt{*r})
+}
+
+func newChangesErase(a *app) *cobra.Command {
+	var note string
+	cmd := &cobra.Command{Use: "erase INDEX --note WHY", Short: "Erase the detail of a change; its proof stays valid", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			index := strings.TrimPrefix(args[0], "log:")
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			var r api.Record
+			if err := c.get(cmd.Context(), "/v1/changes/"+url.PathEscape(index), nil, &r); err != nil {
+				return err
+			}
+			d := eventOf(r).Data
+			return a.recordChange(cmd.Context(), ledger.DetailErased, api.Target{Service: d.Service, Scope: d.Scope}, []string{"index=" + index}, note)
+		}}
+	cmd.Flags().StringVar(&note, "note", "", "words for people; go into the erasure's own detail")
+	return cmd
 }
 
 // serverTime stamps statements by the server's clock where it can be asked.

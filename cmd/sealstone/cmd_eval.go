@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -95,7 +96,7 @@ func (a *app) eval(ctx context.Context, args []string, o evalOptions) error {
 	}
 	err = a.print(r, func(w io.Writer) {
 		value, _ := canon.Encode(r.Value)
-		table(w, "", [][]string{{"flag", r.Flag}, {"value", string(value)}, {"variant", dash(r.Variant)}, {"reason", string(r.Reason)}, {"error", dash(string(r.ErrorCode) + " " + r.Detail)}})
+		table(w, "", [][]string{{"flag", r.Flag}, {"value", string(value)}, {"variant", dash(r.Variant)}, {"reason", string(r.Reason)}, {"error", dash(strings.TrimSpace(string(r.ErrorCode) + " " + r.Detail))}})
 	})
 	if err == nil && r.ErrorCode != "" {
 		return exitCode(exitError)

@@ -253,7 +253,7 @@ func newPromote(a *app) *cobra.Command {
 		Short: "Edit a service's activation file to run a release at a scope",
 		Long: "Edit activations/SERVICE.yaml in the work tree, and nothing else: the release, and\n" +
 			"as expect the digest of the set that it builds to. Review, commit, open a pull\n" +
-			"request. The release is --rev, what another scope runs (--from), or HEAD.",
+			"request. The release is --release, what another scope runs (--from), or HEAD.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.promote(c.Context(), dir, args[0], to, release, from)

@@ -25,7 +25,7 @@ type safeModeOptions struct {
 	ttl                          time.Duration
 	after                        int64
 	over                         bool
-	defaults                     bool // take ttl and onExpiry from the mode's own description
+	ttlGiven, expiryGiven        bool // else the mode's own description says
 }
 
 func newSafeMode(a *app) *cobra.Command {
@@ -33,9 +33,7 @@ func newSafeMode(a *app) *cobra.Command {
 	var o safeModeOptions
 	change := func(use, short, long string, kind ledger.Kind, args cobra.PositionalArgs) *cobra.Command {
 		c := &cobra.Command{Use: use, Short: short, Long: long, Args: args, RunE: func(c *cobra.Command, args []string) error {
-			if f := c.Flags().Lookup("ttl"); f != nil {
-				o.defaults = !f.Changed && !c.Flags().Changed("on-expiry")
-			}
+			o.ttlGiven, o.expiryGiven = c.Flags().Changed("ttl"), c.Flags().Changed("on-expiry")
 			if !c.Flags().Changed("after") {
 				o.after = -1
 			}
@@ -146,42 +144,62 @@ func (a *app) enterOne(ctx context.Context, c *client, origin string, kind ledge
 }
 
 func (a *app) sendSafeMode(ctx context.Context, c *client, origin string, kind ledger.Kind, t api.Target, mode string, o safeModeOptions, key ledger.Signer) (*api.Receipt, error) {
-	now, chain, err := overrideChain(ctx, c, t)
+	seen, err := c.safeModes(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	after := chain.generation
-	if o.after >= 0 {
-		after = o.after
+	if o.after < 0 && seen.After != nil {
+		o.after = *seen.After
 	}
 	if mode == "" {
-		mode = string(chain.mode)
+		if mode = seen.modeAt(t.Scope); mode == "" {
+			return nil, &api.Error{Code: api.CodeUnprocessable, Detail: "no safe mode is in force at " + t.String(), Hint: "sealstone safe-mode status shows what is"}
+		}
 	}
-	if mode == "" {
-		return nil, &api.Error{Code: api.CodeUnprocessable, Detail: "no safe mode is in force at " + t.String(), Hint: "sealstone safe-mode status shows what is"}
-	}
-	if o.defaults && kind != ledger.SafeModeExited {
-		describedDefaults(ctx, c, t, mode, &o)
-	}
-	st := safeModeStatement(origin, kind, t, mode, after, now, o)
-	body, err := signSubmission(st, o.reason, key)
+	seen.defaults(mode, &o)
+	body, err := signSubmission(safeModeStatement(origin, kind, t, mode, o.after, seen.now, o), o.reason, key)
 	if err != nil {
 		return nil, err
 	}
 	return c.submit(ctx, body)
 }
 
-// describedDefaults takes time to live and expiry from the mode's own
-// safe-mode.yaml. A server that can't tell keeps nobody from entering: the
-// flags' defaults stand.
-func describedDefaults(ctx context.Context, c *client, t api.Target, mode string, o *safeModeOptions) {
-	var answer api.SafeModes
-	if err := c.get(ctx, "/v1/safe-modes", url.Values{"service": {t.Service}, "scope": {string(t.Scope)}}, &answer); err != nil {
-		return
+// seenModes is what the server shows of a target's safe modes, and its time.
+type seenModes struct {
+	api.SafeModes
+	now time.Time
+}
+
+func (c *client) safeModes(ctx context.Context, t api.Target) (*seenModes, error) {
+	s := &seenModes{}
+	err := c.get(ctx, "/v1/safe-modes", url.Values{"service": {t.Service}, "scope": {string(t.Scope)}}, &s.SafeModes)
+	if err == nil {
+		s.now, err = api.ParseTime(s.Time)
 	}
-	for _, m := range answer.Available {
-		if string(m.Mode) == mode && m.TTL > 0 {
-			o.ttl, o.onExpiry = time.Duration(m.TTL)*time.Second, m.OnExpiry
+	return s, err
+}
+
+// modeAt is the mode in force at exactly a scope.
+func (s *seenModes) modeAt(scope api.Scope) string {
+	for _, h := range s.InForce {
+		if h.Scope == scope {
+			return string(h.Mode)
+		}
+	}
+	return ""
+}
+
+// defaults takes what the flags don't say from the mode's own safe-mode.yaml.
+func (s *seenModes) defaults(mode string, o *safeModeOptions) {
+	for _, m := range s.Available {
+		if string(m.Mode) != mode || m.TTL == 0 {
+			continue
+		}
+		if !o.ttlGiven {
+			o.ttl = time.Duration(m.TTL) * time.Second
+		}
+		if !o.expiryGiven {
+			o.onExpiry = m.OnExpiry
 		}
 	}
 }
@@ -229,51 +247,6 @@ func (c *client) submit(ctx context.Context, body []byte) (*api.Receipt, error) 
 	}
 	var r api.Receipt
 	return &r, json.Unmarshal(b, &r)
-}
-
-// seenChain is the override chain as the server shows it now.
-type seenChain struct {
-	generation int64
-	mode       api.Mode
-}
-
-// overrideChain reads the newest change of a target's override chain out of the
-// service's evidence, and the server's time out of its head.
-func overrideChain(ctx context.Context, c *client, t api.Target) (time.Time, seenChain, error) {
-	var e ledger.Evidence
-	if err := c.get(ctx, "/v1/evidence", url.Values{"service": {t.Service}}, &e); err != nil {
-		return time.Time{}, seenChain{}, err
-	}
-	head, err := ledger.ParseHeadBody(noteText(e.Head))
-	if err != nil {
-		return time.Time{}, seenChain{}, err
-	}
-	for _, l := range head.Lines {
-		if l.Lane != ledger.LaneOverride || l.Scope != t.Scope {
-			continue
-		}
-		for _, ec := range e.Changes {
-			if ec.Index != l.Index {
-				continue
-			}
-			ch, err := ledger.ParseLeaf(ec.Leaf)
-			if err != nil {
-				return time.Time{}, seenChain{}, err
-			}
-			seen := seenChain{generation: ch.Data.Generation}
-			if ch.Kind() != ledger.SafeModeExited {
-				seen.mode = ch.Data.Mode
-			}
-			return head.Issued, seen, nil
-		}
-	}
-	return head.Issued, seenChain{}, nil
-}
-
-// noteText is a signed note without its signatures.
-func noteText(note string) string {
-	text, _, _ := strings.Cut(note, "\n\n")
-	return text + "\n"
 }
 
 // expandServices turns "a,b" and "*" into names.
@@ -387,7 +360,11 @@ func availableTable(w io.Writer, modes []api.SafeMode) {
 	}
 	var rows [][]string
 	for _, m := range modes {
-		rows = append(rows, []string{string(m.Mode), span(time.Duration(m.TTL) * time.Second), m.OnExpiry, dash(m.Owner), clipText(m.Description, 72)})
+		ttl := "-"
+		if m.TTL > 0 {
+			ttl = span(time.Duration(m.TTL) * time.Second)
+		}
+		rows = append(rows, []string{string(m.Mode), ttl, dash(m.OnExpiry), dash(m.Owner), clipText(m.Description, 72)})
 		for _, e := range m.Exit {
 			rows = append(rows, []string{"", "", "", "exit when", e})
 		}

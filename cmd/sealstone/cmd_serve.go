@@ -52,7 +52,7 @@ func newServe(a *app) *cobra.Command {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7460", "address to listen on")
 	f.StringVar(&o.addrFile, "addr-file", "", "write the address that was bound to this file")
 	f.DurationVar(&o.poll, "poll", 10*time.Second, "time between fetches, ± 20 %")
-	f.DurationVar(&o.fetchTimeout, "fetch-timeout", time.Minute, "a fetch that takes longer is cut off")
+	f.DurationVar(&o.fetchTimeout, "fetch-timeout", time.Minute, "a host that is silent for longer is cut off")
 	f.BoolVar(&o.openReads, "open-reads", false, "let everybody read without a token")
 	f.StringSliceVar(&o.cors, "cors-origin", nil, "origin whose pages may evaluate flags; repeat for more")
 	f.Float64Var(&o.ofrepRate, "ofrep-rate", 0, "OFREP evaluations a second that each token or address may ask for; 0 is no limit")

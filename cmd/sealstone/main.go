@@ -17,6 +17,7 @@ import (
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -103,7 +104,7 @@ func joined(err error) []error {
 func codeOf(err error) int {
 	_, refused := errors.AsType[*ledger.CheckError](err)
 	switch code := api.CodeOf(err); {
-	case refused, errors.Is(err, ledger.ErrSignature) && code == api.CodeInternal, errors.Is(err, ledger.ErrTrust), errors.Is(err, errProof):
+	case refused, errors.Is(err, ledger.ErrSignature) && code == api.CodeInternal, errors.Is(err, ledger.ErrTrust), errors.Is(err, errProof), errors.Is(err, store.ErrCorrupt):
 		return exitProof
 	case code == api.CodeUnauthorized, code == api.CodeForbidden:
 		return exitAuth
@@ -147,7 +148,7 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.trust, "trust", os.Getenv("SEALSTONE_TRUST"), "trust file to verify with [$SEALSTONE_TRUST]")
 	for _, add := range []func(*app) *cobra.Command{
 		newDemo, newInit, newCheck, newBuild, newPromote, newLedger, newOperators, newTrust, newToken, newServe,
-		newSafeMode, newChanges, newLive, newEval, newVerify, newContext, newVersion,
+		newSafeMode, newChanges, newLive, newEval, newVerify, newSource, newContext, newVersion,
 	} {
 		root.AddCommand(add(a))
 	}

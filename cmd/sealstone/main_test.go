@@ -50,7 +50,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"shop": cmdShop, "commit": cmdCommit, "keygen": cmdKeygen, "waitfor": cmdWaitFor, "setvar": cmdSetVar, "jsonvar": cmdJSONVar, "edit": cmdEdit, "until": cmdUntil,
+			"shop": cmdShop, "commit": cmdCommit, "keygen": cmdKeygen, "waitfor": cmdWaitFor, "setvar": cmdSetVar, "jsonvar": cmdJSONVar, "edit": cmdEdit, "until": cmdUntil, "rewrite": cmdRewrite,
 		},
 	})
 }
@@ -82,6 +82,21 @@ func cmdCommit(ts *testscript.TestScript, _ bool, args []string) {
 	h, err := tree.Commit(args[1], &git.CommitOptions{Author: who, Committer: who})
 	ts.Check(err)
 	ts.Setenv("COMMIT", h.String())
+}
+
+// rewrite DIR MESSAGE replaces the newest commit by another one, as a force push
+// does.
+func cmdRewrite(ts *testscript.TestScript, _ bool, args []string) {
+	repo, err := git.PlainOpen(ts.MkAbs(args[0]))
+	ts.Check(err)
+	head, err := repo.Head()
+	ts.Check(err)
+	c, err := repo.CommitObject(head.Hash())
+	ts.Check(err)
+	tree, err := repo.Worktree()
+	ts.Check(err)
+	ts.Check(tree.Reset(&git.ResetOptions{Commit: c.ParentHashes[0], Mode: git.SoftReset}))
+	cmdCommit(ts, false, args)
 }
 
 // keygen NAME writes an Ed25519 SSH key pair.

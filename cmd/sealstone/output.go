@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -26,13 +27,30 @@ func (a *app) print(v any, table func(w io.Writer)) error {
 		enc.SetEscapeHTML(false)
 		return enc.Encode(v)
 	case "jsonl":
-		enc := json.NewEncoder(a.out)
-		enc.SetEscapeHTML(false)
-		return enc.Encode(v)
+		return printLines(a.out, v)
 	case "yaml":
 		return printYAML(a.out, v)
 	}
 	return fmt.Errorf("unknown output format %q: write table, json, yaml or jsonl", a.output)
+}
+
+// printLines writes one line for each element of a list, or one line.
+func printLines(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	if answer, ok := v.(api.Changes); ok {
+		v = answer.Changes
+	}
+	list := reflect.ValueOf(v)
+	if list.Kind() != reflect.Slice {
+		return enc.Encode(v)
+	}
+	for i := range list.Len() {
+		if err := enc.Encode(list.Index(i).Interface()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // printYAML goes through JSON, so that both have the same names.

@@ -57,7 +57,7 @@ func (s *Store) Writes() error {
 	return nil
 }
 
-const recoverHint = "look with: sealstone verify --data; then recover with: sealstone ledger recover"
+const recoverHint = "look with sealstone verify --data DIR; then put the newest good copy of the data directory back, see docs/operations.md"
 
 // bar turns writes off for good. The first finding is the one that is told.
 func (s *Store) bar(detail string) {

@@ -158,7 +158,7 @@ func Init(cfg Config) error {
 	}
 	if _, err := os.Stat(cfg.Anchor); err == nil {
 		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("%s is the anchor of a ledger", cfg.Anchor), Err: ErrExists,
-			Hint: "if its data directory is lost, start from a mirror with: sealstone ledger recover"}
+			Hint: "if its data directory is lost, put the newest copy back, see docs/operations.md"}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
