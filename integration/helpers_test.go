@@ -2,7 +2,6 @@ package integration_test
 
 import (
 	"encoding/json"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -35,7 +34,7 @@ func expressOn(r *proctest.Rig, on bool) {
 
 // sdkConfig is a client of a server or proxy, with a cache of its own.
 func sdkConfig(t *testing.T, r *proctest.Rig, target string, servers ...string) sdk.Config {
-	return sdk.Config{Servers: servers, Target: target, Trust: r.Trust, Cache: t.TempDir(), Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	return sdk.Config{Servers: servers, Target: target, Trust: r.Trust, Cache: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}
 }
 
 // openSDK opens a client for the length of a test.

@@ -109,7 +109,7 @@ func TestSafeModeByAgent(t *testing.T) {
 // startAgent runs ssh-agent in the foreground and returns its socket.
 func startAgent(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "agent") // t.TempDir can be too long for a socket
+	dir, err := os.MkdirTemp("", "agent") //nolint:usetesting // t.TempDir can be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

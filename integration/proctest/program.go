@@ -16,11 +16,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -56,11 +58,11 @@ func run(m *testing.M) int {
 // Build writes the program to a file. It has the race detector when the tests
 // have it.
 func Build(out string) error {
-	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", Module).Output()
+	root, err := moduleRoot()
 	if err != nil {
-		return fmt.Errorf("where is %s: %w", Module, err)
+		return err
 	}
-	args := []string{"build", "-C", strings.TrimSpace(string(root)), "-buildvcs=false", "-o", out}
+	args := []string{"build", "-C", root, "-buildvcs=false", "-o", out}
 	if Race() {
 		args = append(args, "-race")
 	}
@@ -69,6 +71,30 @@ func Build(out string) error {
 	}
 	return nil
 }
+
+func moduleRoot() (string, error) {
+	text, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", Module).Output()
+	if err != nil {
+		return "", fmt.Errorf("where is %s: %w", Module, err)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+// touch opens every folder of the module, once and inside a test: that is how
+// the go command learns that a result must not come from its cache when a
+// source of the program changed.
+var touch = sync.OnceValue(func() error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && path != root && strings.HasPrefix(d.Name(), ".") {
+			return filepath.SkipDir
+		}
+		return err
+	})
+})
 
 // Race tells whether the tests, and so the program, have the race detector.
 func Race() bool {

@@ -42,6 +42,9 @@ type Rig struct {
 func New(t testing.TB, files fs.FS) *Rig {
 	t.Helper()
 	NeedGit(t)
+	if err := touch(); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
 	r := &Rig{Fixture: ledgertest.For(t, Origin), t: t, Dir: dir, Work: in("work"), Bare: in("config.git"), Data: in("data"), Root: in("root"), SRE: in("sre")}
