@@ -150,7 +150,7 @@ func forgetDetails(e *ledger.Evidence) {
 }
 
 func evidencePath(service string, known *ledger.Known, full bool) string {
-	q := url.Values{"service": {service}}
+	q := url.Values{"service": {service}, "detail": {"0"}} // what can be erased is not kept here
 	if known.Tree.Size > 0 {
 		q.Set("from", strconv.FormatInt(known.Tree.Size, 10))
 	}
