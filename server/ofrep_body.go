@@ -19,7 +19,7 @@ import (
 const maxOFREPBody = 1 << 20
 
 // maxKept bounds what a buffer may hold on to between requests, in bytes.
-const maxKept = 1 << 18
+const maxKept = 1 << 20
 
 // body is what a request reads and writes, used again by later ones.
 type body struct {
