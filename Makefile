@@ -10,7 +10,7 @@ RACE := $(if $(shell command -v "$${CC:-gcc}" || command -v cc),-race)
 FUZZTIME ?= 10s
 VERSION ?=
 
-.PHONY: build test check fmt-check vet staticcheck lint unit interop fuzz-short bench image-check clean
+.PHONY: build test check fmt-check vet staticcheck lint unit interop fuzz-short bench bench-packages image-check clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.release=$(VERSION)" -o bin/sealstone ./cmd/sealstone
@@ -43,7 +43,7 @@ unit:
 # Other people's tools judge what we write. Each has a module of its own, so that
 # the product depends on none of them.
 interop:
-	@for mod in integration/*/go.mod; do \
+	@for mod in integration/*/go.mod bench/go.mod; do \
 		[ -e "$$mod" ] || continue; \
 		echo "== $$(dirname "$$mod")"; (cd "$$(dirname "$$mod")" && go test ./...) || exit 1; \
 	done
@@ -51,7 +51,11 @@ interop:
 fuzz-short:
 	FUZZTIME=$(FUZZTIME) scripts/fuzz-short
 
+# The flag evaluator against others, in one run: docs/benchmarks.md.
 bench:
+	cd bench && go run . -o ../docs/benchmarks.md
+
+bench-packages:
 	go test -run '^$$' -bench . -benchmem ./...
 
 image-check:

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/open-feature/go-sdk/openfeature"
+
+	"github.com/sealstone/sealstone/sdk"
+)
+
+// The lines of the tables that go through OpenFeature's SDK. Ours is the first.
+const (
+	ofOurs     = "**go-sdk, sealstone's provider**"
+	ofIdle     = "go-sdk, provider that does nothing"
+	ofConstant = "go-sdk, provider that gives a constant"
+)
+
+// throughOpenFeature asks through OpenFeature's Go SDK: our provider, one that
+// does nothing, which is what the SDK itself costs, and one that does nothing
+// but answer as ours does, with a variant, a reason and metadata, which the SDK
+// copies for the caller.
+func throughOpenFeature(c *sdk.Client) ([]engine, error) {
+	like := c.Provider().BooleanEvaluation(context.Background(), keyOne, false, user(0))
+	if len(like.FlagMetadata) == 0 || like.Error() != nil {
+		return nil, fmt.Errorf("openfeature: our provider answers %+v", like)
+	}
+	var out []engine
+	for i, e := range []struct {
+		name, note string
+		p          openfeature.FeatureProvider
+	}{
+		{ofOurs, "`client.Provider()`; `BooleanValue`", c.Provider()},
+		{ofConstant, "does nothing either, but answers with the variant, reason and metadata that ours gives: the SDK copies metadata for each caller", constant{like: like}},
+		{ofIdle, "the limit: what the SDK itself costs", idle{}},
+	} {
+		made, err := openFeature(fmt.Sprintf("bench-%d", i), e.p)
+		if err != nil {
+			return nil, err
+		}
+		made.name, made.note = e.name, e.note
+		out = append(out, made)
+	}
+	return out, nil
+}
+
+func openFeature(domain string, p openfeature.FeatureProvider) (engine, error) {
+	if err := openfeature.SetNamedProviderAndWait(domain, p); err != nil {
+		return engine{}, fmt.Errorf("openfeature: %w", err)
+	}
+	of, ctx := openfeature.NewClient(domain), context.Background()
+	return engine{for1: func(u map[string]any) asker {
+		attrs := map[string]any{}
+		for k, v := range u {
+			if k != "targetingKey" {
+				attrs[k] = v
+			}
+		}
+		ec := openfeature.NewEvaluationContext(u["targetingKey"].(string), attrs)
+		return asker{one: func(key string) loop {
+			return func(n int) (on int) {
+				for range n {
+					if v, err := of.BooleanValue(ctx, key, false, ec); v && err == nil {
+						on++
+					}
+				}
+				return on
+			}
+		}}
+	}}, nil
+}
+
+// idle answers with the default. It is not openfeature.NoopProvider because the
+// SDK skips its own checks for that one.
+type idle struct{ openfeature.NoopProvider }
+
+// constant answers every boolean flag alike.
+type constant struct {
+	openfeature.NoopProvider
+	like openfeature.BoolResolutionDetail
+}
+
+func (c constant) BooleanEvaluation(context.Context, string, bool, openfeature.FlattenedContext) openfeature.BoolResolutionDetail {
+	return c.like
+}
