@@ -89,8 +89,3 @@ func clip(s string, limit int) string {
 	}
 	return s
 }
-
-func isRefusal(err error) bool {
-	_, ok := errors.AsType[*ledger.CheckError](err)
-	return ok
-}
