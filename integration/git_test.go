@@ -140,6 +140,34 @@ func TestAForcePushIsRefusedAndRecorded(t *testing.T) {
 	r.OK("verify", "--server", s.URL)
 }
 
+// An operator who may lets a rewrite through, and clients go on without a gap
+// in what they have proven.
+func TestARewriteIsLetThrough(t *testing.T) {
+	t.Parallel()
+	r := proctest.New(t, examples.Shop())
+	newForge(t, r)
+	s := r.Serve()
+	expressOn(r, true)
+	accepted := r.Push("Sell faster")
+	s.UntilTip(accepted)
+	c := openSDK(t, sdkConfig(t, r, "checkout@staging", s.URL))
+	r.Git("reset", "-q", "--hard", accepted+"~1")
+	r.Edit(checkoutHTTP, "8080", "8081")
+	rewritten := r.Push("Rewrite history", "--force")
+	proctest.Until(t, "the refusal", func() bool { return s.Status().Source.Refused == rewritten })
+	if res := r.CLI("source", "accept", "--rev", rewritten, "--server", s.URL, "--key", r.Root); res.Code != 4 {
+		t.Errorf("by somebody who may not: exit %d\n%s%s", res.Code, res.Stdout, res.Stderr)
+	}
+	s.OK("source", "accept", "--rev", rewritten)
+	s.UntilTip(rewritten)
+	untilExpress(t, c, false)
+	wantReady(t, c)
+	if got := s.Changes(ledger.SourceAccepted); len(got) != 1 || got[0].Event.Data.From != accepted || got[0].Event.Data.To != rewritten {
+		t.Errorf("recorded: %+v", got)
+	}
+	s.OK("verify")
+}
+
 func TestABadFileKeepsTheLastGood(t *testing.T) {
 	t.Parallel()
 	r := proctest.New(t, examples.Shop())
