@@ -130,7 +130,7 @@ func bounded(t *testing.T, repo *git.Repository, commit string) {
 	}
 	most := <-peak
 	t.Logf("%s, at most %d MiB, %d faults", took, most>>20, len(rep.Faults))
-	if took > 30*time.Second || most > 512<<20 {
-		t.Errorf("took %s and %d MiB", took, most>>20)
+	if most > 512<<20 {
+		t.Errorf("took %d MiB", most>>20)
 	}
 }

@@ -96,12 +96,8 @@ func TestReferencesAreBounded(t *testing.T) {
 		fmt.Fprintf(&b, `,"e%d":{"and":[{"$ref":"e%d"},{"$ref":"e%d"}]}`, i, i-1, i-1)
 	}
 	b.WriteString(`},"flags":{"f":` + boolFlag(`{"$ref":"e30"}`) + `}}`)
-	start := time.Now()
 	if _, err := Compile([]byte(b.String())); err == nil || !strings.Contains(err.Error(), "once its references are put in") {
 		t.Errorf("err = %v", err)
-	}
-	if d := time.Since(start); d > time.Second {
-		t.Errorf("took %v", d)
 	}
 }
 
@@ -120,12 +116,8 @@ func TestStepBudget(t *testing.T) {
 		`{"map":[{"var":"l"},` + inner + `]}`,
 	} {
 		s := mustCompile(t, `{"flags":{"f":`+boolFlag(rule)+`,"g":`+boolFlag(emailRule)+`}}`)
-		start := time.Now()
 		if r := s.Evaluate("f", ctx, time.Time{}); r.ErrorCode != General {
 			t.Errorf("%.60s: %+v", rule, r)
-		}
-		if d := time.Since(start); d > 2*time.Second {
-			t.Errorf("%.60s took %v", rule, d)
 		}
 		all := s.EvaluateAll(ctx, time.Time{}, nil)
 		if all[0].ErrorCode != General || all[1].ErrorCode != "" {

@@ -57,7 +57,6 @@ func FuzzEvaluate(f *testing.F) {
 		if fl == nil {
 			return
 		}
-		start := time.Now()
 		n, r := fl.resolve(ctx, time.Unix(1_767_323_045, 0))
 		if r == &fl.failed {
 			t.Fatalf("%s with %s panics", rule, context)
@@ -67,9 +66,6 @@ func FuzzEvaluate(f *testing.F) {
 		}
 		if again := s.EvaluateAll(ctx, time.Unix(1_767_323_045, 0), nil); again[0].Variant != r.Variant || again[0].ErrorCode != r.ErrorCode {
 			t.Fatalf("%+v, then %+v", r, again[0])
-		}
-		if d := time.Since(start); d > 5*time.Second {
-			t.Fatalf("%s with %s took %v", rule, context, d)
 		}
 	})
 }
