@@ -24,6 +24,8 @@ import (
 // evalOptions are the flags of eval.
 type evalOptions struct {
 	target, bundle, file, context, contexts, at, kind string
+	repo, diff                                        string
+	explain                                           bool
 }
 
 func newEval(a *app) *cobra.Command {
@@ -45,6 +47,9 @@ func newEval(a *app) *cobra.Command {
 	f.StringVar(&o.contexts, "contexts", "", "file of requests, one JSON object a line")
 	f.StringVar(&o.kind, "type", "", "wanted type: boolean, string, integer, float or object")
 	f.StringVar(&o.at, "at", "", "evaluate as of this time, RFC 3339 (for rules that read the clock)")
+	f.BoolVar(&o.explain, "explain", false, "show which rules were evaluated, what each gave, and buckets")
+	f.StringVar(&o.repo, "repo", "", "with --explain and --target: the repository, to show which line set each part")
+	f.StringVar(&o.diff, "diff", "", "with --contexts: another file of flag definitions; list the contexts whose result changes")
 	cmd.MarkFlagsMutuallyExclusive("file", "target")
 	return cmd
 }
@@ -80,6 +85,9 @@ func (a *app) eval(ctx context.Context, args []string, o evalOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.contexts != "" && o.diff != "" {
+		return a.evalDiff(set, o.diff, o.contexts, now)
+	}
 	if o.contexts != "" {
 		return a.evalLines(set, o.contexts, now)
 	}
@@ -89,6 +97,9 @@ func (a *app) eval(ctx context.Context, args []string, o evalOptions) error {
 	fc, err := parseContext([]byte(o.context))
 	if err != nil {
 		return fmt.Errorf("--context: %w", err)
+	}
+	if o.explain {
+		return a.explain(ctx, set, args[0], fc, now, o)
 	}
 	r, err := evaluate(set, args[0], o.kind, fc, now)
 	if err != nil {
@@ -216,9 +227,18 @@ func (a *app) effectiveBundle(ctx context.Context, c *client, t api.Target, ref 
 		d, err := api.ParseDigest(ref)
 		return d, "", err
 	}
+	p, err := c.provenAt(ctx, t)
+	if err != nil {
+		return "", "", err
+	}
+	return p.Bundle, p.Mode, nil
+}
+
+// provenAt is what the server's ledger says is in effect for a target.
+func (c *client) provenAt(ctx context.Context, t api.Target) (*api.Proven, error) {
 	var live api.Live
 	if err := c.get(ctx, "/v1/live", url.Values{"service": {t.Service}}, &live); err != nil {
-		return "", "", err
+		return nil, err
 	}
 	var best *api.LiveScope
 	for _, s := range live.Services {
@@ -229,9 +249,9 @@ func (a *app) effectiveBundle(ctx context.Context, c *client, t api.Target, ref 
 		}
 	}
 	if best == nil {
-		return "", "", &api.Error{Code: api.CodeNotActivated, Detail: "nothing is activated for " + t.String(), Hint: "sealstone live shows what is"}
+		return nil, &api.Error{Code: api.CodeNotActivated, Detail: "nothing is activated for " + t.String(), Hint: "sealstone live shows what is"}
 	}
-	return best.Proven.Bundle, best.Proven.Mode, nil
+	return best.Proven, nil
 }
 
 func evaluate(set *flags.Set, key, kind string, fc flags.Context, now time.Time) (evaluation, error) {
@@ -268,21 +288,29 @@ func (a *app) evalLines(set *flags.Set, path string, now time.Time) error {
 	out := bufio.NewWriterSize(a.out, 1<<16)
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
+	err = eachLine(path, b, func(_ int, text []byte) error {
+		e, err := evalLine(set, text, now)
+		if err != nil {
+			return err
+		}
+		return enc.Encode(e)
+	})
+	return errors.Join(err, out.Flush())
+}
+
+// eachLine calls f for every line that isn't blank, and says where it failed.
+func eachLine(path string, b []byte, f func(line int, text []byte) error) error {
 	line := 0
 	for text := range bytes.Lines(b) {
 		line++
 		if len(bytes.TrimSpace(text)) == 0 {
 			continue
 		}
-		e, err := evalLine(set, text, now)
-		if err != nil {
-			return errors.Join(fmt.Errorf("%s:%d: %w", path, line, err), out.Flush())
-		}
-		if err := enc.Encode(e); err != nil {
-			return err
+		if err := f(line, text); err != nil {
+			return fmt.Errorf("%s:%d: %w", path, line, err)
 		}
 	}
-	return out.Flush()
+	return nil
 }
 
 func evalLine(set *flags.Set, text []byte, now time.Time) (evaluation, error) {
