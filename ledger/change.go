@@ -67,9 +67,13 @@ var ErrChange = errors.New("bad change")
 var ErrTooLarge = errors.New("too large")
 
 // NewEvent frames a change; the caller fills in generation, prev and operators
-// from its state.
+// from its state. A safe mode's expiry is its time to live from when it is
+// recorded, so that nobody but the signer says how long it lasts.
 func NewEvent(origin string, kind Kind, id string, at, recorded time.Time, d Data) *Event {
 	d.Lane = kind.Lane()
+	if kind == SafeModeEntered || kind == SafeModeRenewed {
+		d.Expires = expiry(recorded, d.TTL)
+	}
 	e := &Event{Data: d, ID: id, RecordedTime: api.FormatTime(recorded), Source: origin, SpecVersion: "1.0",
 		Time: api.FormatTime(at), Type: TypePrefix + string(kind)}
 	if d.Service != "" {
@@ -253,4 +257,27 @@ func (c *Change) checkStatement() error {
 		return errors.New("statement and change name different things")
 	}
 	return nil
+}
+
+// CheckSafeMode holds a safe-mode change to what its signer saw and asked for:
+// the generation it was signed after, and the time to live from when it was
+// recorded. A node that replays or shortens a mode breaks one of them.
+func (c *Change) CheckSafeMode() error {
+	if c.Data.Lane != LaneOverride || c.Statement == nil || c.Kind() == StatementLate {
+		return nil
+	}
+	if after := c.Statement.After; after == nil || *after != c.Data.Generation-1 {
+		return fmt.Errorf("its statement was not signed after generation %d", c.Data.Generation-1)
+	}
+	if c.Kind() == SafeModeExited {
+		return nil
+	}
+	if want := expiry(c.Recorded(), c.Data.TTL); c.Data.Expires != want {
+		return fmt.Errorf("expires %s is not ttl after recordedtime, %s", c.Data.Expires, want)
+	}
+	return nil
+}
+
+func expiry(recorded time.Time, ttl int64) string {
+	return api.FormatTime(recorded.Add(time.Duration(ttl) * time.Second))
 }

@@ -246,6 +246,42 @@ func (t *Trust) ProveChange(ec *EvidenceChange, tree Tree) (*Change, error) {
 	return c, nil
 }
 
+// ProveAlone verifies evidence without a head: the proof of single changes. It
+// checks each change as Prove does, and each statement by the operators set that
+// the change cites, which must have come along. That no newer set was in force
+// is shown only by a head.
+func (t *Trust) ProveAlone(e *Evidence, tree Tree) error {
+	changes, sets := map[int64]*Change{}, map[int64]*Operators{}
+	for _, ec := range e.Changes {
+		c, err := t.ProveChange(&ec, tree)
+		if err != nil {
+			return err
+		}
+		if err := c.CheckSafeMode(); err != nil {
+			return Refuse(CheckPermission, fmt.Errorf("entry %d: %w", ec.Index, err))
+		}
+		changes[ec.Index] = c
+		if c.Roots != nil {
+			if sets[ec.Index], err = t.ParseOperatorsEnvelope(c.Data.Statement); err != nil {
+				return Refuse(CheckStatementSignature, fmt.Errorf("entry %d: %w", ec.Index, err))
+			}
+		}
+	}
+	for index, c := range changes {
+		if c.Statement == nil {
+			continue
+		}
+		cited := c.Data.Operators
+		if sets[cited] == nil || cited >= index {
+			return Refuse(CheckPermission, fmt.Errorf("entry %d: the operators set it cites, entry %d, did not come along", index, cited))
+		}
+		if _, err := sets[cited].Judge(c.Statement); err != nil {
+			return Refuse(CheckStatementSignature, fmt.Errorf("entry %d: %w", index, err))
+		}
+	}
+	return nil
+}
+
 // lines checks the change of every line of the head, and that no chain went
 // back or away.
 func (p *prover) lines(_ *Evidence, service string) error {
@@ -271,6 +307,9 @@ func (p *prover) lines(_ *Evidence, service string) error {
 func (p *prover) judge(index int64, c *Change) error {
 	cited := c.Data.Operators
 	if err := p.inForce(index, cited); err != nil {
+		return Refuse(CheckPermission, fmt.Errorf("entry %d: %w", index, err))
+	}
+	if err := c.CheckSafeMode(); err != nil {
 		return Refuse(CheckPermission, fmt.Errorf("entry %d: %w", index, err))
 	}
 	if c.Statement == nil {

@@ -254,3 +254,97 @@ func TestAStolenNodeKeyLeavesNoModeThatHolds(t *testing.T) {
 	_, err := l.f.Trust.Prove(e, "checkout", known)
 	wantCheck(t, err, ledger.CheckPermission)
 }
+
+func TestAStolenNodeKeyReplaysAndShortensNoMode(t *testing.T) {
+	cases := map[string]func(l *memLog, first *ledger.Signed) *ledger.Event{
+		"an old statement again": func(l *memLog, first *ledger.Signed) *ledger.Event {
+			l.safeMode(ledger.SafeModeExited, "prod")
+			return l.event(ledger.SafeModeEntered, l.override(first))
+		},
+		"a mode that ends early": func(l *memLog, _ *ledger.Signed) *ledger.Event {
+			e := l.event(ledger.SafeModeRenewed, l.override(l.f.SafeMode(ledger.SafeModeRenewed, "checkout", "prod", "degraded", 1)))
+			e.Data.Expires = api.FormatTime(l.now.Add(2e9))
+			return e
+		},
+	}
+	for name, make := range cases {
+		t.Run(name, func(t *testing.T) {
+			l := newLog(t)
+			l.operators()
+			l.activate("prod", 1)
+			l.safeMode(ledger.SafeModeEntered, "prod")
+			c, err := ledger.ParseLeaf(l.leaves[3])
+			if err != nil {
+				t.Fatal(err)
+			}
+			change := l.sign(make(l, c.Statement))
+			index := l.store(change.Leaf)
+			if err := l.state.Clone().Apply(change, l.f.Trust); !errors.Is(err, ledger.ErrFold) {
+				t.Errorf("the fold took it: %v", err)
+			}
+			e := l.evidence(0)
+			e.Head = l.headOf(func(h *ledger.Head) { h.Lines[1].Ref = ledger.Ref{Index: index, Hash: change.Hash} })
+			_, err = l.f.Trust.Prove(e, "checkout", nil)
+			wantCheck(t, err, ledger.CheckPermission)
+		})
+	}
+}
+
+func TestAProofAloneNeedsWhoAllowedIt(t *testing.T) {
+	l := story(t)
+	alone := func(indexes ...int64) error {
+		e := &ledger.Evidence{Checkpoint: l.checkpoint()}
+		for _, i := range indexes {
+			e.Changes = append(e.Changes, l.change(i))
+		}
+		return l.f.Trust.ProveAlone(e, l.tree())
+	}
+	if err := alone(4, 1); err != nil {
+		t.Error(err)
+	}
+	wantCheck(t, alone(4), ledger.CheckPermission)
+	stranger := l.f.StatementBy(l.f.Stranger, ledger.NoteAdded, "checkout", "", nil)
+	c := l.sign(l.event(ledger.NoteAdded, ledger.Data{Service: "checkout", Statement: stranger.Raw}))
+	wantCheck(t, alone(l.store(c.Leaf), 1), ledger.CheckStatementSignature)
+}
+
+func TestGrantsCoverTheirPlaces(t *testing.T) {
+	f := ledgertest.New(t)
+	grant := func(do, service string, scope api.Scope) *ledger.Operators {
+		op := ledger.Operator{ID: "ops", Keys: []string{ledgertest.SSHLine(f.OperatorKey)}, May: []ledger.Grant{{Do: []string{do}, Services: []string{service}, Scopes: []api.Scope{scope}}}}
+		o, err := f.Trust.ParseOperatorsEnvelope(f.SignOperators(1, []byte("x"), op))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	object := func(service string, scope api.Scope) *ledger.Signed {
+		return f.Statement(ledger.ObjectErased, service, scope, func(s *ledger.Statement) { s.Object = api.DigestOf(nil) })
+	}
+	source := f.Statement(ledger.SourceAccepted, "", "", func(s *ledger.Statement) { s.From, s.To = "a", "b" })
+	note := func(service string, scope api.Scope) *ledger.Signed {
+		return f.Statement(ledger.NoteAdded, service, scope, nil)
+	}
+	for name, c := range map[string]struct {
+		ops *ledger.Operators
+		st  *ledger.Signed
+		ok  bool
+	}{
+		"erase of the service":     {grant("erase", "checkout", "prod"), object("checkout", "prod/eu"), true},
+		"erase of another service": {grant("erase", "other", "prod"), object("checkout", "prod"), false},
+		"erase without a place":    {grant("erase", "other", "*"), object("", ""), false},
+		"erase without a scope":    {grant("erase", "checkout", "prod"), object("checkout", ""), false},
+		"erase everywhere":         {grant("erase", "*", "*"), object("", ""), true},
+		"record for the service":   {grant("record", "checkout", "prod"), note("checkout", ""), true},
+		"record for nobody":        {grant("record", "checkout", "prod"), note("", ""), false},
+		"record in another scope":  {grant("record", "checkout", "prod"), note("checkout", "staging"), false},
+		"record in a like-named":   {grant("record", "checkout", "prod"), note("checkout", "prod-2"), false},
+		"source by all services":   {grant("source", "*", "prod"), source, true},
+		"source by one service":    {grant("source", "checkout", "*"), source, false},
+		"safe-mode doesn't record": {grant("safe-mode", "*", "*"), note("checkout", "prod"), false},
+	} {
+		if _, err := c.ops.Judge(c.st); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

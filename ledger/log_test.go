@@ -116,9 +116,6 @@ func (l *memLog) safeMode(kind ledger.Kind, scope api.Scope) int64 {
 
 func (l *memLog) override(st *ledger.Signed) ledger.Data {
 	d := ledger.Data{Service: st.Service, Scope: st.Scope, Statement: st.Raw, Detail: st.Detail, Fields: st.Fields}
-	if st.Kind != ledger.SafeModeExited {
-		d.Expires = api.FormatTime(l.now.Add(time.Duration(st.TTL) * time.Second))
-	}
 	d.Resolved = []ledger.Resolved{{Scope: st.Scope, Bundle: api.DigestOf([]byte("bundle"))}}
 	return d
 }

@@ -127,15 +127,20 @@ func (g Grant) check(id string) (errs []error) {
 	return errs
 }
 
-// allows tells whether the grant covers an action at a place. A statement that
-// names no scope is about the service as a whole; kinds that move state always
-// name one.
+// allows tells whether the grant covers an action at a place. Leaving a service
+// or scope out asks for all of them, and only a grant for all covers that; but
+// the source has no scopes, and a fact about a service as a whole moves nothing.
 func (g Grant) allows(do, service string, scope api.Scope) bool {
 	if !slices.Contains(g.Do, do) {
 		return false
 	}
-	okService := service == "" || slices.Contains(g.Services, "*") || slices.Contains(g.Services, service)
-	return okService && (scope == "" || slices.ContainsFunc(g.Scopes, func(s api.Scope) bool { return s == "*" || s.Contains(scope) }))
+	if !slices.Contains(g.Services, "*") && (service == "" || !slices.Contains(g.Services, service)) {
+		return false
+	}
+	if scope == "" && (do == "source" || do == "record" && service != "") {
+		return true
+	}
+	return slices.ContainsFunc(g.Scopes, func(s api.Scope) bool { return s == "*" || scope != "" && s.Contains(scope) })
 }
 
 // ErrSignature and ErrPermission tell apart who can't be believed and who may not.

@@ -192,8 +192,8 @@ func (s *State) followsOverride(c *Change) error {
 	if c.Data.Lane != LaneOverride {
 		return nil
 	}
-	if st := c.Statement; st != nil && *st.After != c.Data.Generation-1 {
-		return fmt.Errorf("statement was signed after generation %d, this is %d", *st.After, c.Data.Generation)
+	if err := c.CheckSafeMode(); err != nil {
+		return err
 	}
 	prev, ok := s.Chain(c.Data.Chain())
 	inForce := ok && prev.Kind != SafeModeExited
