@@ -148,6 +148,13 @@ func (b *Builder) build(ctx context.Context, commit, service string, scope api.S
 	}, c, nil
 }
 
+// Rebuild builds the set of (service, commit, scope) from the release alone,
+// whatever the tip says today: what an auditor compares with the log.
+func (b *Builder) Rebuild(ctx context.Context, commit, service string, scope api.Scope) (*Built, error) {
+	built, _, err := b.build(ctx, commit, service, scope, place{})
+	return built, err
+}
+
 // serving returns a release that has a service, or what is wrong with asking
 // for it.
 func (b *Builder) serving(ctx context.Context, commit, service string, at place) (*release, Faults, error) {

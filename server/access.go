@@ -37,12 +37,13 @@ func (p *principal) readsTarget(t api.Target) bool {
 // tip changes clients.yaml.
 type access struct {
 	open    bool // reads without a token are let through
+	public  bool // others than this machine can connect: without clients.yaml nobody may read
 	clients atomic.Pointer[map[api.Digest]*principal]
 }
 
 // set replaces the clients; ok is false when the repository has no clients.yaml.
 func (a *access) set(clients []bundler.Client, ok bool) {
-	if !ok {
+	if !ok && (a.open || !a.public) {
 		a.clients.Store(nil)
 		return
 	}
@@ -58,7 +59,7 @@ func (a *access) set(clients []bundler.Client, ok bool) {
 func (a *access) identify(r *http.Request) (*principal, error) {
 	token := tokenOf(r)
 	clients := a.clients.Load()
-	if clients == nil {
+	if clients == nil && (token == "" || !a.open) {
 		return everybody, nil // loopback, or --open-reads: see cmd
 	}
 	if token == "" {
@@ -67,10 +68,22 @@ func (a *access) identify(r *http.Request) (*principal, error) {
 		}
 		return nil, &api.Error{Code: api.CodeUnauthorized, Detail: "a token is needed", Hint: "send Authorization: Bearer TOKEN; clients.yaml of the repository lists who has one"}
 	}
-	if p := (*clients)[api.DigestOf([]byte(token))]; p != nil {
-		return p, nil
+	if clients != nil {
+		if p := (*clients)[api.DigestOf([]byte(token))]; p != nil {
+			return p, nil
+		}
 	}
 	return nil, &api.Error{Code: api.CodeUnauthorized, Detail: "unknown token", Hint: "its sha256 is not in clients.yaml of the accepted tip"}
+}
+
+// still reports whether the client of a long request may go on: it may have
+// lost its token, or what the request is about, since it was let in.
+func (a *access) still(p *principal, may func(*principal) bool) bool {
+	if p == everybody {
+		return a.clients.Load() == nil || a.open
+	}
+	now := a.named(p.name)
+	return now != nil && may(now)
 }
 
 // named finds a client that was identified before; "" is everybody. Nil when it

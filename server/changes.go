@@ -203,5 +203,5 @@ func (s *Server) watchChanges(c echo.Context) error {
 			}
 		}
 	}()
-	return stream(c, ": changes\n\n", events)
+	return s.stream(c, ": changes\n\n", events, func(p *principal) bool { return p.log })
 }

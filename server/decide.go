@@ -56,11 +56,13 @@ func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted)
 	vanished(st, u)
 	chains := map[string]int{}
 	for _, b := range u.built {
-		if len(u.failed[b.Service]) > 0 {
-			continue
-		}
-		if fault, ok := s.mayActivate(st, u, b, chains); !ok {
+		if fault, ok := fitsHead(st, b, chains); !ok {
 			u.failed[b.Service] = append(u.failed[b.Service], fault)
+		}
+	}
+	for service := range u.entries {
+		if fault, ok := s.modesStay(st, u, service); !ok {
+			u.failed[service] = append(u.failed[service], fault)
 		}
 	}
 	for _, b := range u.built {
@@ -126,34 +128,76 @@ func newerOperators(st *ledger.State, d *storeDraft) bool {
 
 const ruleModeInForce = "E_MODE_IN_FORCE"
 
-// mayActivate refuses a set that would take a safe mode away from under those
-// who are in it, and a chain beyond what a head can list.
-func (s *Server) mayActivate(st *ledger.State, u *unit, b *bundler.Built, added map[string]int) (bundler.Fault, bool) {
-	fault := bundler.Fault{Severity: bundler.Error, Service: b.Service, File: "activations/" + b.Service + ".yaml"}
-	if _, there := st.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: b.Service, Scope: b.Scope}); !there {
-		added[b.Service]++
-		if len(st.HeadLines(b.Service))+added[b.Service] > ledger.MaxChains {
-			fault.Rule, fault.Message = "E_TOO_MANY_CHAINS", fmt.Sprintf("a service has at most %d main and override chains", ledger.MaxChains)
-			fault.Fix = "activate an outer scope instead"
-			return fault, false
-		}
+// fitsHead refuses a chain beyond what a head can list.
+func fitsHead(st *ledger.State, b *bundler.Built, added map[string]int) (bundler.Fault, bool) {
+	if _, there := st.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: b.Service, Scope: b.Scope}); there {
+		return bundler.Fault{}, true
 	}
-	set := bundle.Set{Entries: b.Entries}
-	for _, c := range st.ServiceChains(b.Service) {
-		if c.Lane != ledger.LaneOverride || c.Kind == ledger.SafeModeExited || !(c.Scope.Contains(b.Scope) || b.Scope.Contains(c.Scope)) {
+	added[b.Service]++
+	return bundler.Fault{Rule: "E_TOO_MANY_CHAINS", Severity: bundler.Error, Service: b.Service, File: "activations/" + b.Service + ".yaml",
+		Message: fmt.Sprintf("a service has at most %d main and override chains", ledger.MaxChains), Fix: "activate an outer scope instead",
+	}, len(st.HeadLines(b.Service))+added[b.Service] <= ledger.MaxChains
+}
+
+// modesStay refuses a unit that would take a safe mode away from under those
+// who are in it: wherever a mode in force has a bundle now, what is in effect
+// after the unit must have one, too.
+func (s *Server) modesStay(st *ledger.State, u *unit, service string) (bundler.Fault, bool) {
+	after, sets := futureChains(st, u, service)
+	for _, c := range st.ServiceChains(service) {
+		if c.Lane != ledger.LaneOverride || c.Kind == ledger.SafeModeExited {
 			continue
 		}
-		at := b.Scope
-		if b.Scope.Contains(c.Scope) {
-			at = c.Scope
+		change, err := s.store.Change(c.Index)
+		if err != nil {
+			continue // damaged: nothing is appended then
 		}
-		if _, ok := set.Find(at, c.Mode); !ok {
-			fault.Rule, fault.Message = ruleModeInForce, fmt.Sprintf("the new set has no safe mode %q, which is in force at %s", c.Mode, c.Scope)
-			fault.Fix = "leave the mode first, or keep safe-modes/" + string(c.Mode)
-			return fault, false
+		for _, r := range change.Data.Resolved {
+			if !s.hasMode(after, sets, r.Scope, c.Mode) {
+				return bundler.Fault{Rule: ruleModeInForce, Severity: bundler.Error, Service: service, File: "activations/" + service + ".yaml",
+					Message: fmt.Sprintf("safe mode %q is in force at %s, and nothing would have it there", c.Mode, r.Scope),
+					Fix:     "leave the mode first, or keep safe-modes/" + string(c.Mode)}, false
+			}
 		}
 	}
 	return bundler.Fault{}, true
+}
+
+// futureChains are a service's main chains as a unit would leave them, with the
+// sets that aren't stored yet.
+func futureChains(st *ledger.State, u *unit, service string) ([]ledger.Chain, map[api.Digest]*bundle.Set) {
+	var out []ledger.Chain
+	sets := map[api.Digest]*bundle.Set{}
+	built := map[api.Scope]bool{}
+	for _, b := range u.built {
+		if b.Service == service {
+			built[b.Scope] = true
+			sets[b.Digest] = &bundle.Set{Entries: b.Entries}
+			out = append(out, ledger.Chain{Lane: ledger.LaneMain, Scope: b.Scope, Kind: ledger.BundleActivated, Set: &ledger.SetRef{Digest: b.Digest}})
+		}
+	}
+	for _, c := range st.ServiceChains(service) {
+		if c.Lane == ledger.LaneMain && !built[c.Scope] && u.entries[service][c.Scope] {
+			out = append(out, c)
+		}
+	}
+	return out, sets
+}
+
+func (s *Server) hasMode(chains []ledger.Chain, sets map[api.Digest]*bundle.Set, scope api.Scope, mode api.Mode) bool {
+	e, ok := ledger.InEffect(chains, scope)
+	if !ok || e.Main.Set == nil {
+		return false
+	}
+	set := sets[e.Main.Set.Digest]
+	if set == nil {
+		var err error
+		if set, err = s.programs.set(e.Main.Set.Digest); err != nil {
+			return false
+		}
+	}
+	_, ok = set.Find(scope, mode)
+	return ok
 }
 
 // activation is the change of one entry: none when the set is the one in force

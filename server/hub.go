@@ -18,7 +18,7 @@ import (
 // re-reads, so a lost or repeated event costs nothing.
 type hub struct {
 	mu       sync.Mutex
-	watchers map[string]map[chan string]bool // by service; "" watches all
+	watchers map[string]map[chan string]bool // by service
 	closed   bool
 }
 
@@ -42,6 +42,9 @@ func (h *hub) join(service string) (events chan string, leave func()) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		delete(h.watchers[service], events)
+		if len(h.watchers[service]) == 0 {
+			delete(h.watchers, service)
+		}
 	}
 }
 
@@ -70,7 +73,6 @@ func (h *hub) count() int {
 // publish tells the watchers of every service whose chains differ.
 func (h *hub) publish(old, now *ledger.State, size int64) {
 	event := fmt.Sprintf("id: %d\nevent: head\ndata: {}\n\n", size)
-	h.send("", event)
 	for name, svc := range now.Services {
 		if name != "" && old.Services[name] != svc {
 			h.send(name, event)
@@ -103,7 +105,7 @@ func (s *Server) getWatch(c echo.Context) error {
 	events, leave := s.hub.join(service)
 	defer leave()
 	first := fmt.Sprintf("retry: 1000\nid: %d\nevent: head\ndata: {}\n\n", s.store.Snapshot().Tree.Size)
-	return stream(c, first, events)
+	return s.stream(c, first, events, func(p *principal) bool { return p.reads(service) })
 }
 
 // watchedService accepts service=, or target= alone. A service that isn't
@@ -136,7 +138,7 @@ func startStream(c echo.Context, first string) bool {
 
 // stream writes server-sent events until the client or the server goes away. A
 // client that does not take an event within the write timeout is dropped.
-func stream(c echo.Context, first string, events <-chan string) error {
+func (s *Server) stream(c echo.Context, first string, events <-chan string, may func(*principal) bool) error {
 	if !startStream(c, first) {
 		return nil
 	}
@@ -145,7 +147,7 @@ func stream(c echo.Context, first string, events <-chan string) error {
 	ctx := c.Request().Context()
 	for {
 		event, ok := nextEvent(ctx, events, alive.C)
-		if !ok || !writeEvent(c, event) {
+		if !ok || !s.access.still(who(c), may) || !writeEvent(c, event) {
 			return nil
 		}
 	}

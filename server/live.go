@@ -38,7 +38,7 @@ type observed struct {
 func (t *liveTable) init() { t.rows = map[string]*observed{} }
 
 func (t *liveTable) put(in api.Instance, now time.Time) error {
-	key := in.Target.Service + "\x00" + in.ID
+	key := in.Target.String() + "\x00" + in.ID
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.rows[key] == nil && len(t.rows) >= maxInstances {
@@ -46,6 +46,18 @@ func (t *liveTable) put(in api.Instance, now time.Time) error {
 	}
 	t.rows[key] = &observed{in, now}
 	return nil
+}
+
+// reports tells whether any instance reports from a scope or below it.
+func (t *liveTable) reports(service string, scope api.Scope) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, o := range t.rows {
+		if o.Target.Service == service && scope.Contains(o.Target.Scope) {
+			return true
+		}
+	}
+	return false
 }
 
 func (t *liveTable) all() []*observed {
@@ -112,8 +124,17 @@ func checkInstance(in *api.Instance) error {
 			return &api.Error{Code: api.CodeInvalid, Detail: "instance report: a member is longer than 256 bytes"}
 		}
 	}
-	if in.Refusal != nil && len(in.Refusal.Message) > 1024 {
-		in.Refusal.Message = clean(in.Refusal.Message)
+	if !slices.Contains([]api.State{api.StateReady, api.StateStale, api.StateError, api.StateNotReady}, in.State) {
+		return &api.Error{Code: api.CodeInvalid, Detail: "instance report: sealstone.state is READY, STALE, ERROR or NOT_READY"}
+	}
+	if len(in.SafeModes) > 64 || slices.ContainsFunc(in.SafeModes, func(m api.Mode) bool { return api.CheckName(string(m)) != nil }) {
+		return &api.Error{Code: api.CodeInvalid, Detail: "instance report: at most 64 safe modes, by their names"}
+	}
+	if r := in.Refusal; r != nil {
+		if len(r.Check) > 64 || len(r.Time) > 64 {
+			return &api.Error{Code: api.CodeInvalid, Detail: "instance report: a refusal's check and time are at most 64 bytes"}
+		}
+		r.Message = clean(r.Message)
 	}
 	return nil
 }
@@ -121,6 +142,9 @@ func checkInstance(in *api.Instance) error {
 // getLive sets what the log proves beside what instances report.
 func (s *Server) getLive(c echo.Context) error {
 	service := c.QueryParam("service")
+	if c.QueryParam("at") != "" { // answering with today would be false evidence
+		return &api.Error{Code: api.CodeInvalid, Detail: "query member at: this version shows the present only", Hint: "/v1/changes?from=&to= shows what changed"}
+	}
 	if service != "" {
 		if _, err := serviceParam(c); err != nil {
 			return err

@@ -3,9 +3,10 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"log/slog"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -13,14 +14,17 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/kv"
+	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
 
 // pending holds safe-mode statements that were judged right while the log could
 // not take them. They are served, obeyed, and appended when the log is back.
 type pending struct {
-	mu   sync.RWMutex
-	list []held
+	holding sync.Mutex // over deciding and adding, so that rivals see each other
+	mu      sync.RWMutex
+	list    []held
 }
 
 type held struct {
@@ -31,25 +35,93 @@ type held struct {
 // maxPending bounds what a flood of signed statements can hold in memory.
 const maxPending = 1024
 
-// hold keeps a statement that the log could not take and announces it.
+// hold keeps a statement that the log could not take and announces it. It is
+// held to all that the log would hold it to, on top of those that wait already.
 func (s *Server) hold(st *ledger.Signed, detail *ledger.Detail, cause error) (*api.Receipt, error) {
+	s.pending.holding.Lock()
+	defer s.pending.holding.Unlock()
 	state := s.store.Snapshot().State
-	if err := judge(state, st); err != nil {
-		return nil, err
+	if !s.pending.has(st) {
+		if err := errors.Join(judge(state, st), checkClock(st, time.Now())); err != nil {
+			return nil, err
+		}
+		if _, err := s.admitSafeMode(state, s.pending.chain(state, st), s.nextAfter(state, st.Service, st.Scope), st); err != nil {
+			return nil, err
+		}
+		if !s.pending.add(held{st, detail}) {
+			return nil, cause
+		}
+		s.keepPending()
+		s.log.Error("a safe-mode statement is served unrecorded", slog.String("service", st.Service), slog.String("scope", string(st.Scope)), slog.Any("cause", cause))
+		s.announcePending(st.Service)
 	}
-	if err := checkClock(st, time.Now()); err != nil {
-		return nil, err
-	}
-	if next := s.nextAfter(state, st.Service, st.Scope); *st.After != next && !s.pending.has(st) {
-		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("signed after generation %d of the override at %s@%s, pending statements included it is at %d", *st.After, st.Service, st.Scope, next),
-			Hint: "look with sealstone safe-mode status and sign again"}
-	}
-	if !s.pending.add(held{st, detail}) {
-		return nil, cause
-	}
-	s.log.Error("a safe-mode statement is served unrecorded", slog.String("service", st.Service), slog.String("scope", string(st.Scope)), slog.Any("cause", cause))
-	s.hub.send(st.Service, "event: pending\ndata: {}\n\n")
 	return &api.Receipt{Index: -1, ID: st.ID, Kind: string(st.Kind), Unrecorded: true, Narrower: s.narrower(st.Service, st.Scope)}, nil
+}
+
+func (s *Server) announcePending(service string) {
+	s.hub.send(service, "event: pending\ndata: {}\n\n")
+}
+
+// chain is the override chain that a statement is about, with what waits laid
+// over it.
+func (p *pending) chain(state *ledger.State, st *ledger.Signed) ledger.Chain {
+	for _, c := range p.over(state, st.Service) {
+		if c.Lane == ledger.LaneOverride && c.Scope == st.Scope {
+			return c
+		}
+	}
+	return ledger.Chain{}
+}
+
+// keepPending writes what waits to a file, as well as the disk can: a restart
+// in the middle of the trouble must not forget what was acknowledged.
+func (s *Server) keepPending() {
+	if s.cfg.PendingFile == "" {
+		return
+	}
+	list := []api.Submission{}
+	for _, h := range s.pending.all() {
+		sub := api.Submission{Statement: h.st.Raw}
+		if h.detail != nil {
+			sub.Salt, sub.Detail = h.detail.Salt, h.detail.Text
+		}
+		list = append(list, sub)
+	}
+	b, err := json.Marshal(list)
+	if err == nil {
+		err = kv.WriteFile(s.cfg.PendingFile, b)
+	}
+	if err != nil {
+		s.log.Error("pending statements are in memory only; a restart would forget them", slog.Any("error", err))
+	}
+}
+
+// restorePending reads them back. What does not verify any more is dropped.
+func (s *Server) restorePending() {
+	if s.cfg.PendingFile == "" {
+		return
+	}
+	b, err := os.ReadFile(s.cfg.PendingFile)
+	if err != nil {
+		return // none, in every start but the rarest
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(b, &list); err != nil {
+		s.log.Error("pending statements can't be read", slog.String("file", s.cfg.PendingFile), slog.Any("error", err))
+		return
+	}
+	state := s.store.Snapshot().State
+	for _, raw := range list {
+		st, detail, err := parseSubmission(raw)
+		if err == nil {
+			err = judge(state, st)
+		}
+		if err != nil {
+			s.log.Error("a pending statement is dropped", slog.Any("error", err))
+			continue
+		}
+		s.pending.add(held{st, detail})
+	}
 }
 
 // nextAfter is what the next statement on an override chain must carry: the
@@ -110,11 +182,10 @@ func (p *pending) over(st *ledger.State, service string) []ledger.Chain {
 	if len(list) == 0 {
 		return chains
 	}
-	signed := make([]*ledger.Signed, 0, len(list))
-	for _, h := range list {
-		signed = append(signed, h.st)
+	for _, h := range list { // in the order they were taken; each as of its own time, which was judged then
+		chains = ledger.WithPending(chains, service, []*ledger.Signed{h.st}, st.Operators, func(api.Mode) bool { return true }, h.st.At())
 	}
-	return ledger.WithPending(chains, service, signed, st.Operators, func(api.Mode) bool { return true }, time.Now())
+	return chains
 }
 
 // pendingLoop tries to append what is pending, oldest first.
@@ -128,24 +199,27 @@ func (s *Server) pendingLoop(ctx context.Context) {
 		for _, h := range s.pending.all() {
 			if s.settle(ctx, h) {
 				s.pending.remove(h.st)
+				s.keepPending()
+				s.announcePending(h.st.Service)
 			}
 		}
 	}
 }
 
-// settle appends a pending statement; true when it needs no more tries.
+// settle appends a pending statement, or the evidence that it came too late;
+// true when it is in the log. Nothing that was acknowledged is dropped.
 func (s *Server) settle(ctx context.Context, h held) bool {
 	r, err := s.submitPending(ctx, h)
 	if err == nil {
 		s.log.InfoContext(ctx, "a pending statement is in the log", slog.Int64("index", r.Index), slog.Bool("late", r.Late))
 		return true
 	}
-	code := api.CodeOf(err)
-	if code == api.CodeStorage || code == api.CodeReadOnly || ctx.Err() != nil {
+	if code := api.CodeOf(err); code == api.CodeStorage || code == api.CodeReadOnly || ctx.Err() != nil {
 		return false
 	}
-	s.log.ErrorContext(ctx, "a pending statement can't be recorded", slog.String("id", h.st.ID), slog.Any("error", err))
-	return true
+	s.log.ErrorContext(ctx, "a pending statement does not fit any more and is kept as late", slog.String("id", h.st.ID), slog.Any("error", err))
+	_, err = s.store.Append(ctx, func(*ledger.State, time.Time) (store.Decision, error) { return late(h.st, h.detail, "refused"), nil })
+	return err == nil
 }
 
 func (s *Server) getPending(c echo.Context) error {

@@ -157,7 +157,7 @@ func (s *Server) lineage(ctx context.Context, now accepted, tip string) (skipped
 	if err != nil {
 		return 0, err
 	}
-	if forward || s.letThrough(now.Commit, tip) {
+	if forward || s.letThrough(ctx, now.Commit, tip) {
 		n, err := s.repo.CountBetween(ctx, now.Commit, tip)
 		return max(0, n-1), err
 	}
@@ -176,15 +176,19 @@ func (s *Server) lineage(ctx context.Context, now accepted, tip string) (skipped
 	return 0, refused
 }
 
-// letThrough reports whether the newest trust-lane change lets this rewrite
-// through.
-func (s *Server) letThrough(from, to string) bool {
+// letThrough reports whether the newest trust-lane change lets this rewrite, or
+// one that goes on from it, through.
+func (s *Server) letThrough(ctx context.Context, from, tip string) bool {
 	c, ok := s.store.Snapshot().State.Chain(ledger.ChainKey{Lane: ledger.LaneTrust})
 	if !ok || c.Kind != ledger.SourceAccepted {
 		return false
 	}
 	change, err := s.store.Change(c.Index)
-	return err == nil && change.Data.From == from && change.Data.To == to
+	if err != nil || change.Data.From != from {
+		return false
+	}
+	after, err := s.repo.IsAncestor(ctx, change.Data.To, tip)
+	return err == nil && (after || change.Data.To == tip)
 }
 
 // unit is all that one tip asks for: operators, then activations, then

@@ -26,6 +26,8 @@ type Config struct {
 
 	Poll        time.Duration // between fetches, ± 20 %; 0 is 10 s
 	OpenReads   bool          // reads need no token
+	Public      bool          // others than this machine can connect: without clients.yaml reads need a token that nobody has
+	PendingFile string        // keeps unrecorded safe-mode statements over a restart; "" keeps them in memory
 	CORSOrigins []string      // origins that browsers may call OFREP from
 	OFREPRate   float64       // OFREP evaluations a second that each client may ask for; 0 is no limit
 	HookSecret  []byte        // nil: POST /hooks/git is 404
@@ -74,7 +76,8 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Logger, store: cfg.Store, started: time.Now(), kick: make(chan struct{}, 1)}
 	s.repo = bundler.NewRepo(cfg.Source.Git())
 	s.builder = bundler.New(s.repo)
-	s.access.open = cfg.OpenReads
+	s.access.open, s.access.public = cfg.OpenReads, cfg.Public
+	s.access.set(nil, false)
 	s.hub.init()
 	s.streams.init()
 	s.limiter = newLimiter(cfg.OFREPRate)
@@ -83,6 +86,7 @@ func New(cfg Config) (*Server, error) {
 	if err := s.restore(); err != nil {
 		return nil, err
 	}
+	s.restorePending()
 	s.metrics = newMetrics(s)
 	s.handler = s.routes()
 	return s, nil

@@ -78,7 +78,12 @@ func parseSubmission(body []byte) (*ledger.Signed, *ledger.Detail, error) {
 // safe-mode statement becomes pending instead: an emergency waits for no disk.
 func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.Detail) (*api.Receipt, error) {
 	receipts, err := s.store.Append(ctx, func(state *ledger.State, now time.Time) (store.Decision, error) {
-		return s.admit(state, st, detail, now, now.Sub(st.At()) > lateAfter)
+		if err := checkClock(st, now); err != nil {
+			if _, ok := s.store.ByID(st.ID); !ok {
+				return store.Decision{}, err
+			}
+		}
+		return s.admit(state, st, detail, now.Sub(st.At()) > lateAfter)
 	})
 	if err == nil {
 		return s.receipt(st, receipts[0]), nil
@@ -93,7 +98,7 @@ func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.D
 	return nil, err
 }
 
-// recorded finds a statement that is in the log already, whole and not late.
+// recorded finds a statement that is in the log already.
 func (s *Server) recorded(st *ledger.Signed) *api.Receipt {
 	index, ok := s.store.ByID(st.ID)
 	if !ok {
@@ -103,7 +108,7 @@ func (s *Server) recorded(st *ledger.Signed) *api.Receipt {
 	if err != nil || c.Statement == nil || string(c.Statement.Raw) != string(st.Raw) {
 		return nil
 	}
-	return &api.Receipt{Index: index, LeafHash: c.Hash, ID: c.ID, Kind: string(c.Kind()), Generation: c.Data.Generation, Repeated: true}
+	return &api.Receipt{Index: index, LeafHash: c.Hash, ID: st.ID, Kind: string(c.Kind()), Generation: c.Data.Generation, Repeated: true, Late: c.Kind() == ledger.StatementLate}
 }
 
 func (s *Server) receipt(st *ledger.Signed, r store.Receipt) *api.Receipt {
@@ -125,8 +130,8 @@ func (s *Server) narrower(service string, scope api.Scope) []api.Held {
 
 // submitPending appends a statement that was held: late when the chain went on.
 func (s *Server) submitPending(ctx context.Context, h held) (*api.Receipt, error) {
-	receipts, err := s.store.Append(ctx, func(state *ledger.State, now time.Time) (store.Decision, error) {
-		return s.admit(state, h.st, h.detail, now, true)
+	receipts, err := s.store.Append(ctx, func(state *ledger.State, _ time.Time) (store.Decision, error) {
+		return s.admit(state, h.st, h.detail, true) // its age was judged when it was taken
 	})
 	if err != nil {
 		return nil, err
@@ -137,7 +142,7 @@ func (s *Server) submitPending(ctx context.Context, h held) (*api.Receipt, error
 // admit is the decision on a statement, made under the append lock. mayBeLate
 // says that a statement which lost its race is kept as statement.late rather
 // than refused: it was out there, and clients may have obeyed it.
-func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.Detail, now time.Time, mayBeLate bool) (store.Decision, error) {
+func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.Detail, mayBeLate bool) (store.Decision, error) {
 	d := store.DraftOf(st, detail)
 	if _, ok := s.store.ByID(st.ID); ok { // the store answers with the old receipt, or refuses other bytes
 		return store.Decision{Drafts: []storeDraft{d}}, nil
@@ -145,27 +150,27 @@ func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.De
 	if err := judge(state, st); err != nil {
 		return store.Decision{}, err
 	}
-	if err := checkClock(st, now); err != nil {
-		return store.Decision{}, err
-	}
-	if err := s.admitErasure(st); err != nil {
+	if err := s.admitErasure(state, st); err != nil {
 		return store.Decision{}, err
 	}
 	if st.Kind.Lane() == ledger.LaneOverride {
-		if err := s.admitSafeMode(state, st, &d, now); err != nil {
-			if api.CodeOf(err) == api.CodeConflict && mayBeLate {
-				return late(st, detail), nil
-			}
+		prev, _ := state.Chain(overrideKey(st))
+		resolved, err := s.admitSafeMode(state, prev, prev.Generation, st)
+		if api.CodeOf(err) == api.CodeConflict && mayBeLate {
+			return late(st, detail, "superseded"), nil
+		}
+		if err != nil {
 			return store.Decision{}, err
 		}
+		d.Data.Resolved = resolved
 	}
 	return store.Decision{Drafts: []storeDraft{d}}, nil
 }
 
 // late keeps a statement that lost to newer ones while nobody could record it:
 // evidence, with no effect.
-func late(st *ledger.Signed, detail *ledger.Detail) store.Decision {
-	d := ledger.Data{Service: st.Service, Scope: st.Scope, Statement: st.Raw, Detail: st.Detail, Fields: ledger.Fields{Late: "superseded"}}
+func late(st *ledger.Signed, detail *ledger.Detail, why string) store.Decision {
+	d := ledger.Data{Service: st.Service, Scope: st.Scope, Statement: st.Raw, Detail: st.Detail, Fields: ledger.Fields{Late: why}}
 	return store.Decision{Drafts: []storeDraft{{Kind: ledger.StatementLate, Data: d, Detail: detail}}}
 }
 
@@ -194,45 +199,117 @@ func checkClock(st *ledger.Signed, now time.Time) error {
 
 // admitErasure holds an erasure to the place of what it erases: a grant for one
 // service erases nothing of another.
-func (s *Server) admitErasure(st *ledger.Signed) error {
-	if st.Kind != ledger.DetailErased {
-		return nil
-	}
-	c, err := s.store.Change(st.Index)
-	if err != nil {
-		return err
-	}
-	if c.Data.Service != st.Service || c.Data.Scope != st.Scope {
-		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("entry %d is about %q, the statement names %q", st.Index, c.Subject, api.Target{Service: st.Service, Scope: st.Scope}),
-			Hint: "name the service and scope of the entry"}
+func (s *Server) admitErasure(state *ledger.State, st *ledger.Signed) error {
+	switch st.Kind {
+	case ledger.DetailErased:
+		c, err := s.store.Change(st.Index)
+		if err != nil {
+			return err
+		}
+		if c.Data.Service != st.Service || c.Data.Scope != st.Scope {
+			return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("entry %d is about %q, the statement names %q", st.Index, c.Subject, api.Target{Service: st.Service, Scope: st.Scope}),
+				Hint: "name the service and scope of the entry"}
+		}
+	case ledger.ObjectErased:
+		return s.admitObjectErasure(state, st)
 	}
 	return nil
 }
 
+// admitObjectErasure lets an object go that the named service alone names, and
+// that nothing in force is made of.
+func (s *Server) admitObjectErasure(state *ledger.State, st *ledger.Signed) error {
+	refused := func(why, hint string) error {
+		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("object %s %s", st.Object.Short(), why), Hint: hint}
+	}
+	named := false
+	for service := range state.Services {
+		row, err := s.store.Row(namedRow(service, st.Object))
+		if err != nil {
+			return err
+		}
+		named = named || service == st.Service && row != nil
+		if row != nil && service != st.Service && st.Service != "" {
+			return refused("is named by "+service+" as well", "an operator for all services erases it without naming one")
+		}
+	}
+	if st.Service != "" && !named {
+		return refused("was never named by "+st.Service, "name the service whose activation names it")
+	}
+	inForce, err := s.inForce(state)
+	if err != nil {
+		return err
+	}
+	if inForce[st.Object] {
+		return refused("is part of what is in force", "activate something else first")
+	}
+	return nil
+}
+
+// inForce lists every object that a set in force reaches.
+func (s *Server) inForce(state *ledger.State) (map[api.Digest]bool, error) {
+	out := map[api.Digest]bool{}
+	for name, svc := range state.Services {
+		for _, c := range svc.Chains {
+			if c.Kind != ledger.BundleActivated {
+				continue
+			}
+			set, err := s.programs.set(c.Set.Digest)
+			if err != nil {
+				return nil, err
+			}
+			out[c.Set.Digest] = true
+			for _, e := range set.Entries {
+				p, err := s.programs.bundle(e.Digest, name, e.Mode)
+				if err != nil {
+					return nil, err
+				}
+				out[e.Digest], out[p.Manifest.Config.Digest] = true, true
+				for _, l := range p.Manifest.Layers {
+					out[l.Digest] = true
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+func overrideKey(st *ledger.Signed) ledger.ChainKey {
+	return ledger.ChainKey{Lane: ledger.LaneOverride, Service: st.Service, Scope: st.Scope}
+}
+
 // admitSafeMode holds a statement to the generation its signer saw, and works
-// out what it means at every scope.
-func (s *Server) admitSafeMode(state *ledger.State, st *ledger.Signed, d *storeDraft, now time.Time) error {
-	prev, there := state.Chain(ledger.ChainKey{Lane: ledger.LaneOverride, Service: st.Service, Scope: st.Scope})
-	if *st.After != prev.Generation {
-		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("signed after generation %d of the override at %s@%s, which is now at %d (%s %s, entry %d)",
-			*st.After, st.Service, st.Scope, prev.Generation, prev.Kind, prev.Mode, prev.Index), Hint: "look with sealstone safe-mode status and sign again"}
+// out what it means at every scope. prev is the chain as it stands, pending
+// statements included where the log can't take any.
+func (s *Server) admitSafeMode(state *ledger.State, prev ledger.Chain, generation int64, st *ledger.Signed) ([]ledger.Resolved, error) {
+	if *st.After != generation {
+		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("signed after generation %d of the override at %s@%s, which is now at %d (%s %s)",
+			*st.After, st.Service, st.Scope, generation, prev.Kind, prev.Mode), Hint: "look with sealstone safe-mode status and sign again"}
 	}
-	inForce := there && prev.Kind != ledger.SafeModeExited
+	inForce := prev.Kind != "" && prev.Kind != ledger.SafeModeExited
 	if st.Kind != ledger.SafeModeEntered && (!inForce || prev.Mode != st.Mode) {
-		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("safe mode %q is not in force at %s@%s", st.Mode, st.Service, st.Scope), Hint: "sealstone safe-mode status shows what is"}
+		return nil, &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("safe mode %q is not in force at %s@%s", st.Mode, st.Service, st.Scope), Hint: "sealstone safe-mode status shows what is"}
 	}
-	if st.Kind != ledger.SafeModeExited {
-		d.Data.Expires = api.FormatTime(now.Add(time.Duration(st.TTL) * time.Second))
+	if st.Kind == ledger.SafeModeEntered && !s.knownScope(st) {
+		a, _, _, _ := s.source.snapshot()
+		return nil, &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("scope %s is not listed in sealstone.yaml, and no instance of %s reports from it", st.Scope, st.Service),
+			Hint: "the nearest one is " + a.Layout.Nearest(string(st.Scope))}
 	}
 	mode := st.Mode
 	if st.Kind == ledger.SafeModeExited {
 		mode = api.ModeNormal
 	}
-	d.Data.Resolved = s.resolvedAt(state, st.Service, st.Scope, mode)
-	if st.Kind != ledger.SafeModeExited && len(d.Data.Resolved) == 0 {
-		return s.noSuchMode(state, st)
+	resolved := s.resolvedAt(state, st.Service, st.Scope, mode)
+	if st.Kind != ledger.SafeModeExited && len(resolved) == 0 {
+		return nil, s.noSuchMode(state, st)
 	}
-	return s.fitsHead(state, st, there)
+	return resolved, s.fitsHead(state, st, prev.Kind != "")
+}
+
+// knownScope keeps a typing error from entering a mode nowhere.
+func (s *Server) knownScope(st *ledger.Signed) bool {
+	a, _, _, _ := s.source.snapshot()
+	return a.Commit == "" || a.Layout.Listed(st.Scope) || s.live.reports(st.Service, st.Scope)
 }
 
 func (s *Server) fitsHead(state *ledger.State, st *ledger.Signed, there bool) error {

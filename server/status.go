@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,14 @@ func (s *Server) readyzWrites(c echo.Context) error {
 	return c.String(http.StatusOK, "ok\n")
 }
 
-func (s *Server) getStatus(c echo.Context) error { return c.JSON(http.StatusOK, s.Status()) }
+// getStatus shows a client its own services; the server as a whole is
+// everybody's who may read.
+func (s *Server) getStatus(c echo.Context) error {
+	st := s.Status()
+	st.SafeModes = slices.DeleteFunc(st.SafeModes, func(h api.Held) bool { return !who(c).reads(h.Service) })
+	st.Rejected = slices.DeleteFunc(st.Rejected, func(r api.RejectedService) bool { return !who(c).reads(r.Service) })
+	return c.JSON(http.StatusOK, st)
+}
 
 // Status is what an operator asks first.
 func (s *Server) Status() api.Status {

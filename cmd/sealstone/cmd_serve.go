@@ -72,7 +72,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
-	if err := n.mayListen(o); err != nil {
+	if err := n.mayListen(ctx, o); err != nil {
 		return err
 	}
 	ln, err := net.Listen("tcp", o.listen)
@@ -81,7 +81,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 	}
 	if o.addrFile != "" {
 		if err := os.WriteFile(o.addrFile, []byte(ln.Addr().String()+"\n"), 0o644); err != nil {
-			return err
+			return errors.Join(err, ln.Close())
 		}
 	}
 	log.Info("serving", slog.String("address", "http://"+ln.Addr().String()), slog.String("origin", n.origin), slog.Int64("size", n.store.Snapshot().Tree.Size))
@@ -106,12 +106,12 @@ func openNode(o serveOptions, log *slog.Logger) (*node, error) {
 		return nil, err
 	}
 	cfg.Anchor = o.anchor
-	source, err := bundler.OpenSource(bundler.SourceConfig{URL: o.repo, Branch: o.branch, Dir: filepath.Join(o.data, "git"), TokenFile: o.gitTokenFile,
-		SSHKeyFile: o.sshKey, KnownHostsFile: o.knownHosts, Timeout: o.fetchTimeout})
+	secret, err := readSecret(o.hookSecretFile)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := readSecret(o.hookSecretFile)
+	source, err := bundler.OpenSource(bundler.SourceConfig{URL: o.repo, Branch: o.branch, Dir: filepath.Join(o.data, "git"), TokenFile: o.gitTokenFile,
+		SSHKeyFile: o.sshKey, KnownHostsFile: o.knownHosts, Timeout: o.fetchTimeout})
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func openNode(o serveOptions, log *slog.Logger) (*node, error) {
 		return nil, errors.Join(err, source.Close())
 	}
 	s, err := server.New(server.Config{Store: st, Source: source, Branch: o.branch, Node: cfg.Node, Trust: trust, Poll: o.poll,
-		OpenReads: o.openReads, CORSOrigins: o.cors, OFREPRate: o.ofrepRate, HookSecret: secret, Version: version(), Logger: log})
+		OpenReads: o.openReads, Public: o.public(), PendingFile: filepath.Join(o.data, "pending.json"), CORSOrigins: o.cors, OFREPRate: o.ofrepRate, HookSecret: secret, Version: version(), Logger: log})
 	if err != nil {
 		return nil, errors.Join(err, st.Close(), source.Close())
 	}
@@ -143,17 +143,15 @@ func readSecret(path string) ([]byte, error) {
 
 // mayListen keeps an unprotected server off the network. A repository that has
 // not been fetched yet counts as unprotected.
-func (n *node) mayListen(o serveOptions) error {
-	host, _, err := net.SplitHostPort(o.listen)
-	if err != nil {
+func (n *node) mayListen(ctx context.Context, o serveOptions) error {
+	if _, _, err := net.SplitHostPort(o.listen); err != nil {
 		return fmt.Errorf("--listen %q: %w", o.listen, err)
 	}
-	ip := net.ParseIP(host)
-	if o.openReads || host == "localhost" || ip != nil && ip.IsLoopback() {
+	if o.openReads || !o.public() {
 		return nil
 	}
 	if !n.server.HasClients() { // a first start: look before refusing
-		ctx, cancel := context.WithTimeout(context.Background(), o.fetchTimeout)
+		ctx, cancel := context.WithTimeout(ctx, o.fetchTimeout)
 		defer cancel()
 		if err := n.server.Reconcile(ctx); err != nil {
 			return fmt.Errorf("--listen %s: whether clients.yaml restricts reads is not known: %w", o.listen, err)
@@ -163,6 +161,13 @@ func (n *node) mayListen(o serveOptions) error {
 		return nil
 	}
 	return fmt.Errorf("--listen %s would let everybody read: add clients.yaml to the repository, or say --open-reads", o.listen)
+}
+
+// public reports whether others than this machine can connect.
+func (o serveOptions) public() bool {
+	host, _, err := net.SplitHostPort(o.listen)
+	ip := net.ParseIP(host)
+	return err == nil && o.listen != "" && host != "localhost" && (ip == nil || !ip.IsLoopback())
 }
 
 // run serves until ctx ends: new requests are refused, streams end, the loops

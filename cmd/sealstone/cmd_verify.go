@@ -31,6 +31,9 @@ func newVerify(a *app) *cobra.Command {
 			"the log names is built again from Git and compared. Exit 3 on any finding.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if rebuild && repo == "" {
+				return errors.New("--rebuild: which repository? pass --repo URL")
+			}
 			v, err := a.verify(c.Context(), data, args)
 			if err != nil {
 				return err
@@ -55,6 +58,7 @@ type verification struct {
 	Root     string        `json:"root"`
 	Entries  int64         `json:"entries"` // checked
 	Rebuilt  int           `json:"rebuilt,omitempty"`
+	Proven   []string      `json:"proven,omitempty"` // of a FILE: what it proves, in words
 	Findings []string      `json:"findings"`
 	Took     time.Duration `json:"-"`
 
@@ -104,6 +108,9 @@ func (a *app) verdict(v *verification) error {
 			fmt.Fprintf(w, "%s  %s: %d findings in %d entries\n", colour(w, "31", "NOT VERIFIED"), v.Origin, len(v.Findings), v.Entries)
 			return
 		}
+		for _, p := range v.Proven {
+			fmt.Fprintln(w, "proven: "+printable(p))
+		}
 		fmt.Fprintf(w, "%s  %s: %d entries, root %s", colour(w, "32", "VERIFIED"), v.Origin, v.Entries, v.Root)
 		if v.Rebuilt > 0 {
 			fmt.Fprintf(w, ", %d sets rebuilt", v.Rebuilt)
@@ -114,6 +121,22 @@ func (a *app) verdict(v *verification) error {
 		return exitCode(exitProof)
 	}
 	return err
+}
+
+// prove says in words what a proven change is.
+func (v *verification) prove(ec *ledger.EvidenceChange) {
+	c, err := ledger.ParseLeaf(ec.Leaf)
+	if err != nil {
+		return // a finding by now
+	}
+	line := fmt.Sprintf("entry %d: %s %s %s, recorded %s", ec.Index, c.Kind(), c.Subject, what(&c.Data.Fields), c.RecordedTime)
+	if c.Statement != nil {
+		line += ", signed by " + c.Statement.Envelope.Signatures[0].KeyID
+	}
+	if reason, ok := ec.Detail["reason"].(string); ok {
+		line += fmt.Sprintf(", reason %q", clipText(reason, 60))
+	}
+	v.Proven = append(v.Proven, oneLine(line))
 }
 
 func (v *verification) tree(t ledger.Tree) {
@@ -134,6 +157,9 @@ func (a *app) verifyFile(path string, v *verification) error {
 	if err := json.Unmarshal(b, &e); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	if e.Checkpoint == "" || len(e.Changes) == 0 && e.Head == "" {
+		return fmt.Errorf("%s is not evidence: it has no checkpoint, or proves no change; sealstone changes proof writes one", path)
+	}
 	v.Origin = trust.Origin
 	tree, err := trust.OpenCheckpoint([]byte(e.Checkpoint))
 	if err != nil {
@@ -153,6 +179,9 @@ func (a *app) verifyFile(path string, v *verification) error {
 		v.find("%v", err)
 	}
 	v.Entries = int64(len(e.Changes))
+	for _, ec := range e.Changes {
+		v.prove(&ec)
+	}
 	return nil
 }
 
@@ -295,15 +324,11 @@ func (a *app) rebuild(ctx context.Context, url string, v *verification) {
 	defer closeRepo()
 	b := bundler.New(repo)
 	report := a.progress("sets")
+	defer func() { report(int64(len(v.activations)), int64(len(v.activations))) }()
 	for i, act := range v.activations {
 		report(int64(i), int64(len(v.activations)))
 		rel := act.data.Release
-		tip, faults := b.Tip(ctx, rel.Commit)
-		if tip == nil {
-			v.find("entry %d: commit %s: %v", act.index, short(rel.Commit), faults)
-			continue
-		}
-		built, err := b.Build(ctx, tip, bundler.Activation{Service: act.data.Service, Scope: act.data.Scope, Release: rel.Commit})
+		built, err := b.Rebuild(ctx, rel.Commit, act.data.Service, act.data.Scope)
 		switch {
 		case err != nil:
 			v.find("entry %d: commit %s can't be built: %v", act.index, short(rel.Commit), err)
