@@ -64,9 +64,7 @@ func TestClientServesAndFollows(t *testing.T) {
 
 func TestSafeModeIsEnteredAndLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		c := open(t, l.config())
+		l, c := running(t)
 		settled(time.Second)
 		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
 		l.locked(func() { l.objects = nil }) // nothing is fetched to enter a mode

@@ -27,9 +27,7 @@ func withDoc(n int, doc string) contents {
 
 func TestDocumentIsLiveAndTyped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		c := open(t, l.config())
+		l, c := running(t)
 		doc, err := sdk.Document[httpConfig](c, "config/http")
 		must(t, err)
 		var mu sync.Mutex
@@ -79,9 +77,7 @@ func TestDocumentIsLiveAndTyped(t *testing.T) {
 }
 
 func TestDocumentThatIsNotThereOrDoesNotFit(t *testing.T) {
-	l := newFake(t)
-	l.activate("prod", 1, release(1))
-	c := open(t, l.config())
+	_, c := running(t)
 	if _, err := sdk.Document[httpConfig](c, "config/none"); err == nil {
 		t.Error("a document that isn't there was opened")
 	}
@@ -94,9 +90,7 @@ func TestDocumentThatIsNotThereOrDoesNotFit(t *testing.T) {
 // handles, while releases change: a reader that sees the newer document never
 // sees older flags after it.
 func TestFlagsAndDocumentsSwapTogether(t *testing.T) {
-	l := newFake(t)
-	l.activate("prod", 1, release(1))
-	c := open(t, l.config())
+	l, c := running(t)
 	doc, err := sdk.Document[httpConfig](c, "config/http")
 	must(t, err)
 	h := c.Int("release")

@@ -84,11 +84,17 @@ func (l *fakeLog) append(kind ledger.Kind, d ledger.Data) int64 {
 // accept records a signed statement.
 func (l *fakeLog) accept(s *ledger.Signed) int64 {
 	l.t.Helper()
+	now := time.Now()
 	d := ledger.Data{Service: s.Service, Scope: s.Scope, Statement: s.Raw, Detail: s.Detail, Fields: s.Fields}
 	if s.Kind == ledger.SafeModeEntered || s.Kind == ledger.SafeModeRenewed {
-		d.Expires = api.FormatTime(s.At().Add(time.Duration(s.TTL) * time.Second))
+		d.Expires = expires(s, now)
 	}
-	return l.record(ledger.NewEvent(l.Origin, s.Kind, s.ID, s.At(), time.Now(), d))
+	return l.record(ledger.NewEvent(l.Origin, s.Kind, s.ID, s.At(), now, d))
+}
+
+// expires is when a mode ends that is recorded now.
+func expires(s *ledger.Signed, now time.Time) string {
+	return api.FormatTime(now.Add(time.Duration(s.TTL) * time.Second))
 }
 
 func (l *fakeLog) record(e *ledger.Event) int64 {
@@ -441,6 +447,21 @@ func (l *fakeLog) config() sdk.Config {
 		Servers: []string{"http://log"}, Target: "checkout@prod/eu", TrustData: l.Trust.Raw,
 		HTTPClient: &http.Client{Transport: l}, Logger: slog.New(slog.NewTextHandler(testLog{l.t}, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	}
+}
+
+// released is a log with release 1 in prod, and a client's config for it.
+func released(t *testing.T) (*fakeLog, sdk.Config) {
+	t.Helper()
+	l := newFake(t)
+	l.activate("prod", 1, release(1))
+	return l, l.config()
+}
+
+// running is the same with a client that runs the release.
+func running(t *testing.T) (*fakeLog, *sdk.Client) {
+	t.Helper()
+	l, cfg := released(t)
+	return l, open(t, cfg)
 }
 
 type testLog struct{ t *testing.T }

@@ -15,9 +15,7 @@ import (
 
 func TestPendingStatementByServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		cfg := l.config()
+		l, cfg := released(t)
 		cfg.Poll, cfg.ReportEvery = time.Hour, -1 // a day passes below
 		c := open(t, cfg)
 		settled(time.Second)
@@ -55,18 +53,15 @@ func TestPendingStatementByServer(t *testing.T) {
 }
 
 func TestOverrideFileWorksOffline(t *testing.T) {
-	cache, dir := t.TempDir(), t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		cfg := l.config()
-		cfg.Cache, cfg.OverrideDir = cache, dir
+		l, cfg := released(t)
+		cfg.Cache, cfg.OverrideDir = t.TempDir(), t.TempDir()
 		c := open(t, cfg)
 		settled(time.Second)
 		l.locked(func() { l.hang = true }) // the network says nothing at all
 		l.tell("drop")
 		s := l.SafeMode(ledger.SafeModeEntered, "checkout", "prod/eu", "degraded", 0)
-		path := filepath.Join(dir, "incident.dsse")
+		path := filepath.Join(cfg.OverrideDir, "incident.dsse")
 		must(t, os.WriteFile(path, append(s.Raw, '\n'), 0o600))
 		settled(1100 * time.Millisecond)
 		runs(t, c, 1001)
@@ -91,17 +86,14 @@ func TestOverrideFileWorksOffline(t *testing.T) {
 }
 
 func TestPendingExitOfAModeInTheLog(t *testing.T) {
-	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
+		l, cfg := released(t)
 		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
-		cfg := l.config()
-		cfg.OverrideDir = dir
+		cfg.OverrideDir = t.TempDir()
 		c := open(t, cfg)
 		runs(t, c, 1001)
 		exit := l.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 1)
-		must(t, os.WriteFile(filepath.Join(dir, "x.dsse"), exit.Raw, 0o600))
+		must(t, os.WriteFile(filepath.Join(cfg.OverrideDir, "x.dsse"), exit.Raw, 0o600))
 		settled(2 * time.Second)
 		runs(t, c, 1)
 		if live := c.Live(); live.Index != -1 || live.Since != exit.Time || live.Mode != api.ModeNormal {
@@ -151,14 +143,11 @@ func TestStatementsThatAreNotObeyed(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				l := newFake(t)
-				l.activate("prod", 1, release(1))
-				cfg := l.config()
-				cfg.OverrideDir = dir
+				l, cfg := released(t)
+				cfg.OverrideDir = t.TempDir()
 				c := open(t, cfg)
-				must(t, os.WriteFile(filepath.Join(dir, "x.dsse.json"), tt.make(l), 0o600))
+				must(t, os.WriteFile(filepath.Join(cfg.OverrideDir, "x.dsse.json"), tt.make(l), 0o600))
 				settled(3 * time.Second)
 				runs(t, c, 1)
 				switch r := c.Live().Refusal; {
@@ -188,9 +177,7 @@ func TestModeThatTheSetLacksStaysNormalAndSaysSo(t *testing.T) {
 
 func TestSafeModeIsEnteredAlthoughTheNewSetIsBad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		c := open(t, l.config())
+		l, c := running(t)
 		settled(time.Second)
 		l.activate("prod", 2, release(2))
 		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
@@ -206,12 +193,10 @@ func TestSafeModeIsEnteredAlthoughTheNewSetIsBad(t *testing.T) {
 
 func TestNearestScopeWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
+		l, cfg := released(t)
 		l.activate("prod/eu", 2, release(2))
 		l.activate("prod/eu/canary", 3, release(3))
 		for target, want := range map[string]int64{"checkout@prod/us": 1, "checkout@prod/eu": 2, "checkout@prod/eu/canary": 3, "checkout@prod/eu/other": 2} {
-			cfg := l.config()
 			cfg.Target = target
 			runs(t, open(t, cfg), want)
 		}

@@ -12,7 +12,6 @@ import (
 	"github.com/open-feature/go-sdk/openfeature"
 	"github.com/open-feature/go-sdk/openfeature/isolated"
 
-	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/flags"
 	"github.com/sealstone/sealstone/ledger"
 	"github.com/sealstone/sealstone/sdk"
@@ -29,9 +28,7 @@ func client(t *testing.T, c *sdk.Client) *openfeature.Client {
 
 func TestProviderSpeaksOpenFeature(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		c := open(t, l.config())
+		_, c := running(t)
 		of := client(t, c)
 		ctx := openfeature.NewEvaluationContext("user-1", map[string]any{"country": "de"})
 
@@ -84,9 +81,7 @@ func (r *recorder) take() []string {
 
 func TestProviderEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		c := open(t, l.config())
+		l, c := running(t)
 		of := client(t, c)
 		var r recorder
 		for name, ev := range map[string]openfeature.EventType{"ready": openfeature.ProviderReady, "stale": openfeature.ProviderStale,
@@ -136,12 +131,9 @@ func TestProviderEvents(t *testing.T) {
 }
 
 func TestProviderThatStartsStaleSaysSo(t *testing.T) {
-	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		cfg := l.config()
-		cfg.Cache = dir
+		l, cfg := released(t)
+		cfg.Cache = t.TempDir()
 		open(t, cfg).Close()
 		l.locked(func() { l.down = true })
 		c := open(t, cfg)
@@ -178,9 +170,7 @@ func TestEventsNobodyReadsAreMelted(t *testing.T) {
 var sink bool
 
 func TestReadsAllocateNothing(t *testing.T) {
-	l := newFake(t)
-	l.activate("prod", 1, release(1))
-	c := open(t, l.config())
+	_, c := running(t)
 	settle := c.Bool("new-checkout")
 	ctx := flags.Context{"country": "de"}
 	fc := openfeature.FlattenedContext(ctx)
@@ -204,13 +194,10 @@ func TestReadsAllocateNothing(t *testing.T) {
 	if s.Get(ctx, "x") != "x" {
 		t.Error("a number was read as a string")
 	}
-	_ = api.StateReady
 }
 
 func BenchmarkBool(b *testing.B) {
-	l := newFake(&testing.T{})
-	l.activate("prod", 1, release(1))
-	cfg := l.config()
+	_, cfg := released(&testing.T{})
 	cfg.Logger = nil
 	c, err := sdk.Open(b.Context(), cfg)
 	if err != nil {

@@ -44,9 +44,10 @@ func (l *fakeLog) force(e *ledger.Event, node note.Signer) int64 {
 // entered frames a statement as the next change of its chain.
 func (l *fakeLog) entered(s *ledger.Signed) *ledger.Event {
 	d := ledger.Data{Lane: ledger.LaneOverride, Service: s.Service, Scope: s.Scope, Statement: s.Raw, Fields: s.Fields}
-	d.Expires = api.FormatTime(s.At().Add(time.Hour))
+	now := time.Now()
+	d.Expires = expires(s, now)
 	l.state.Next(&d)
-	return ledger.NewEvent(l.Origin, s.Kind, s.ID, s.At(), time.Now(), d)
+	return ledger.NewEvent(l.Origin, s.Kind, s.ID, s.At(), now, d)
 }
 
 // damage flips the last byte of bodies under a path.
@@ -281,13 +282,10 @@ func TestRefusesAndGoesOn(t *testing.T) {
 	for _, a := range attacks {
 		for _, cache := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/cache=%v", a.name, cache), func(t *testing.T) {
-				dir := t.TempDir()
 				synctest.Test(t, func(t *testing.T) {
-					l := newFake(t)
-					l.activate("prod", 1, release(1))
-					cfg := l.config()
+					l, cfg := released(t)
 					if cache {
-						cfg.Cache = dir
+						cfg.Cache = t.TempDir()
 					}
 					c := open(t, cfg)
 					settled(time.Second)
@@ -347,9 +345,7 @@ func TestForkIsFoundAndBothHalvesAreKept(t *testing.T) {
 
 func TestRefusalsThatComeAgainAreKeptOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		c := open(t, l.config())
+		l, c := running(t)
 		settled(time.Second)
 		l.locked(func() { l.head = func(h *ledger.Head) { h.Issued = h.Issued.Add(-time.Hour) } })
 		settled(10 * time.Minute)
@@ -362,11 +358,9 @@ func TestRefusalsThatComeAgainAreKeptOnce(t *testing.T) {
 
 func TestAnotherLogIsNotBelieved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
+		l, cfg := released(t)
 		other := fakeFor(t, "other.example.com/log")
 		other.activate("prod", 1, release(66))
-		cfg := l.config()
 		cfg.Servers = []string{"http://bad", "http://log"}
 		cfg.HTTPClient.Transport = hosts{"bad": other, "log": l}
 		c := open(t, cfg)
@@ -382,13 +376,10 @@ func TestAnotherLogIsNotBelieved(t *testing.T) {
 
 func TestObjectsComeFromWhoeverHasThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		bad := newFake(t)
-		bad.activate("prod", 1, release(1))
+		l, cfg := released(t)
+		bad, _ := released(t)
 		bad.leaves, bad.hashes, bad.state = l.leaves, l.hashes, l.state // the same log
 		bad.serve = damage("/v2/", nil)
-		cfg := l.config()
 		cfg.Servers = []string{"http://bad", "http://log"}
 		cfg.HTTPClient.Transport = hosts{"bad": bad, "log": l}
 		c := open(t, cfg)

@@ -52,9 +52,7 @@ func TestTokenFileIsReadAnew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
 	must(t, os.WriteFile(path, []byte("one\n"), 0o600))
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		cfg := l.config()
+		l, cfg := released(t)
 		cfg.TokenFile = path
 		tokens := map[string]int{}
 		cfg.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
@@ -74,9 +72,7 @@ func TestTokenFileIsReadAnew(t *testing.T) {
 // TCP says.
 func TestSilentWatchIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		cfg := l.config()
+		l, cfg := released(t)
 		opened := 0
 		cfg.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			if r.URL.Path != "/v1/watch" {

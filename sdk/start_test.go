@@ -19,12 +19,9 @@ import (
 )
 
 func TestRestartsFromItsCacheOffline(t *testing.T) {
-	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		cfg := l.config()
-		cfg.Cache = dir
+		l, cfg := released(t)
+		cfg.Cache = t.TempDir()
 		first := open(t, cfg)
 		was := first.Live()
 		first.Close()
@@ -52,12 +49,9 @@ func TestRestartsFromItsCacheOffline(t *testing.T) {
 }
 
 func TestServerThatHangsCostsStartWait(t *testing.T) {
-	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		cfg := l.config()
-		cfg.Cache = dir
+		l, cfg := released(t)
+		cfg.Cache = t.TempDir()
 		open(t, cfg).Close()
 		l.locked(func() { l.hang = true })
 		began := time.Now()
@@ -70,13 +64,10 @@ func TestServerThatHangsCostsStartWait(t *testing.T) {
 }
 
 func TestCacheRemembersWhatMustNotGoBack(t *testing.T) {
-	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
+		l, cfg := released(t)
 		l.activate("prod", 2, release(2))
-		cfg := l.config()
-		cfg.Cache = dir
+		cfg.Cache = t.TempDir()
 		open(t, cfg).Close()
 		time.Sleep(time.Minute)
 		l.locked(func() { l.size = 3 }) // release 1 again
@@ -95,12 +86,9 @@ func TestCacheRemembersWhatMustNotGoBack(t *testing.T) {
 }
 
 func TestSetThatCouldNotBeStagedIsRemembered(t *testing.T) {
-	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		cfg := l.config()
-		cfg.Cache = dir
+		l, cfg := released(t)
+		cfg.Cache = t.TempDir()
 		c := open(t, cfg)
 		settled(time.Second)
 		l.activate("prod", 2, release(2))
@@ -133,14 +121,11 @@ func TestDamagedCacheIsPassedOver(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				l := newFake(t)
-				l.activate("prod", 1, release(1))
-				cfg := l.config()
-				cfg.Cache = dir
+				l, cfg := released(t)
+				cfg.Cache = t.TempDir()
 				open(t, cfg).Close()
-				harm(t, filepath.Join(dir, "0.db"))
+				harm(t, filepath.Join(cfg.Cache, "0.db"))
 				c := open(t, cfg)
 				runs(t, c, 1)
 				c.Close()
@@ -153,11 +138,8 @@ func TestDamagedCacheIsPassedOver(t *testing.T) {
 }
 
 func TestSecondProcessTakesTheNextSlot(t *testing.T) {
-	dir := t.TempDir()
-	l := newFake(t)
-	l.activate("prod", 1, release(1))
-	cfg := l.config()
-	cfg.Cache = dir
+	_, cfg := released(t)
+	cfg.Cache = t.TempDir()
 	a, b := open(t, cfg), open(t, cfg)
 	if x, y := a.Live().Cache, b.Live().Cache; filepath.Base(x) != "0.db" || filepath.Base(y) != "1.db" {
 		t.Errorf("slots %s and %s", x, y)
@@ -165,16 +147,13 @@ func TestSecondProcessTakesTheNextSlot(t *testing.T) {
 }
 
 func TestFallbackWhenThereIsNothingElse(t *testing.T) {
-	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		cfg := l.config()
+		l, cfg := released(t)
 		c := open(t, cfg)
 		var b bytes.Buffer
 		must(t, c.Export(&b))
 		c.Close()
-		path := filepath.Join(dir, "export.json")
+		path := filepath.Join(t.TempDir(), "export.json")
 		must(t, os.WriteFile(path, b.Bytes(), 0o600))
 
 		l.locked(func() { l.down = true })
@@ -225,12 +204,9 @@ func TestOpenRefusesBadConfig(t *testing.T) {
 }
 
 func TestFirstUseIsAskedForAndShownForEver(t *testing.T) {
-	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		cfg := l.config()
-		cfg.TrustData, cfg.TrustOnFirstUse, cfg.Cache = nil, true, dir
+		_, cfg := released(t)
+		cfg.TrustData, cfg.TrustOnFirstUse, cfg.Cache = nil, true, t.TempDir()
 		c := open(t, cfg)
 		if !c.Live().FirstUse {
 			t.Error("first use is not shown")
@@ -251,12 +227,9 @@ func TestFirstUseIsAskedForAndShownForEver(t *testing.T) {
 }
 
 func TestRotatedKeysAreFollowedByTheRootsWord(t *testing.T) {
-	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		cfg := l.config()
-		cfg.Cache = dir
+		l, cfg := released(t)
+		cfg.Cache = t.TempDir()
 		c := open(t, cfg)
 		settled(time.Second)
 
@@ -280,10 +253,9 @@ func TestRotatedKeysAreFollowedByTheRootsWord(t *testing.T) {
 
 func TestSlowServerIsOvertaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, slow := newFake(t), newFake(t)
-		l.activate("prod", 1, release(1))
+		l, cfg := released(t)
+		slow := newFake(t)
 		slow.hang = true
-		cfg := l.config()
 		cfg.Servers = []string{"http://slow", "http://log"}
 		cfg.HTTPClient.Transport = hosts{"slow": slow, "log": l}
 		began := time.Now()
@@ -297,9 +269,7 @@ func TestSlowServerIsOvertaken(t *testing.T) {
 
 func TestHeadsThatGrowOldAreStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newFake(t)
-		l.activate("prod", 1, release(1))
-		c := open(t, l.config())
+		l, c := running(t)
 		settled(time.Second)
 		l.locked(func() { l.down = true })
 		l.tell("drop")
@@ -339,9 +309,7 @@ func TestWithdrawnTargetKeepsWhatItHas(t *testing.T) {
 }
 
 func TestRedirectsDontLeadElsewhere(t *testing.T) {
-	l := newFake(t)
-	l.activate("prod", 1, release(1))
-	cfg := l.config()
+	_, cfg := released(t)
 	cfg.Token = "secret"
 	seen := ""
 	cfg.HTTPClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
