@@ -49,7 +49,7 @@ type Client struct {
 	staged      *staged
 	memory      map[api.Digest][]byte // objects of the staged set, without a cache
 	held        map[api.Digest]*held
-	seen        map[api.Digest]api.Digest // statements judged before → the operators set that did
+	seen        map[api.Digest]verdict // statements judged before
 	saveHeld    bool
 	docs        []*docEntry
 	refusals    []Refusal
@@ -97,7 +97,7 @@ func newClient(cfg Config, target api.Target) *Client {
 	c := &Client{
 		cfg: cfg, target: target, log: cfg.Logger, remote: newRemote(&cfg), known: &ledger.Known{}, state: api.StateNotReady,
 		wake: make(chan struct{}, 1), reportNow: make(chan struct{}, 1), tried: make(chan struct{}), ready: make(chan struct{}),
-		held: map[api.Digest]*held{}, seen: map[api.Digest]api.Digest{},
+		held: map[api.Digest]*held{}, seen: map[api.Digest]verdict{},
 	}
 	c.provider = newProvider(c)
 	c.callbacks.init()

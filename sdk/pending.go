@@ -101,8 +101,19 @@ func (c *Client) offer(raw []byte, source string) {
 	c.refuse(source, err, raw)
 }
 
+// errNotNow is in refusals that time, or room, can turn: a client whose clock was
+// wrong must obey once it is right.
+var errNotNow = errors.New("it isn't taken now")
+
+// verdict is how a statement was judged: by which operators, and whether only
+// for now. For good, nothing else can change it.
+type verdict struct {
+	operators api.Digest
+	notNow    bool
+}
+
 // judgeOffer returns nil, nil for what is not for us, spent, or was judged
-// before. c.mu is held.
+// so before. c.mu is held.
 func (c *Client) judgeOffer(raw []byte, now time.Time) (*ledger.Signed, error) {
 	name := api.DigestOf(raw)
 	if c.proven == nil || c.held[name] != nil {
@@ -112,13 +123,23 @@ func (c *Client) judgeOffer(raw []byte, now time.Time) (*ledger.Signed, error) {
 	if o := c.proven.Operators; o != nil {
 		ops = o.Hash
 	}
-	if by, ok := c.seen[name]; ok && by == ops {
-		return nil, nil // judged before, by the same operators
+	before, again := c.seen[name]
+	again = again && before.operators == ops
+	if again && !before.notNow {
+		return nil, nil
 	}
+	s, err := c.parseOffer(raw, now)
 	if len(c.seen) >= maxSeen {
 		clear(c.seen)
 	}
-	c.seen[name] = ops
+	c.seen[name] = verdict{ops, errors.Is(err, errNotNow)}
+	if again && c.seen[name] == before {
+		return nil, nil // it was said once
+	}
+	return s, err
+}
+
+func (c *Client) parseOffer(raw []byte, now time.Time) (*ledger.Signed, error) {
 	s, err := ledger.ParseStatement(raw)
 	if err != nil {
 		return nil, ledger.Refuse(ledger.CheckChange, err)
@@ -143,10 +164,10 @@ func (c *Client) checkOffer(s *ledger.Signed, now time.Time) error {
 		return ledger.Refuse(ledger.CheckPermission, err)
 	}
 	if d := now.Sub(s.At()); d > ledger.MaxPendingAge || d < -ledger.MaxPendingAge {
-		return ledger.Refuse(ledger.CheckChange, fmt.Errorf("statement %s is of %s, more than a day from now", s.ID, s.Time))
+		return ledger.Refuse(ledger.CheckChange, fmt.Errorf("%w: statement %s is of %s, more than a day from now", errNotNow, s.ID, s.Time))
 	}
 	if len(c.held) >= maxHeld {
-		return ledger.Refuse(ledger.CheckChange, fmt.Errorf("%d pending statements are held, no more are taken", maxHeld))
+		return ledger.Refuse(ledger.CheckChange, fmt.Errorf("%w: %d pending statements are held", errNotNow, maxHeld))
 	}
 	return nil
 }

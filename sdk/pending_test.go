@@ -202,3 +202,57 @@ func TestNearestScopeWins(t *testing.T) {
 		}
 	})
 }
+
+func TestStatementIsObeyedOnceTheClockIsRight(t *testing.T) {
+	for _, ahead := range []time.Duration{25 * time.Hour, -25 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			l, cfg := released(t)
+			cfg.OverrideDir = t.TempDir()
+			c := open(t, cfg)
+			zero := int64(0)
+			s := l.Statement(ledger.SafeModeEntered, "checkout", "prod", func(st *ledger.Statement) {
+				st.Mode, st.After, st.TTL, st.OnExpiry = "degraded", &zero, 3600, "hold"
+				st.Time = api.FormatTime(time.Now().Add(ahead))
+			})
+			must(t, os.WriteFile(filepath.Join(cfg.OverrideDir, "x.dsse"), s.Raw, 0o600))
+			settled(time.Minute)
+			runs(t, c, 1)
+			if n := len(c.Refusals()); n != 1 {
+				t.Errorf("%d refusals of one statement", n)
+			}
+			settled(time.Hour)
+			if ahead < 0 {
+				runs(t, c, 1) // older still
+			} else {
+				runs(t, c, 1001)
+			}
+		})
+	}
+}
+
+func TestStatementIsObeyedOnceThereIsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, cfg := released(t)
+		cfg.OverrideDir = t.TempDir()
+		c := open(t, cfg)
+		settled(time.Second)
+		l.locked(func() {
+			for range 64 {
+				l.pending = append(l.pending, l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0).Raw)
+			}
+		})
+		l.tell("pending")
+		settled(time.Second)
+		exit := l.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 1)
+		must(t, os.WriteFile(filepath.Join(cfg.OverrideDir, "x.dsse"), exit.Raw, 0o600))
+		settled(3 * time.Second)
+		runs(t, c, 1001)
+		if r := c.Live().Refusal; r == nil || r.Check != ledger.CheckChange {
+			t.Errorf("refused %+v", r)
+		}
+		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)) // goes beyond the 64
+		l.tell("head")
+		settled(3 * time.Second)
+		runs(t, c, 1)
+	})
+}
