@@ -198,6 +198,7 @@ type SourceStatus struct {
 	LastError   string `json:"lastError,omitempty"`
 	Refused     string `json:"refused,omitempty"`   // a rewrite that was refused
 	Operators   string `json:"operators,omitempty"` // why the tip's operators are not in force
+	Clients     string `json:"clients,omitempty"`   // why the tip's clients.yaml is not
 }
 
 // RejectedService is a service that stays at its last good set.

@@ -240,8 +240,9 @@ func (r *resolver) validateWith(binding, n *node, v any) {
 	r.add(schemaFaults(ruleSchema, n, res)...)
 }
 
-// flags resolves flags.json, compiles every rule of it, and holds it to the
-// flag-definition schema. The compiler's words come first: they are for people.
+// flags resolves flags.json and compiles every rule of it. The compiler refuses
+// all that the published flag schema does, in words for people and in a small
+// part of the time.
 func (r *resolver) flags(ls []*layer) {
 	if slices.ContainsFunc(ls, func(l *layer) bool { return l.badFlags }) {
 		return
@@ -261,10 +262,4 @@ func (r *resolver) flags(ls []*layer) {
 	for _, w := range flags.Lint(raw) {
 		r.fault(ruleFlagLint, n.locate(w.Path), "%s%.300s", where(w.Path), w.Msg)
 	}
-	res, err := ownSchema("flags").Validate(v)
-	if err != nil {
-		r.fault(ruleFlag, n.at, "%.300s", err)
-		return
-	}
-	r.add(schemaFaults(ruleFlag, n, res)...)
 }

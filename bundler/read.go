@@ -69,7 +69,19 @@ func checkBytes(file string, raw []byte) (Fault, bool) {
 	case !utf8.Valid(raw):
 		return fault(ruleEncoding, placeOf(file, raw, invalidAt(raw)), "the file is not valid UTF-8"), true
 	}
+	if i := bytes.IndexFunc(raw, misleads); i >= 0 {
+		r, _ := utf8.DecodeRune(raw[i:])
+		return fault(ruleEncoding, placeOf(file, raw, i), "the file holds U+%04X, which shows other lines or another order than parsers read", r).withFix(
+			"Remove it, or write it as an escape in double quotes"), true
+	}
 	return Fault{}, false
+}
+
+// misleads finds characters that make a reviewer see something else than a
+// parser does: line breaks to some parsers and none to others, and marks that
+// turn the direction of text.
+func misleads(r rune) bool {
+	return r == 0x85 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069
 }
 
 func invalidAt(raw []byte) int {

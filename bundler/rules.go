@@ -43,7 +43,7 @@ var (
 	ruleSymlink      = rule("E_SYMLINK", "A symbolic link stands where a file is expected", "Replace it by a copy of the file")
 	ruleSubmodule    = rule("E_SUBMODULE", "A submodule stands where a file or folder is expected", "Copy the content into this repository")
 	ruleLFS          = rule("E_LFS_POINTER", "A file is a Git LFS pointer, not its content", "Stop tracking it with LFS and commit the content")
-	ruleEncoding     = rule("E_ENCODING", "A file is not plain UTF-8: it has a byte order mark, a NUL, or invalid bytes", "Save it as UTF-8 without a byte order mark")
+	ruleEncoding     = rule("E_ENCODING", "A file is not plain UTF-8: it has a byte order mark, a NUL, invalid bytes, or characters that hide lines or turn text around", "Save it as UTF-8 without a byte order mark")
 	ruleFileLimit    = rule("E_LIMIT_FILE", "A file is larger than 1 MiB", "Split it, or keep the data elsewhere and refer to it")
 	ruleFilesLimit   = rule("E_LIMIT_FILES", "A service has more than 10,000 files", "Split the service")
 	ruleDepthLimit   = rule("E_LIMIT_DEPTH", "A value is nested more than 64 levels deep", "Flatten it")

@@ -113,8 +113,8 @@ func (s *Server) getChange(c echo.Context) error {
 		return &api.Error{Code: api.CodeForbidden, Detail: fmt.Sprintf("client %q may not read the log", who(c).name)}
 	}
 	if change.Data.Service != "" {
-		if err := mayRead(c, change.Data.Service); err != nil && !who(c).log {
-			return err
+		if !who(c).log && !who(c).reads(change.Data.Service) {
+			return &api.Error{Code: api.CodeForbidden, Detail: fmt.Sprintf("client %q may not read entry %d", who(c).name, index)}
 		}
 	}
 	if c.QueryParam("proof") != "" {

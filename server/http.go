@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
@@ -18,7 +19,7 @@ func (s *Server) routes() http.Handler {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.HTTPErrorHandler = s.answerError
-	e.Use(middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: s.logPanic}), s.metrics.count)
+	e.Use(boundWrites, middleware.RecoverWithConfig(middleware.RecoverConfig{LogErrorFunc: s.logPanic}), s.metrics.count)
 
 	e.GET("/healthz", func(c echo.Context) error { return c.String(http.StatusOK, "ok\n") })
 	e.GET("/readyz", s.readyz)
@@ -45,6 +46,17 @@ func (s *Server) routes() http.Handler {
 	s.ociRoutes(e.Group("/v2", s.authenticate))
 	s.ofrepRoutes(e)
 	return e
+}
+
+// answerTimeout bounds how long an ordinary answer may take to be read; waiting
+// requests and streams set deadlines of their own as they write.
+const answerTimeout = maxWait + 30*time.Second
+
+func boundWrites(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		_ = http.NewResponseController(c.Response().Writer).SetWriteDeadline(time.Now().Add(answerTimeout))
+		return next(c)
+	}
 }
 
 func (s *Server) logPanic(c echo.Context, err error, stack []byte) error {

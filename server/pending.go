@@ -137,6 +137,11 @@ func (s *Server) nextAfter(state *ledger.State, service string, scope api.Scope)
 	return next
 }
 
+// waits reports whether statements on the same chain wait already.
+func (p *pending) waits(st *ledger.Signed) bool {
+	return slices.ContainsFunc(p.all(), func(h held) bool { return h.st.Service == st.Service && h.st.Scope == st.Scope })
+}
+
 func (p *pending) has(st *ledger.Signed) bool {
 	return slices.ContainsFunc(p.all(), func(h held) bool { return string(h.st.Raw) == string(st.Raw) })
 }

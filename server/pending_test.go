@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/ledger"
@@ -94,6 +95,11 @@ func TestAHeldStatementIsAppendedWhenTheLogIsBack(t *testing.T) {
 	if _, err := r.hold(r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0), nil, os.ErrClosed); api.CodeOf(err) != api.CodeConflict {
 		t.Errorf("a rival: %v", err)
 	}
+	renew := r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 2)
+	if got := decode[api.Receipt](t, r.send(202, renew)); !got.Unrecorded {
+		t.Errorf("signed on top of what waits: %+v", got)
+	}
+	r.pending.remove(r.pending.all()[2].st)
 	for _, h := range r.pending.all() {
 		if !r.settle(t.Context(), h) {
 			t.Error("not settled")
@@ -104,4 +110,36 @@ func TestAHeldStatementIsAppendedWhenTheLogIsBack(t *testing.T) {
 	if n := len(r.pending.all()); n != 0 {
 		t.Errorf("%d still pending", n)
 	}
+}
+
+func TestWaitingStatementsSurviveARestartAndADay(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	file := filepath.Join(r.dir, "pending.json")
+	r.cfg.PendingFile = file
+	enter := r.f.Statement(ledger.SafeModeEntered, "checkout", "prod", aged(-23*time.Hour))
+	for name, st := range map[string]*ledger.Signed{
+		"unknown mode":    r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "no-such", 0),
+		"unlisted scope":  r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod/eu-west-9", "degraded", 0),
+		"exit of nothing": r.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 0),
+	} {
+		if _, err := r.hold(st, nil, os.ErrClosed); api.CodeOf(err) != api.CodeUnprocessable {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := r.hold(enter, nil, os.ErrClosed); err != nil {
+		t.Fatal(err)
+	}
+	r.ahead = 3 * time.Hour // of the store: the statement is more than a day old by now
+	if err := r.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.open(r.url, func(c *Config) { c.PendingFile = file })
+	if eff, err := r.resolve(api.Target{Service: "checkout", Scope: "prod"}); err != nil || eff.Mode != "degraded" {
+		t.Fatalf("after a restart: %+v, %v", eff, err)
+	}
+	if !r.settle(t.Context(), r.pending.all()[0]) {
+		t.Fatal("not settled")
+	}
+	wantKinds(t, r, 4, "safe-mode.entered checkout@prod")
 }

@@ -33,6 +33,8 @@ type accepted struct {
 	Refused    string           `json:"refused,omitempty"`   // newest rewrite that was refused
 	Rejected   []rejection      `json:"rejected,omitempty"`  // services that stay behind
 	Operators  string           `json:"operators,omitempty"` // why the tip's operators are not in force
+
+	ClientsFault string `json:"clientsFault,omitempty"` // why the tip's clients.yaml is not
 }
 
 // rejection is a service that stays at its last good set.
@@ -214,9 +216,12 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 	if tip.Config.RequireSigned { // said in the repository, so never passed over
 		return fmt.Errorf("commit %s asks for signed commits (source: {require_signed: true}), which this version can't check; nothing of it is taken", commit[:12])
 	}
+	badClients := ""
 	for _, f := range faults.Errors() {
 		if strings.HasPrefix(f.File, "operators.") {
 			u.opsFault = f.String() // the set in force stays; everything else goes on
+		} else if strings.HasPrefix(f.File, "clients.") {
+			badClients = f.String() // likewise
 		} else {
 			u.failed[f.Service] = append(u.failed[f.Service], f)
 		}
@@ -234,6 +239,10 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 		}
 	}
 	next := accepted{Commit: commit, Clients: tip.Clients, HasClients: tip.HasClients, Layout: tip.Config, Operators: u.opsFault}
+	if next.ClientsFault = badClients; badClients != "" {
+		next.Clients, next.HasClients = now.Clients, now.HasClients
+		s.log.WarnContext(ctx, "clients.yaml is not taken; the tokens in force stay", slog.String("fault", badClients))
+	}
 	decide := func(st *ledger.State) (store.Decision, error) { return s.decide(st, u, now, &next) }
 	if err := s.commit(ctx, &next, decide); err != nil {
 		return err

@@ -558,3 +558,50 @@ func TestHooksNeedTheSecret(t *testing.T) {
 	plain := newRig(t, nil)
 	plain.expect(404, plain.do(http.MethodPost, "/hooks/git", "{}"))
 }
+
+func TestARemovedClientsFileOpensNothingToOthers(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Public = true })
+	clients := "clients:\n  - name: eu\n    token: \"" + string(api.DigestOf([]byte("eu"))) + "\"\n    services: [checkout]\n    scopes: [prod]\n"
+	r.push(map[string]string{"clients.yaml": clients})
+	r.get(200, "/v1/status", "Authorization", "Bearer eu")
+	r.push(map[string]string{"clients.yaml": "clients: [1\n", "services/checkout/config/http.yaml": "timeout: 31\n"})
+	r.get(200, "/v1/status", "Authorization", "Bearer eu")
+	if st := r.Status(); st.Source.Clients == "" || len(st.Rejected) != 0 {
+		t.Errorf("%+v", st.Source)
+	}
+	r.push(map[string]string{"clients.yaml": ""})
+	r.get(401, "/v1/status")
+	r.get(401, "/v1/status", "Authorization", "Bearer eu")
+}
+
+func TestAClientSeesItsOwnServicesOnly(t *testing.T) {
+	r := newRig(t, nil)
+	r.push(map[string]string{"clients.yaml": "clients:\n  - name: pay\n    token: \"" + string(api.DigestOf([]byte("pay"))) + "\"\n    services: [payments]\n    scopes: [prod]\n"})
+	r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+	for _, path := range []string{"/v1/status", "/v1/safe-modes", "/v1/live", "/v1/changes/4"} {
+		res := r.do(http.MethodGet, path, "", "Authorization", "Bearer pay")
+		b, _ := io.ReadAll(res.Body)
+		if bytes.Contains(b, []byte("checkout")) {
+			t.Errorf("%s: %s", path, b)
+		}
+	}
+}
+
+func TestErasureTakesNothingInForceAndNothingOfOthers(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	set, err := r.programs.set(r.store.Snapshot().State.ServiceChains("checkout")[0].Set.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry, _ := set.Find("prod", api.ModeNormal)
+	object := func(service string, scope api.Scope, d api.Digest) *ledger.Signed {
+		return r.f.Statement(ledger.ObjectErased, service, scope, func(s *ledger.Statement) { s.Object = d })
+	}
+	r.send(422, object("checkout", "prod", entry.Digest))
+	r.send(422, object("payments", "prod", entry.Digest))
+	r.send(422, object("checkout", "prod", api.DigestOf([]byte("never"))))
+	r.push(map[string]string{"services/checkout/config/http.yaml": "timeout: 99\n"})
+	r.send(200, object("checkout", "prod", entry.Digest))
+	r.get(410, "/v2/checkout/manifests/"+string(entry.Digest))
+}

@@ -35,7 +35,7 @@ func (s *Server) postChange(c echo.Context) error {
 	}
 	st, detail, err := parseSubmission(body)
 	if err != nil {
-		return &api.Error{Code: api.CodeInvalid, Detail: err.Error(), Hint: "docs/formats.md describes statements; sealstone signs and sends them", Err: err}
+		return &api.Error{Code: api.CodeInvalid, Detail: plainJSON(err), Hint: "docs/formats.md describes statements; sealstone signs and sends them", Err: err}
 	}
 	if st.Log != s.cfg.Trust.Origin {
 		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("the statement is meant for log %q, this is %q", st.Log, s.cfg.Trust.Origin)}
@@ -50,6 +50,14 @@ func (s *Server) postChange(c echo.Context) error {
 		return c.JSON(http.StatusAccepted, receipt)
 	}
 	return c.JSON(http.StatusOK, receipt)
+}
+
+// plainJSON says what is wrong with a body without naming our types.
+func plainJSON(err error) string {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Sprintf("the body is not a statement: member %q is a JSON %s", wrong.Field, wrong.Value)
+	}
+	return err.Error()
 }
 
 func parseSubmission(body []byte) (*ledger.Signed, *ledger.Detail, error) {
@@ -92,7 +100,8 @@ func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.D
 		return old, nil // a retry whose first try won
 	}
 	code := api.CodeOf(err)
-	if st.Kind.Lane() == ledger.LaneOverride && (code == api.CodeStorage || code == api.CodeReadOnly) {
+	cannot := code == api.CodeStorage || code == api.CodeReadOnly || code == api.CodeConflict && s.pending.waits(st) // signed on top of those
+	if st.Kind.Lane() == ledger.LaneOverride && cannot {
 		return s.hold(st, detail, err)
 	}
 	return nil, err
