@@ -24,7 +24,8 @@ const anchorSlot = 4096
 // anchorFile is the open anchor; the append loop's own.
 type anchorFile struct {
 	f    *os.File
-	next int64 // the slot that is older
+	next int64                // the slot that is older; stays until the other is known to be durable
+	sync func(*os.File) error // tests: nil is kv.SyncData
 }
 
 func (a *anchorFile) close() error {
@@ -49,7 +50,17 @@ func (a *anchorFile) write(path string, checkpoint []byte) error {
 	if _, err := a.f.WriteAt(slot, a.next*anchorSlot); err != nil {
 		return err
 	}
+	if err := a.syncData(); err != nil {
+		return err
+	}
 	a.next = 1 - a.next
+	return nil
+}
+
+func (a *anchorFile) syncData() error {
+	if a.sync != nil {
+		return a.sync(a.f)
+	}
 	return kv.SyncData(a.f)
 }
 
