@@ -28,8 +28,8 @@ type cache struct {
 	prefix atomic.Pointer[string] // origin and target: two of them never mix
 }
 
-// Records of the cache. Each key starts with the origin, and from recordSeen on
-// with the target as well.
+// Records of the cache. Each key starts with the origin, and all but those of
+// trust files with the target as well.
 const (
 	bucketTrust    = "trust"    // trust files by version
 	bucketEvidence = "evidence" // recordServed: of the staged set; recordSeen: the newest, when its set could not be staged
@@ -103,10 +103,12 @@ func (c *cache) close() {
 // use names the origin and target whose records are read and written.
 func (c *cache) use(origin string, t api.Target) {
 	if c != nil {
-		prefix := origin + " " + t.String() + " "
+		prefix := prefixOf(origin, t)
 		c.prefix.Store(&prefix)
 	}
 }
+
+func prefixOf(origin string, t api.Target) string { return origin + " " + t.String() + " " }
 
 func (c *cache) key(name string) string {
 	if p := c.prefix.Load(); p != nil {
@@ -130,18 +132,13 @@ func (c *cache) put(bucket, key string, v any) {
 	}
 }
 
-// trustFiles lists the trust files of earlier days, oldest first: those of the
-// given one's origin, or without one those that were taken on first use.
-func (c *cache) trustFiles(given *ledger.Trust) (list [][]byte) {
+// trustFiles lists the trust files that were filed under a name, oldest first.
+func (c *cache) trustFiles(name string) (list [][]byte) {
 	if c == nil {
 		return nil
 	}
 	c.warn("read trust", c.db.View(func(tx *kv.Tx) error {
-		origin := firstUseMark
-		if given != nil {
-			origin = given.Origin
-		}
-		for _, raw := range tx.All(bucketTrust, origin+" ") {
+		for _, raw := range tx.All(bucketTrust, name+" ") {
 			list = append(list, raw)
 		}
 		return nil
@@ -149,17 +146,25 @@ func (c *cache) trustFiles(given *ledger.Trust) (list [][]byte) {
 	return list
 }
 
-// putTrust keeps a version. Under first use it is filed as such, so that no
-// later start takes it for one that was given.
-func (c *cache) putTrust(t *ledger.Trust, firstUse bool) {
+// putTrust files a version under names: that of the origin from which a start
+// gets to it, which isn't its own when it succeeds another log; or that of first
+// use, so that no later start takes it for one that was given.
+func (c *cache) putTrust(t *ledger.Trust, names []string) {
 	if c == nil {
 		return
 	}
-	origin := t.Origin
-	if firstUse {
-		origin = firstUseMark
+	for _, name := range names {
+		c.warn("write trust", c.db.Put(bucketTrust, fmt.Sprintf("%s %08d", name, t.Version), t.Raw))
 	}
-	c.warn("write trust", c.db.Put(bucketTrust, fmt.Sprintf("%s %08d", origin, t.Version), t.Raw))
+}
+
+// evidence reads a record of any log; nil when there is none.
+func (c *cache) evidence(origin string, t api.Target, record string) (e *ledger.Evidence) {
+	if c == nil {
+		return nil
+	}
+	c.warn("read "+bucketEvidence, c.db.View(func(tx *kv.Tx) error { return tx.GetJSON(bucketEvidence, prefixOf(origin, t)+record, &e) }))
+	return e
 }
 
 func (c *cache) object(d api.Digest) ([]byte, bool) {

@@ -39,6 +39,8 @@ type Client struct {
 	// network or disk.
 	mu          sync.Mutex
 	trust       *ledger.Trust
+	given       string        // origin of the trust file that was given; "" without
+	former      *ledger.Trust // at the start: the newest of the log before, where trust moved to another
 	firstUse    bool
 	known       *ledger.Known    // never goes back
 	proven      *ledger.Proven   // the newest head that was believed

@@ -75,7 +75,13 @@ func (c *Client) loadFallback(ctx context.Context) error {
 	if x.Version != exportVersion || x.Evidence == nil {
 		return fmt.Errorf("fallback %s: not an export of version %d", c.cfg.Fallback, exportVersion)
 	}
-	err = c.loadStored(ctx, x.Evidence, func(d api.Digest) ([]byte, bool) { b, ok := x.Objects[d]; return b, ok })
+	c.mu.Lock()
+	trust := c.trust
+	c.mu.Unlock()
+	if trust == nil {
+		return fmt.Errorf("fallback %s: there is no trust file to verify it with", c.cfg.Fallback)
+	}
+	err = c.loadStored(ctx, trust, x.Evidence, func(d api.Digest) ([]byte, bool) { b, ok := x.Objects[d]; return b, ok })
 	if err != nil {
 		c.refuse(c.cfg.Fallback, err, nil)
 		return fmt.Errorf("fallback %s: %w", c.cfg.Fallback, err)

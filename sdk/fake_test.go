@@ -2,6 +2,7 @@ package sdk_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -481,6 +482,20 @@ func open(t *testing.T, cfg sdk.Config) *sdk.Client {
 	}
 	t.Cleanup(c.Close)
 	return c
+}
+
+// succeed is an empty log that goes on from this one, by trust version 2.
+func (l *fakeLog) succeed(origin string) *fakeLog {
+	l.t.Helper()
+	next := fakeFor(l.t, origin)
+	st, end := next.Trust.TrustStatement, l.tree(int64(len(l.leaves)))
+	st.Version, st.Succeeds = 2, &ledger.Succeeds{Origin: l.Origin, Size: end.Size, Root: base64.StdEncoding.EncodeToString(end.Root[:])}
+	raw, err := ledger.SignTrust(st, l.Root, next.Root)
+	must(l.t, err)
+	next.Trust, err = ledger.ParseTrust(raw)
+	must(l.t, err)
+	next.trust = raw
+	return next
 }
 
 // rotateNode hands over to a new node key from the next entry on.

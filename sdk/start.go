@@ -20,14 +20,11 @@ func (c *Client) loadCache(ctx context.Context) {
 	c.cache.use(c.trust.Origin, c.target)
 	c.refusals = c.cache.refusals()
 	c.held = c.cache.held()
-	var served, seen *ledger.Evidence
-	if c.cache.get(bucketEvidence, recordServed, &served) && served != nil {
-		if err := c.loadStored(ctx, served, c.cache.object); err != nil {
-			c.cacheNote = "could not be used: " + err.Error()
-			c.log.Warn("sealstone: the cache does not verify and is passed over", slog.String("path", c.cache.path()), slog.Any("error", err))
-		}
+	c.loadServed(ctx, c.trust)
+	if c.former != nil && c.staged == nil { // of the log that succeeded it there is nothing yet
+		c.loadServed(ctx, c.former)
 	}
-	if c.cache.get(bucketEvidence, recordSeen, &seen) && seen != nil {
+	if seen := c.cache.evidence(c.trust.Origin, c.target, recordSeen); seen != nil {
 		if p, err := c.trust.Prove(seen, c.target.Service, nil); err == nil && p.Tree.Size >= c.known.Tree.Size {
 			c.known, c.checkpoint = p.Known(), seen.Checkpoint
 			if c.proven != nil {
@@ -40,21 +37,26 @@ func (c *Client) loadCache(ctx context.Context) {
 	}
 }
 
+func (c *Client) loadServed(ctx context.Context, trust *ledger.Trust) {
+	served := c.cache.evidence(trust.Origin, c.target, recordServed)
+	if served == nil {
+		return
+	}
+	if err := c.loadStored(ctx, trust, served, c.cache.object); err != nil {
+		c.cacheNote = "could not be used: " + err.Error()
+		c.log.Warn("sealstone: the cache does not verify and is passed over", slog.String("path", c.cache.path()), slog.Any("error", err))
+	}
+}
+
 // loadStored verifies stored evidence and stages its set from stored objects,
 // by the same code that judges a server.
-func (c *Client) loadStored(ctx context.Context, e *ledger.Evidence, local func(api.Digest) ([]byte, bool)) error {
-	c.mu.Lock()
-	trust := c.trust
-	c.mu.Unlock()
-	if trust == nil {
-		return errors.New("there is no trust file to verify it with")
-	}
+func (c *Client) loadStored(ctx context.Context, trust *ledger.Trust, e *ledger.Evidence, local func(api.Digest) ([]byte, bool)) error {
 	p, err := trust.Prove(e, c.target.Service, nil)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
-	if c.known.Tree.Size == 0 {
+	if c.known.Tree.Size == 0 && trust.Origin == c.trust.Origin {
 		c.known, c.checkpoint = p.Known(), e.Checkpoint
 	}
 	c.mu.Unlock()

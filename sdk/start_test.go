@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/kv"
 	"github.com/sealstone/sealstone/internal/ledgertest"
 	"github.com/sealstone/sealstone/ledger"
 	"github.com/sealstone/sealstone/sdk"
@@ -247,6 +248,85 @@ func TestRotatedKeysAreFollowedByTheRootsWord(t *testing.T) {
 		l.locked(func() { l.down = true })
 		if v := open(t, cfg).Live().TrustVersion; v != 2 {
 			t.Errorf("after a restart: trust version %d", v)
+		}
+	})
+}
+
+// moved is a client with a cache, given trust version 1, whose log was succeeded
+// by one whose newest release there is newest; 0 is none.
+func moved(t *testing.T, newest int) (*fakeLog, sdk.Config, *sdk.Client) {
+	t.Helper()
+	l, cfg := released(t)
+	h := hosts{"log": l}
+	cfg.Cache, cfg.HTTPClient.Transport = t.TempDir(), h
+	c := open(t, cfg)
+	settled(time.Second)
+	next := l.succeed("next.example.com/log")
+	for n := range newest {
+		next.activate("prod", n+1, release(n+1))
+	}
+	l.locked(func() { h["log"] = next })
+	l.tell("drop")
+	settled(time.Minute)
+	if live := c.Live(); live.Origin != next.Origin || live.TrustVersion != 2 {
+		t.Fatalf("Live = %+v", live)
+	}
+	return next, cfg, c
+}
+
+func TestSucceededLogIsRememberedOverARestart(t *testing.T) {
+	for name, forget := range map[string]func(*testing.T, sdk.Config){
+		"with its trust file": func(*testing.T, sdk.Config) {},
+		"told of it anew": func(t *testing.T, cfg sdk.Config) { // as from a cache that filed it elsewhere
+			db, err := kv.Open(filepath.Join(cfg.Cache, "0.db"), kv.Options{})
+			must(t, err)
+			must(t, db.Put("trust", ledgertest.Origin+" 00000002", nil))
+			must(t, db.Close())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				next, cfg, c := moved(t, 3)
+				runs(t, c, 3)
+				c.Close()
+				forget(t, cfg)
+				next.locked(func() { next.size = 3 }) // release 1 of the new log
+				c = open(t, cfg)
+				settled(5 * time.Second)
+				if r := c.Live().Refusal; r == nil || r.Check != ledger.CheckHeadRollback || c.Live().Origin != next.Origin {
+					t.Errorf("refused %+v, %s", r, why(c))
+				}
+				next.locked(next.honest)
+				settled(time.Minute)
+				runs(t, c, 3)
+				c.Close()
+				next.locked(func() { next.down = true })
+				c = open(t, cfg)
+				runs(t, c, 3)
+				if live := c.Live(); live.Origin != next.Origin || live.TrustVersion != 2 || live.State != api.StateStale {
+					t.Errorf("Live = %+v", live)
+				}
+			})
+		})
+	}
+}
+
+func TestSuccessorThatHasNothingYetLeavesWhatRan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		next, cfg, c := moved(t, 0)
+		runs(t, c, 1)
+		c.Close()
+		c = open(t, cfg)
+		settled(5 * time.Second)
+		runs(t, c, 1)
+		if live := c.Live(); live.State != api.StateStale || live.TrustVersion != 2 || live.Refusal != nil && live.Refusal.Check != ledger.CheckHead {
+			t.Errorf("Live = %+v", live)
+		}
+		next.activate("prod", 5, release(5))
+		settled(time.Minute)
+		runs(t, c, 5)
+		if c.State() != api.StateReady {
+			t.Errorf("state %s", why(c))
 		}
 	})
 }

@@ -79,7 +79,9 @@ func (c *Client) round(ctx context.Context, full bool) error {
 		a, err = firstGood(ctx, c.remote.servers, func(ctx context.Context, s *server) (*answer, error) { return c.ask(ctx, s, full) })
 	}
 	if err == nil {
-		c.believe(a)
+		err = c.believe(a)
+	}
+	if err == nil {
 		c.askPending(ctx, a.server)
 		err = c.adopt(ctx, a)
 	} else {
@@ -171,9 +173,12 @@ func sameChains(a, b []ledger.Chain) bool {
 // believe makes an answer what is known: from here on nothing older counts.
 // A safe mode that it enters is in force at once, on the set that is staged,
 // however long the objects of a newer set take.
-func (c *Client) believe(a *answer) {
+func (c *Client) believe(a *answer) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if a.proven.Head.Origin != c.trust.Origin { // another server showed its successor just now
+		return fmt.Errorf("a head of log %q, but trust moved to %q", a.proven.Head.Origin, c.trust.Origin)
+	}
 	c.known, c.proven, c.checkpoint, c.fresh = a.proven.Known(), a.proven, a.evidence.Checkpoint, true
 	if a.full {
 		c.evidence, c.evidenceSet = a.evidence, ""
@@ -186,6 +191,7 @@ func (c *Client) believe(a *answer) {
 	if eff, _ := c.effect(); eff.Mode != api.ModeNormal && c.view.Load() != nil {
 		c.apply()
 	}
+	return nil
 }
 
 // adopt stages the set that is in effect and swaps to it.

@@ -1,10 +1,12 @@
 package sdk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -62,21 +64,42 @@ func (c *Client) newerTrust(ctx context.Context, s *server, old *ledger.Trust, f
 }
 
 // setTrust makes a trust file the one to verify with. With another origin, what
-// was known of the log before says nothing about the new one.
+// was known of the log before says nothing about the new one: only what a
+// process before this has proven of it does.
 func (c *Client) setTrust(t *ledger.Trust, firstUse bool) {
+	known, checkpoint := c.remembered(t)
 	c.mu.Lock()
 	if c.trust != nil && c.trust.Version >= t.Version {
 		c.mu.Unlock()
 		return // two servers showed it at once
 	}
-	if c.trust != nil && c.trust.Origin != t.Origin {
-		c.known = &ledger.Known{}
+	if c.trust == nil || c.trust.Origin != t.Origin {
+		c.known, c.checkpoint = known, checkpoint
+		c.saveHeld = len(c.held) > 0 // they are still obeyed, and go by the new origin's key
 	}
 	c.trust, c.firstUse = t, c.firstUse || firstUse
-	firstUse = c.firstUse
+	filed := []string{c.given, t.Origin} // by a later start with the same file, and with one of this log
+	if c.firstUse {
+		filed = []string{firstUseMark}
+	}
 	c.mu.Unlock()
 	c.cache.use(t.Origin, c.target)
-	c.cache.putTrust(t, firstUse)
+	c.cache.putTrust(t, slices.Compact(filed))
+}
+
+// remembered is what the cache holds of a log: the newest head that was proven.
+func (c *Client) remembered(t *ledger.Trust) (known *ledger.Known, checkpoint string) {
+	known = &ledger.Known{}
+	for _, record := range []string{recordServed, recordSeen} {
+		e := c.cache.evidence(t.Origin, c.target, record)
+		if e == nil {
+			continue
+		}
+		if p, err := t.Prove(e, c.target.Service, nil); err == nil && p.Tree.Size >= known.Tree.Size {
+			known, checkpoint = p.Known(), e.Checkpoint
+		}
+	}
+	return known, checkpoint
 }
 
 // startTrust is the given trust file, or the cached one of an earlier first
@@ -90,11 +113,15 @@ func (c *Client) startTrust() error {
 		if c.trust, err = ledger.ParseTrust(given); err != nil {
 			return fmt.Errorf("the trust file given: %w", err)
 		}
+		c.given = c.trust.Origin
 	}
-	for _, raw := range c.cache.trustFiles(c.trust) {
+	for _, raw := range c.cache.trustFiles(cmp.Or(c.given, firstUseMark)) {
 		switch {
 		case c.trust != nil:
 			if next, err := c.trust.Next(raw); err == nil { // what doesn't follow is of no use
+				if next.Origin != c.trust.Origin {
+					c.former = c.trust
+				}
 				c.trust = next
 			}
 		case c.cfg.TrustOnFirstUse:
