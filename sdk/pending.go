@@ -22,8 +22,8 @@ import (
 
 // held is a safe-mode statement that isn't in the log yet, and that was good
 // when it came. It stays until a proven head shows its chain beyond what its
-// signer saw, or its operator is no longer one: taking the file away, a server
-// that goes silent, or time passing don't end a mode.
+// signer saw, or is of another log, or its operator is no longer one: taking the
+// file away, a server that goes silent, or time passing don't end a mode.
 type held struct {
 	*ledger.Signed
 	source string
@@ -62,10 +62,11 @@ func (c *Client) heldInOrder() []*held {
 
 func (c *Client) hasMode(m api.Mode) bool { return c.staged != nil && c.staged.modes[m] != nil }
 
-// forgetPending drops statements that the log has passed. c.mu is held.
+// forgetPending drops statements that the log has passed, and those for a log
+// that this one succeeds: its chains begin anew. c.mu is held.
 func (c *Client) forgetPending() {
 	for name, h := range c.held {
-		if *h.After < generation(c.proven.Chains, h.Scope) {
+		if h.Log != c.trust.Origin || *h.After < generation(c.proven.Chains, h.Scope) {
 			delete(c.held, name)
 			c.saveHeld = true
 		}

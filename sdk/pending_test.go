@@ -256,3 +256,27 @@ func TestStatementIsObeyedOnceThereIsRoom(t *testing.T) {
 		runs(t, c, 1)
 	})
 }
+
+func TestPendingStatementEndsWithItsLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, cfg := released(t)
+		h := hosts{"log": l}
+		cfg.Cache, cfg.OverrideDir, cfg.HTTPClient.Transport = t.TempDir(), t.TempDir(), h
+		c := open(t, cfg)
+		settled(time.Second)
+		s := l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 9) // a chain that the new log begins anew
+		must(t, os.WriteFile(filepath.Join(cfg.OverrideDir, "x.dsse"), s.Raw, 0o600))
+		settled(2 * time.Second)
+		runs(t, c, 1001)
+
+		next := l.succeed("next.example.com/log")
+		next.activate("prod", 2, release(2))
+		l.locked(func() { h["log"] = next })
+		l.tell("drop")
+		settled(time.Minute)
+		runs(t, c, 2)
+		if live := c.Live(); len(live.Pending) != 0 {
+			t.Errorf("Live = %+v", live)
+		}
+	})
+}
