@@ -29,6 +29,7 @@ type Receipt struct {
 	Unrecorded bool   `json:"unrecorded,omitempty"`
 	Late       bool   `json:"late,omitempty"`
 	Narrower   []Held `json:"narrower,omitempty"` // safe modes below the scope that stay in force
+	Outer      []Held `json:"outer,omitempty"`    // after an exit: safe modes above the scope that still hold there
 }
 
 // Held is a safe mode in force somewhere.

@@ -129,6 +129,9 @@ func (s *Server) receipt(st *ledger.Signed, r store.Receipt) *api.Receipt {
 	if st.Kind.Lane() == ledger.LaneOverride {
 		out.Narrower = s.narrower(st.Service, st.Scope)
 	}
+	if st.Kind == ledger.SafeModeExited {
+		out.Outer = slices.DeleteFunc(s.held(st.Service), func(h api.Held) bool { return h.Scope == st.Scope || !h.Scope.Contains(st.Scope) })
+	}
 	return out
 }
 

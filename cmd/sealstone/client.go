@@ -90,7 +90,14 @@ func problem(res *http.Response, b []byte) error {
 	var p api.Problem
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	if kind == "application/problem+json" && json.Unmarshal(b, &p) == nil {
-		return p.Error()
+		e := p.Error()
+		switch {
+		case e.Code == api.CodeUnauthorized:
+			e.Hint = "pass --token-file FILE or set SEALSTONE_TOKEN_FILE; clients.yaml of the repository lists who has a token"
+		case strings.Contains(e.Hint, "?service="):
+			e.Hint = "name a service of yours with --service"
+		}
+		return e
 	}
 	err := fmt.Errorf("%s answered %s", res.Request.URL.Path, res.Status)
 	if res.StatusCode == http.StatusNotFound { // OCI routes answer in their own format
@@ -146,26 +153,22 @@ func (a *app) needTrust(ctx context.Context, c *client) (*ledger.Trust, error) {
 
 // origin is the log that statements are meant for.
 func (a *app) origin(ctx context.Context) (string, error) {
-	t, err := a.loadTrust()
+	t, err := a.signingTrust(ctx)
 	if err != nil {
-		return "", err
-	}
-	if t != nil {
-		return t.Origin, nil
-	}
-	if a.server == "" {
-		return "", errors.New("which log? pass --trust FILE or --server URL")
-	}
-	c, err := a.client()
-	if err != nil {
-		return "", err
-	}
-	b, err := c.do(ctx, http.MethodGet, "/v1/trust", nil)
-	if err != nil {
-		return "", err
-	}
-	if t, err = ledger.ParseTrust(b); err != nil {
 		return "", err
 	}
 	return t.Origin, nil
+}
+
+// signingTrust is --trust, or the server's trust file: whoever signs for the
+// wrong log signs nothing.
+func (a *app) signingTrust(ctx context.Context) (*ledger.Trust, error) {
+	t, err := a.loadTrust()
+	if t != nil || err != nil {
+		return t, err
+	}
+	if a.server == "" {
+		return nil, errors.New("which log? pass --trust FILE or --server URL")
+	}
+	return a.fetchTrust(ctx)
 }

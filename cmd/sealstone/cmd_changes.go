@@ -176,7 +176,9 @@ func newChangesRecord(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "record KIND --service S",
 		Short: "Record a fact: a deploy, a rotated secret, a changed dependency, a note",
-		Args:  cobra.ExactArgs(1),
+		Long: "Record a fact as a signed statement. KIND is one of:\n  " + strings.Join(recordKinds(), "\n  ") + "\n" +
+			"docs/formats.md lists the members of each; --set and its named forms give them.",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for name, v := range named {
 				if *v != "" {
@@ -198,7 +200,21 @@ func newChangesRecord(a *app) *cobra.Command {
 	return cmd
 }
 
+// recordKinds are the facts that people record; the rest has commands of its own.
+func recordKinds() []string {
+	var out []string
+	for _, k := range ledger.Kinds() {
+		if k.Do() == "record" {
+			out = append(out, string(k))
+		}
+	}
+	return out
+}
+
 func (a *app) recordChange(ctx context.Context, kind ledger.Kind, t api.Target, sets []string, note string) error {
+	if !kind.Signed() {
+		return fmt.Errorf("unknown kind %q: write one of %s", kind, strings.Join(recordKinds(), ", "))
+	}
 	key, err := a.signer()
 	if err != nil {
 		return err

@@ -84,7 +84,7 @@ func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, "   "+format
 
 // invite prints commands to try while the demo stays up.
 func (d *demo) invite() {
-	fmt.Fprintf(d.out, "It stays up. In another terminal:\n\n")
+	fmt.Fprintf(d.out, "It stays up. In another terminal (a sealstone on your PATH: go build -o sealstone ./cmd/sealstone):\n\n")
 	for _, line := range []string{
 		"export SEALSTONE_SERVER=" + d.url,
 		"export SEALSTONE_TRUST=" + d.trustPath(),

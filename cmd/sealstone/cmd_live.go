@@ -61,7 +61,25 @@ func (a *app) live(ctx context.Context, args []string, driftOnly bool) (drifts b
 		}
 		live.Services[i].Scopes = kept
 	}
-	return drifts, a.print(live, func(w io.Writer) { liveTable(w, live, now) })
+	return drifts, a.print(live, func(w io.Writer) {
+		if len(live.Services) == 0 {
+			fmt.Fprintln(a.err, nothingLive(ctx, c, args))
+		}
+		liveTable(w, live, now)
+	})
+}
+
+// nothingLive explains an empty table.
+func nothingLive(ctx context.Context, c *client, args []string) string {
+	var all api.Live
+	if len(args) > 0 && c.get(ctx, "/v1/live", nil, &all) == nil && len(all.Services) > 0 {
+		var names []string
+		for _, s := range all.Services {
+			names = append(names, s.Service)
+		}
+		return fmt.Sprintf("no service %q is activated; there are %s", args[0], strings.Join(names, ", "))
+	}
+	return "nothing is activated yet: a server that just started is reading its repository, or /v1/status says what is wrong"
 }
 
 func liveTable(w io.Writer, live api.Live, now time.Time) {

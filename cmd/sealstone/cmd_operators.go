@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -44,13 +45,17 @@ func dirArg(args []string) string {
 }
 
 func (a *app) operatorsSign(ctx context.Context, dir string) error {
-	origin, err := a.origin(ctx)
+	trust, err := a.signingTrust(ctx)
 	if err != nil {
 		return err
 	}
+	origin := trust.Origin
 	key, err := a.signer()
 	if err != nil {
 		return err
+	}
+	if !isRoot(trust, key.KeyID()) {
+		return fmt.Errorf("key %s is not a root of %s: only roots sign operators; sealstone trust shows them", key.KeyID(), origin)
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, "operators.yaml"))
 	if err != nil {
@@ -73,7 +78,18 @@ func (a *app) operatorsSign(ctx context.Context, dir string) error {
 	}
 	return a.print(st, func(w io.Writer) {
 		fmt.Fprintf(w, "signed operators version %d (%d operators, %d signatures) for %s\n", st.Version, len(st.Operators), len(env.Signatures), origin)
+		if missing := trust.Threshold - len(env.Signatures); missing > 0 {
+			fmt.Fprintf(w, "%d more root signatures are needed: have the other roots run the same command\n", missing)
+			return
+		}
 		fmt.Fprintln(w, "next: commit operators.yaml and operators.sig, and push")
+	})
+}
+
+func isRoot(t *ledger.Trust, id string) bool {
+	return slices.ContainsFunc(t.Roots, func(line string) bool {
+		k, err := ledger.ParseSSHKey(line)
+		return err == nil && k.ID() == id
 	})
 }
 

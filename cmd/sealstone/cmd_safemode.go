@@ -58,13 +58,19 @@ func newSafeMode(a *app) *cobra.Command {
 			"no server can be reached, --out writes the statement: drop that file into the\n"+
 			"override directory of the clients.", ledger.SafeModeEntered, cobra.ExactArgs(2))
 	renew := change("renew SERVICE [MODE] --scope SCOPE", "Extend the safe mode in force", "", ledger.SafeModeRenewed, cobra.RangeArgs(1, 2))
-	exit := change("exit SERVICE --scope SCOPE", "Leave the safe mode in force", "Leave the safe mode in force: clients go to what the main chain says now.", ledger.SafeModeExited, cobra.RangeArgs(1, 2))
+	exit := change("exit SERVICE [MODE] --scope SCOPE", "Leave the safe mode in force", "Leave the safe mode in force: clients go to what the main chain says now.", ledger.SafeModeExited, cobra.RangeArgs(1, 2))
 	for _, c := range []*cobra.Command{enter, renew} {
 		c.Flags().DurationVar(&o.ttl, "ttl", 4*time.Hour, "time to live, 1m to 24h (default: what the mode's safe-mode.yaml says)")
 		c.Flags().StringVar(&o.onExpiry, "on-expiry", "hold", "what happens then: hold (stay and alarm) or restore (default: what the mode says)")
 	}
+	for _, c := range []*cobra.Command{enter, renew, exit} {
+		for _, name := range []string{"ttl", "on-expiry", "after"} { // their defaults are not values
+			if f := c.Flags().Lookup(name); f != nil {
+				f.DefValue = ""
+			}
+		}
+	}
 	enter.Flags().BoolVar(&o.over, "over", false, "also leave narrower safe modes below the scope")
-	_ = exit
 	var at string
 	status := &cobra.Command{Use: "status [SERVICE [--scope SCOPE]]", Short: "Show the safe modes in force, and those that can be entered at a scope", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return a.safeModeStatus(c.Context(), args, at) }}
@@ -105,7 +111,7 @@ func (a *app) safeMode(ctx context.Context, kind ledger.Kind, services, mode str
 		r, err := a.enterOne(ctx, c, origin, kind, api.Target{Service: service, Scope: scope}, mode, o, key)
 		switch code := api.CodeOf(err); {
 		case err == nil:
-			receipts, narrower = append(receipts, *r), narrower || len(r.Narrower) > 0
+			receipts, narrower = append(receipts, *r), narrower || len(r.Narrower)+len(r.Outer) > 0
 		case services == "*" && (code == api.CodeUnprocessable || code == api.CodeNotActivated):
 			fmt.Fprintf(a.err, "%s@%s: left alone: %v\n", service, scope, err)
 		default: // the others go on: this is no moment to stop half-way
@@ -161,7 +167,12 @@ func (a *app) sendSafeMode(ctx context.Context, c *client, origin string, kind l
 	if err != nil {
 		return nil, err
 	}
-	return c.submit(ctx, body)
+	r, err := c.submit(ctx, body)
+	if err == nil && kind != ledger.SafeModeExited && !r.Late {
+		until := seen.now.Add(o.ttl).UTC().Format("15:04 UTC")
+		fmt.Fprintf(a.err, "%s is in %s until %s, then %s\n", t, mode, until, map[string]string{"hold": "it holds and is overdue", "restore": "it is left"}[o.onExpiry])
+	}
+	return r, err
 }
 
 // seenModes is what the server shows of a target's safe modes, and its time.
@@ -273,6 +284,9 @@ func (a *app) expandServices(ctx context.Context, c *client, list string) ([]str
 
 // safeModeFile writes a statement for a file drop: no server is asked.
 func (a *app) safeModeFile(ctx context.Context, kind ledger.Kind, service, mode string, scope api.Scope, o safeModeOptions, key ledger.Signer) error {
+	if o.reason != "" || strings.ContainsAny(service, ",*") {
+		return errors.New("--out writes the bare statement of one service: leave out --reason, and name one SERVICE")
+	}
 	if o.after < 0 {
 		return errors.New("--out asks no server: pass --after GENERATION of the override chain (0 when there never was one; the clients' Live() shows it)")
 	}
@@ -309,6 +323,9 @@ func (a *app) printReceipts(list []api.Receipt) error {
 				fmt.Fprintf(w, "kept as late, without effect: entry %d\n", r.Index)
 			default:
 				fmt.Fprintf(w, "%s  entry %d  generation %d  %s\n", r.Kind, r.Index, r.Generation, r.LeafHash.Short())
+			}
+			for _, h := range r.Outer {
+				fmt.Fprintf(w, "still in force there: %s at %s@%s (entry %d)\n", h.Mode, h.Service, h.Scope, h.Index)
 			}
 			for _, h := range r.Narrower {
 				fmt.Fprintf(w, "stays in force: %s at %s@%s; add --over to leave it\n", h.Mode, h.Service, h.Scope)

@@ -155,7 +155,9 @@ func (a *app) verifyFile(path string, v *verification) error {
 	}
 	var e ledger.Evidence
 	if err := json.Unmarshal(b, &e); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		v.Origin = trust.Origin
+		v.find("%s is damaged, or no evidence at all: %v", path, err)
+		return nil
 	}
 	if e.Checkpoint == "" || len(e.Changes) == 0 && e.Head == "" {
 		return fmt.Errorf("%s is not evidence: it has no checkpoint, or proves no change; sealstone changes proof writes one", path)
@@ -208,7 +210,7 @@ func (a *app) verifyData(ctx context.Context, data string, v *verification) erro
 	v.Origin, v.Entries = trust.Origin, report.Tree.Size
 	v.tree(report.Tree)
 	for _, f := range report.Findings {
-		v.find("%s", f)
+		v.find("%s", strings.TrimPrefix(f.String(), f.Where+": "+f.Where+": "))
 	}
 	for i := range st.Snapshot().Tree.Size {
 		if c, err := st.Change(i); err == nil {

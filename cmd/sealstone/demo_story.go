@@ -150,7 +150,7 @@ func (d *demo) tamper(ctx context.Context) error {
 		return errors.New("the edit was not found")
 	}
 	for line := range strings.Lines(out.String()) {
-		d.say("%s", clipText(strings.TrimSpace(line), 140))
+		d.say("%s", strings.TrimSpace(line))
 	}
 	d.say("sealstone verify --data ends with %v", code)
 	return nil

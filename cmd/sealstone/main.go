@@ -17,6 +17,7 @@ import (
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/kv"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -104,7 +105,7 @@ func joined(err error) []error {
 func codeOf(err error) int {
 	_, refused := errors.AsType[*ledger.CheckError](err)
 	switch code := api.CodeOf(err); {
-	case refused, errors.Is(err, ledger.ErrSignature) && code == api.CodeInternal, errors.Is(err, ledger.ErrTrust), errors.Is(err, errProof), errors.Is(err, store.ErrCorrupt):
+	case refused, errors.Is(err, ledger.ErrSignature) && code == api.CodeInternal, errors.Is(err, ledger.ErrTrust), errors.Is(err, errProof), errors.Is(err, store.ErrCorrupt), errors.Is(err, kv.ErrTruncated), errors.Is(err, kv.ErrFormat):
 		return exitProof
 	case code == api.CodeUnauthorized, code == api.CodeForbidden:
 		return exitAuth
@@ -135,6 +136,7 @@ func newRoot(a *app) *cobra.Command {
 		Long: "Sealstone turns a Git repository of configuration and feature flags into signed,\n" +
 			"content-addressed bundles, serves them by scope, and keeps tamper-evident\n" +
 			"evidence of every change.\n\nStart with: sealstone demo",
+		Version:      version(),
 		SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
