@@ -152,6 +152,8 @@ func (c *Client) judgeState(now time.Time) (api.State, string) {
 	switch {
 	case c.view.Load() == nil:
 		return api.StateNotReady, ""
+	case isRefused && lagging(c.lastErr):
+		return api.StateStale, "the servers that can be reached are behind: " + clip(refused.Error(), 512)
 	case isRefused:
 		return api.StateError, "what the servers say was refused: " + clip(refused.Error(), 512)
 	case !c.fresh:

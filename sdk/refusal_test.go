@@ -374,6 +374,68 @@ func TestAnotherLogIsNotBelieved(t *testing.T) {
 	})
 }
 
+// fork gives the log another history, of these releases.
+func (l *fakeLog) fork(releases ...int) {
+	other := newFake(l.t)
+	for _, n := range releases {
+		other.activate("prod", n, release(n))
+	}
+	l.leaves, l.hashes, l.state, l.objects = other.leaves, other.hashes, other.state, other.objects
+}
+
+// TestServerThatIsBehind: a relay that lags is refused, which is no alarm while
+// the server before it is away.
+func TestServerThatIsBehind(t *testing.T) {
+	for name, tt := range map[string]struct {
+		relay func(relay *fakeLog)
+		away  bool
+		want  api.State
+	}{
+		"in entries":                  {func(r *fakeLog) { r.size = 3 }, true, api.StateStale},
+		"in time":                     {func(r *fakeLog) { r.head = func(h *ledger.Head) { h.Issued = h.Issued.Add(-10 * time.Minute) } }, true, api.StateStale},
+		"in entries, and nobody away": {func(r *fakeLog) { r.size = 3 }, false, api.StateError},
+		"by a bad signature": {func(r *fakeLog) {
+			r.size = 3
+			r.evidence = func(e *ledger.Evidence) { e.Checkpoint = swap64(e.Checkpoint) }
+		}, true, api.StateError},
+		"with a history of its own": {func(r *fakeLog) { r.fork(7) }, true, api.StateError},
+		"at the same size, forked":  {func(r *fakeLog) { r.fork(7, 2) }, true, api.StateError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, cfg := released(t)
+				l.activate("prod", 2, release(2))
+				relay := newFake(t)
+				relay.leaves, relay.hashes, relay.state, relay.objects = l.leaves, l.hashes, l.state, l.objects
+				cfg.Servers = []string{"http://log", "http://relay"}
+				cfg.HTTPClient.Transport = hosts{"log": l, "relay": relay}
+				c := open(t, cfg)
+				settled(time.Second)
+				tt.relay(relay)
+				l.locked(func() {
+					if l.down = tt.away; !tt.away {
+						l.size = 3
+					}
+				})
+				l.tell("drop")
+				settled(2 * time.Minute)
+				runs(t, c, 2)
+				if c.State() != tt.want || strings.Contains(c.Live().Why, "behind") != (tt.want == api.StateStale) {
+					t.Errorf("state %s", why(c))
+				}
+				if r := c.Live().Refusal; r == nil || r.Server != "http://relay" && tt.away {
+					t.Errorf("refused %+v", r)
+				}
+				l.locked(func() { l.down = false; l.honest() })
+				settled(time.Minute)
+				if c.State() != api.StateReady {
+					t.Errorf("after mending: state %s", why(c))
+				}
+			})
+		})
+	}
+}
+
 func TestObjectsComeFromWhoeverHasThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, cfg := released(t)

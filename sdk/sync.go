@@ -117,6 +117,7 @@ func (c *Client) askWith(ctx context.Context, s *server, trust *ledger.Trust, kn
 	full = full || len(known.Changes) == 0 || len(known.Changes) > maxHave
 	raw, err := c.remote.get(ctx, s, evidencePath(c.target.Service, known, full), maxEvidence, askTimeout)
 	if errors.Is(err, errConflict) { // it has fewer entries than we know: let it show them, so that it can be refused for it
+		full = true
 		raw, err = c.remote.get(ctx, s, evidencePath(c.target.Service, &ledger.Known{}, true), maxEvidence, askTimeout)
 	}
 	if errors.Is(err, errTooLong) {
@@ -128,6 +129,7 @@ func (c *Client) askWith(ctx context.Context, s *server, trust *ledger.Trust, kn
 	}
 	if err == nil {
 		a.proven, err = trust.Prove(a.evidence, c.target.Service, known)
+		err = c.orBehind(err, a, trust, known)
 	}
 	if err != nil {
 		c.refuse(s.base, err, raw)
