@@ -82,12 +82,14 @@ func (s *Server) queryRange(c echo.Context, q *store.Query) error {
 		}
 		*at = t
 	}
-	for name, n := range map[string]*int64{"before": &q.Before, "after": &q.After} {
-		v, err := indexParam(c, name)
-		if err != nil {
-			return err
+	for name, n := range map[string]**int64{"before": &q.Before, "after": &q.After} {
+		if v := c.QueryParam(name); v != "" {
+			i, err := parseIndex(name, v)
+			if err != nil {
+				return err
+			}
+			*n = &i
 		}
-		*n = v
 	}
 	q.Limit = 100
 	if v := c.QueryParam("limit"); v != "" {

@@ -76,6 +76,15 @@ func (s *Server) restore() error {
 	if err := json.Unmarshal(row, &a); err != nil {
 		return fmt.Errorf("store row %q: %w", acceptedRow, err)
 	}
+	// The row is a memory, not evidence: who may read is read again from the
+	// commit itself, whose name covers it. Without the local repository the row
+	// has to do.
+	if tip, _ := s.builder.Tip(context.Background(), a.Commit); tip != nil {
+		a.Layout = tip.Config
+		if a.ClientsFault == "" {
+			a.Clients, a.HasClients = tip.Clients, tip.HasClients
+		}
+	}
 	s.adopt(a)
 	return nil
 }

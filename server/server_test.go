@@ -574,6 +574,24 @@ func TestARemovedClientsFileOpensNothingToOthers(t *testing.T) {
 	r.get(401, "/v1/status", "Authorization", "Bearer eu")
 }
 
+func TestAnEditedRowGivesNobodyMoreThanTheCommitSays(t *testing.T) {
+	r := newRig(t, nil)
+	r.push(map[string]string{"clients.yaml": "clients:\n  - name: eu\n    token: \"" + string(api.DigestOf([]byte("eu"))) + "\"\n    services: [checkout]\n    scopes: [prod]\n"})
+	a, _, _, _ := r.source.snapshot()
+	a.Clients[0].Log, a.Clients[0].Services = true, []string{"*"}
+	row, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.store.Append(t.Context(), func(*ledger.State, time.Time) (store.Decision, error) {
+		return store.Decision{Rows: map[string][]byte{acceptedRow: row}}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.restart(r.url)
+	r.get(403, "/log/checkpoint", "Authorization", "Bearer eu")
+}
+
 func TestAClientSeesItsOwnServicesOnly(t *testing.T) {
 	r := newRig(t, nil)
 	r.push(map[string]string{"clients.yaml": "clients:\n  - name: pay\n    token: \"" + string(api.DigestOf([]byte("pay"))) + "\"\n    services: [payments]\n    scopes: [prod]\n"})

@@ -28,7 +28,7 @@ func (s *Server) readyz(c echo.Context) error {
 
 func (s *Server) readyzWrites(c echo.Context) error {
 	if err := s.store.Writes(); err != nil {
-		return &api.Error{Code: api.CodeUnavailable, Detail: "the ledger takes no changes: " + err.Error(), Hint: "reads and pending safe modes go on"}
+		return &api.Error{Code: api.CodeUnavailable, Detail: "the ledger takes no changes; /v1/status and the log say why", Hint: "reads and pending safe modes go on"}
 	}
 	return c.String(http.StatusOK, "ok\n")
 }
