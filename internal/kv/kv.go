@@ -20,6 +20,8 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -59,8 +61,12 @@ var (
 // DB is an open file. Its methods are safe for concurrent use; a write is
 // durable when its method returns nil.
 type DB struct {
-	bolt *bbolt.DB
 	path string
+	opt  Options
+	bolt atomic.Pointer[bbolt.DB] // Compact puts another in its place
+
+	writing sync.Mutex // held by the one writer, and by Compact from the copy to the swap
+	moved   bool       // under writing: see settle
 }
 
 // Open opens or creates the file at path, mode 0600. A file shorter than its
@@ -73,9 +79,10 @@ func Open(path string, opt Options) (*DB, error) {
 	if err := guardSize(path, opt); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	db := &DB{path: path}
-	err := net(func() (err error) {
-		db.bolt, err = bbolt.Open(path, 0o600, boltOptions(opt))
+	db := &DB{path: path, opt: opt}
+	err := net(func() error {
+		b, err := bbolt.Open(path, 0o600, boltOptions(opt))
+		db.bolt.Store(b)
 		return err
 	})
 	if err != nil {
@@ -135,14 +142,14 @@ func (db *DB) format(opt Options) error {
 
 // Close waits for transactions that are under way and gives the file free.
 func (db *DB) Close() error {
-	if db.bolt == nil {
-		return nil
-	}
-	return db.bolt.Close()
+	db.writing.Lock()
+	defer db.writing.Unlock()
+	return db.bolt.Load().Close()
 }
 
-// Bolt is the database itself, for the store's own rows.
-func (db *DB) Bolt() *bbolt.DB { return db.bolt }
+// Sync makes durable what earlier writes gave to the kernel, even those that
+// returned an error.
+func (db *DB) Sync() error { return db.bolt.Load().Sync() }
 
 // Path is the file's name.
 func (db *DB) Path() string { return db.path }
@@ -150,12 +157,23 @@ func (db *DB) Path() string { return db.path }
 // Read and Write are bbolt's transactions over a package's own buckets, under
 // the net.
 func (db *DB) Read(f func(*bbolt.Tx) error) error {
-	return net(func() error { return db.bolt.View(f) })
+	for {
+		b := db.bolt.Load()
+		err := net(func() error { return b.View(f) })
+		if !errors.Is(err, berrors.ErrDatabaseNotOpen) || b == db.bolt.Load() {
+			return err
+		} // else Compact closed it before the transaction began
+	}
 }
 
 // Write commits what f did, or nothing when it fails; durable when it returns nil.
 func (db *DB) Write(f func(*bbolt.Tx) error) error {
-	return net(func() error { return db.bolt.Update(f) })
+	db.writing.Lock()
+	defer db.writing.Unlock()
+	if err := db.settle(); err != nil {
+		return err
+	}
+	return net(func() error { return db.bolt.Load().Update(f) })
 }
 
 // net turns a panic of bbolt on a damaged page, and a memory fault on a page

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -99,6 +100,60 @@ func TestDeleteObjects(t *testing.T) {
 		if has, err := db.HasObject(d); err != nil || has != (d == keep) {
 			t.Fatalf("HasObject(%s) = %v, %v", d, has, err)
 		}
+	}
+}
+
+func TestCompactOnlyWhenItIsOwed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	db := open(t, path, Options{Format: "one"})
+	secret, kept := []byte("a word that must go"), []byte{}
+	if err := db.PutObjects(maps.All(map[api.Digest][]byte{api.DigestOf(secret): secret, api.DigestOf(kept): kept})); err != nil {
+		t.Fatal(err)
+	}
+	file := func() os.FileInfo {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	before := file()
+	if err := db.Compact(); err != nil || !os.SameFile(before, file()) {
+		t.Fatalf("nothing was erased, and the file was rewritten (%v)", err)
+	}
+	if _, err := db.DeleteObjects(func(d api.Digest) bool { return d == api.DigestOf(kept) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".compact", []byte("left by a crash"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Compact(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || bytes.Contains(b, secret) {
+		t.Fatalf("the object's bytes are still there (%v)", err)
+	}
+	if _, err := Open(path, Options{Format: "one"}); !errors.Is(err, ErrLocked) {
+		t.Fatalf("the new file is not locked: %v", err)
+	}
+	before = file()
+	if err := db.Compact(); err != nil || !os.SameFile(before, file()) {
+		t.Fatalf("rewritten twice (%v)", err)
+	}
+	if err := db.Put("b", "k", []byte("v")); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Compact(); err == nil {
+		t.Fatal("a closed file was rewritten")
+	}
+	db = open(t, path, Options{Format: "one", MustExist: true})
+	v, err := db.Get("b", "k")
+	has, err2 := db.HasObject(api.DigestOf(kept))
+	if string(v) != "v" || !has || errors.Join(err, err2) != nil {
+		t.Fatalf("after reopening: %q, %v, %v", v, has, errors.Join(err, err2))
 	}
 }
 

@@ -115,7 +115,7 @@ func (db *DB) HasObject(d api.Digest) (has bool, err error) {
 }
 
 // DeleteObjects removes every object that keep doesn't want and returns how
-// many those were. Their bytes stay in the file until bbolt uses the pages again.
+// many those were. Their bytes stay in the file until the next Compact.
 func (db *DB) DeleteObjects(keep func(api.Digest) bool) (n int, err error) {
 	var gone [][32]byte
 	err = db.eachObject(func(key [32]byte, _ []byte) {
@@ -133,7 +133,7 @@ func (db *DB) DeleteObjects(keep func(api.Digest) bool) (n int, err error) {
 				return err
 			}
 		}
-		return nil
+		return Erased(tx)
 	})
 	if err != nil {
 		return 0, err

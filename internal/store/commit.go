@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -95,7 +96,7 @@ func (s *Store) settle() error {
 }
 
 func (s *Store) dropDetails() error {
-	if err := s.details.put(s.work.Size, nil); err != nil {
+	if err := s.step(stepDetails, func() error { return s.details.put(s.work.Size, nil) }); err != nil {
 		return err
 	}
 	s.owed.details = false
@@ -166,7 +167,7 @@ func (s *Store) ambiguous(b *batch, tree ledger.Tree, cause error) error {
 // resolve learns from the disk what is committed. The sync comes first: pages
 // that only the kernel has are not committed.
 func (s *Store) resolve() error {
-	if err := s.ledger.Bolt().Sync(); err != nil {
+	if err := s.ledger.Sync(); err != nil {
 		return err
 	}
 	head, err := s.reload()
@@ -286,10 +287,10 @@ func newID(now time.Time) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// Probe writes a row and nothing else: it tells whether the store can write, and
-// ends the trouble of a full disk when it can.
-func (s *Store) Probe() error {
-	_, err := s.Append(background, func(_ *ledger.State, now time.Time) (Decision, error) {
+// probe writes a row and nothing else: when it can, the trouble of a full disk
+// ends, and what is owed is done.
+func (s *Store) probe(ctx context.Context) error {
+	_, err := s.Append(ctx, func(_ *ledger.State, now time.Time) (Decision, error) {
 		return Decision{Rows: map[string][]byte{"store/probe": []byte(api.FormatTime(now))}}, nil
 	})
 	return err

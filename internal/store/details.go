@@ -3,10 +3,7 @@ package store
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"sync"
 
 	"go.etcd.io/bbolt"
 
@@ -16,34 +13,13 @@ import (
 	"github.com/sealstone/sealstone/ledger"
 )
 
-// detailFile is details.db. The lock lets compact put another file in its place.
-type detailFile struct {
-	path string
-	opt  kv.Options
-	mu   sync.RWMutex
-	db   *kv.DB
-}
-
-func openDetails(path string, opt kv.Options) (*detailFile, error) {
-	db, err := kv.Open(path, opt)
-	if err != nil {
-		return nil, err
-	}
-	return &detailFile{path: path, opt: opt, db: db}, nil
-}
-
-func (f *detailFile) close() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.db.Close()
-}
+// detailFile is details.db.
+type detailFile struct{ *kv.DB }
 
 // put writes the details of the entries from base on, and drops rows that an
 // append which failed later left there.
-func (f *detailFile) put(base int64, details map[int64]*ledger.Detail) error {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	return f.db.Write(func(tx *bbolt.Tx) error {
+func (f detailFile) put(base int64, details map[int64]*ledger.Detail) error {
+	return f.Write(func(tx *bbolt.Tx) error {
 		if err := dropFrom(tx, base); err != nil {
 			return err
 		}
@@ -71,10 +47,8 @@ func dropFrom(tx *bbolt.Tx, size int64) error {
 	return nil
 }
 
-func (f *detailFile) get(index int64) (d *ledger.Detail, err error) {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	err = f.db.Read(func(tx *bbolt.Tx) error {
+func (f detailFile) get(index int64) (d *ledger.Detail, err error) {
+	err = f.Read(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketDetails)
 		if b == nil {
 			return nil
@@ -155,46 +129,4 @@ func (s *Store) isErased(i int64) (gone bool, err error) {
 		return nil
 	})
 	return gone, err
-}
-
-// CompactDetails rewrites details.db without the bytes that erased rows left in
-// its free pages. Run it after an erasure; appends with details wait meanwhile.
-func (s *Store) CompactDetails() error {
-	if s.cfg.ReadOnly {
-		return s.Writes()
-	}
-	return s.details.compact()
-}
-
-func (f *detailFile) compact() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	tmp := f.path + ".compact"
-	if err := removeIfThere(tmp); err != nil {
-		return err
-	}
-	if err := f.copyTo(tmp); err != nil {
-		return errors.Join(err, removeIfThere(tmp))
-	}
-	if err := f.db.Close(); err != nil {
-		return err
-	}
-	err := os.Rename(tmp, f.path)
-	if err == nil {
-		err = kv.SyncDir(dirOf(f.path))
-	}
-	db, openErr := kv.Open(f.path, f.opt)
-	if openErr == nil {
-		f.db = db
-	}
-	return errors.Join(err, openErr)
-}
-
-func (f *detailFile) copyTo(path string) (err error) {
-	dst, err := bbolt.Open(path, 0o600, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dst.Close()) }()
-	return bbolt.Compact(dst, f.db.Bolt(), 4<<20)
 }

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"iter"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"go.etcd.io/bbolt"
@@ -58,7 +55,8 @@ func erasuresOf(changes []*ledger.Change) (out []erasure) {
 }
 
 // erasePending deletes what published changes erase. What fails is tried again
-// before the next batch, and at the next start; until then it is withheld.
+// before the next batch, by the next Scrub and at the next start; until then it
+// is withheld, and Health tells of it.
 func (s *Store) erasePending() {
 	if len(s.owed.erase) == 0 {
 		return
@@ -68,9 +66,11 @@ func (s *Store) erasePending() {
 			s.erased.add(e.object, 0)
 		}
 	}
-	if err := s.step(stepErase, func() error { return s.eraseAll(s.owed.erase) }); err == nil {
+	err := s.step(stepErase, func() error { return s.eraseAll(s.owed.erase) })
+	if err == nil {
 		s.owed.erase = nil
 	}
+	s.health.note(taskErase, err)
 }
 
 func (s *Store) eraseAll(list []erasure) error {
@@ -94,18 +94,15 @@ func (s *Store) eraseAll(list []erasure) error {
 	return errors.Join(errs...)
 }
 
-// erase deletes rows. bbolt leaves their bytes in pages that it will use again
-// some day; compact makes them go now.
-func (f *detailFile) erase(list []int64) error {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	return f.db.Write(func(tx *bbolt.Tx) error {
+// erase deletes rows; their bytes go with the next compaction.
+func (f detailFile) erase(list []int64) error {
+	return f.Write(func(tx *bbolt.Tx) error {
 		for _, i := range list {
 			if err := tx.Bucket(bucketDetails).Delete(be64(i)); err != nil {
 				return err
 			}
 		}
-		return nil
+		return kv.Erased(tx)
 	})
 }
 
@@ -143,13 +140,13 @@ func (s *Store) settleDetails(size int64) error {
 	if n, err := s.details.stale(size, list); err != nil || n == 0 {
 		return errors.Join(err, s.eraseObjects())
 	}
-	err = s.details.db.Write(func(tx *bbolt.Tx) error { return dropFrom(tx, size) })
+	err = s.details.Write(func(tx *bbolt.Tx) error { return dropFrom(tx, size) })
 	return errors.Join(err, s.details.erase(list), s.eraseObjects())
 }
 
 // stale counts the rows that ought not to be there.
-func (f *detailFile) stale(size int64, erased []int64) (n int, err error) {
-	err = f.db.Read(func(tx *bbolt.Tx) error {
+func (f detailFile) stale(size int64, erased []int64) (n int, err error) {
+	err = f.Read(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketDetails)
 		if b == nil {
 			return fmt.Errorf("no bucket of details: %w", kv.ErrCorrupt)
@@ -217,29 +214,4 @@ func (s *Store) Object(d api.Digest) ([]byte, error) {
 		err = &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("there is no object %s", d), Err: err}
 	}
 	return b, err
-}
-
-// HasObject reports whether an object is there to be read.
-func (s *Store) HasObject(d api.Digest) (bool, error) {
-	if s.erased.has(d) {
-		return false, nil
-	}
-	return s.objects.HasObject(d)
-}
-
-// DeleteObjects removes the objects that keep doesn't want.
-func (s *Store) DeleteObjects(keep func(api.Digest) bool) (int, error) {
-	if s.cfg.ReadOnly {
-		return 0, s.Writes()
-	}
-	return s.objects.DeleteObjects(keep)
-}
-
-func dirOf(path string) string { return filepath.Dir(path) }
-
-func removeIfThere(path string) error {
-	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }

@@ -108,6 +108,31 @@ func testFailingStep(t *testing.T, x *faults, restart bool) {
 	f.check()
 }
 
+// Storage that works again is found by the next scrub, without anybody's append.
+func TestScrubEndsTheTroubleOfStorage(t *testing.T) {
+	for _, step := range []string{stepDetails, stepCommit, stepSign, stepAnchor} {
+		t.Run(step, func(t *testing.T) {
+			x := &faults{step: step}
+			f := newFixture(t, func(c *Config) { c.fault = x.hook })
+			f.put(f.operators(1, f.OperatorsSig))
+			draft := f.note("words")
+			x.armed.Store(true)
+			_, _ = f.try(draft) // TestFailingSteps has what it says
+			if err := f.Scrub(t.Context()); err != nil || api.CodeOf(f.Writes()) != api.CodeStorage || len(f.Health()) != 1 {
+				t.Fatalf("still broken: scrub %v; Writes = %v, Health = %q", err, f.Writes(), f.Health())
+			}
+			x.armed.Store(false)
+			if err := f.Scrub(t.Context()); err != nil || f.Writes() != nil || len(f.Health()) != 0 {
+				t.Fatalf("scrub: %v; Writes = %v, Health = %q", err, f.Writes(), f.Health())
+			}
+			if r := f.put(draft)[0]; r.Index != 2 {
+				t.Fatalf("receipt %+v", r)
+			}
+			f.check()
+		})
+	}
+}
+
 func activationWithout(f *fixture) Draft { return f.activate("checkout", "prod", 9) }
 
 // A batch that fails must not leave its details under entries of a later one.
@@ -141,16 +166,16 @@ func TestDiskFull(t *testing.T) {
 	if _, _, err := f.Head("checkout", start); err != nil {
 		t.Fatalf("reads stopped: %v", err)
 	}
-	if err := f.Probe(); err != nil && api.CodeOf(err) != api.CodeStorage {
-		t.Fatalf("Probe: %v", err)
+	if err := f.Scrub(t.Context()); err != nil {
+		t.Fatalf("no finding, but the scrub said %v", err)
 	}
 	f.cfg.maxSize = 0
 	f.reopen()
 	if r := f.put(activation("checkout", "prod", n)); r[0].Index != size {
 		t.Fatalf("next entry %d, want %d", r[0].Index, size)
 	}
-	if err := f.Probe(); err != nil || f.Writes() != nil {
-		t.Fatalf("Probe: %v, Writes: %v", err, f.Writes())
+	if f.Writes() != nil {
+		t.Fatalf("Writes: %v", f.Writes())
 	}
 }
 

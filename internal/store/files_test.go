@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -160,11 +162,12 @@ func TestErasedDetailIsGoneAndTheProofStays(t *testing.T) {
 	if _, err := f.Detail(2); !errors.Is(err, ErrErased) || api.CodeOf(err) != api.CodeGone {
 		t.Fatalf("erased detail: %v", err)
 	}
-	if err := f.CompactDetails(); err != nil {
-		t.Fatal(err)
+	if !f.holds(fileDetails, secret) {
+		t.Fatal("the words left the file by themselves, so this shows nothing")
 	}
-	if b, err := os.ReadFile(filepath.Join(f.cfg.Dir, fileDetails)); err != nil || bytes.Contains(b, []byte(secret)) {
-		t.Fatalf("the words are still in the file (%v)", err)
+	f.reopen() // the debt outlives the process
+	if err := f.Scrub(t.Context()); err != nil || f.holds(fileDetails, secret) {
+		t.Fatalf("the words are still in the file after a scrub (%v)", err)
 	}
 	if d, err := f.Detail(3); err != nil || d.Text["text"] != "stays" {
 		t.Fatalf("another detail after compaction: %v, %v", d, err)
@@ -181,6 +184,133 @@ func TestErasedDetailIsGoneAndTheProofStays(t *testing.T) {
 	}
 	f.put(f.note("after"))
 	f.reopen()
+	f.check()
+}
+
+// holds tells whether a file of the store has some bytes anywhere.
+func (f *fixture) holds(name, text string) bool {
+	f.t.Helper()
+	b, err := os.ReadFile(f.cfg.path(name))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return bytes.Contains(b, []byte(text))
+}
+
+func TestErasedObjectLeavesTheFile(t *testing.T) {
+	f := newFixture(t)
+	secret := "leaked password"
+	name, other := api.DigestOf([]byte(secret)), api.DigestOf(nil)
+	f.put(f.operators(1, f.OperatorsSig))
+	if err := f.PutObjects(t.Context(), maps.All(map[api.Digest][]byte{name: []byte(secret), other: {}})); err != nil {
+		t.Fatal(err)
+	}
+	f.put(DraftOf(f.Statement(ledger.ObjectErased, "", "", func(st *ledger.Statement) { st.Object = name }), nil))
+	if err := f.Scrub(t.Context()); err != nil || f.holds(fileObjects, secret) {
+		t.Fatalf("the object is still in the file after a scrub (%v)", err)
+	}
+	if b, err := f.Object(other); err != nil || len(b) != 0 {
+		t.Fatalf("an empty object after compaction: %q, %v", b, err)
+	}
+	f.reopen()
+	f.check()
+}
+
+// Appends and reads of details go on while erasures rewrite the file under them.
+func TestCompactionWhileOthersReadAndAppend(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.noSync = true })
+	f.put(f.operators(1, f.OperatorsSig), f.note("stays"))
+	const rounds = 30
+	notes, erasures := make([]Draft, rounds), make([]Draft, rounds)
+	for n := range notes {
+		notes[n] = f.note("goes")
+	}
+	at := f.put(notes...)
+	for n := range erasures {
+		notes[n] = f.note("stays as well")
+		erasures[n] = DraftOf(f.Statement(ledger.DetailErased, "", "", func(st *ledger.Statement) { st.Index = at[n].Index }), nil)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var readers, writers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				if d, err := f.Detail(2); err != nil || d.Text["text"] != "stays" {
+					t.Errorf("Detail = %v, %v", d, err)
+					return
+				}
+			}
+		})
+	}
+	for _, drafts := range [][]Draft{notes, erasures} {
+		writers.Go(func() {
+			for _, d := range drafts {
+				_, err := f.try(d)
+				if err = errors.Join(err, f.Scrub(t.Context())); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	stop()
+	readers.Wait()
+	if h := f.Health(); len(h) != 0 || f.holds(fileDetails, "goes") {
+		t.Errorf("Health = %q; an erased detail in the file: %v", h, f.holds(fileDetails, "goes"))
+	}
+	if r := f.check(); r.Erased != rounds || r.Details != rounds+1 {
+		t.Errorf("report %+v", r)
+	}
+}
+
+// A file that can't be rewritten is as good as before; Health tells, until it can.
+func TestCompactionThatFailsIsToldAndTriedAgain(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.operators(1, f.OperatorsSig), f.note("goes"), f.note("stays"))
+	f.put(DraftOf(f.Statement(ledger.DetailErased, "", "", func(st *ledger.Statement) { st.Index = 2 }), nil))
+	inTheWay := f.cfg.path(fileDetails) + ".compact"
+	if err := os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Scrub(t.Context()); err != nil {
+		t.Fatalf("no finding, but the scrub said %v", err)
+	}
+	if h := f.Health(); len(h) != 1 || !strings.Contains(h[0], taskCompact) || f.Writes() != nil {
+		t.Fatalf("Health = %q, Writes = %v", h, f.Writes())
+	}
+	f.put(f.note("taken meanwhile"))
+	if err := os.RemoveAll(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Scrub(t.Context()); err != nil || len(f.Health()) != 0 || f.holds(fileDetails, "goes") {
+		t.Fatalf("scrub: %v; Health = %q", err, f.Health())
+	}
+	f.check()
+}
+
+// An erasure that fails is told, and done by a scrub when it can be.
+func TestErasureThatFailsIsToldAndTriedAgain(t *testing.T) {
+	x := &faults{step: stepErase}
+	f := newFixture(t, func(c *Config) { c.fault = x.hook })
+	f.put(f.operators(1, f.OperatorsSig), f.note("words"))
+	x.armed.Store(true)
+	f.put(DraftOf(f.Statement(ledger.DetailErased, "", "", func(st *ledger.Statement) { st.Index = 2 }), nil))
+	for range 2 {
+		if h := f.Health(); len(h) != 1 || !strings.Contains(h[0], taskErase) || !strings.Contains(h[0], errFault.Error()) || f.Writes() != nil {
+			t.Fatalf("Health = %q, Writes = %v", h, f.Writes())
+		}
+		if err := f.Scrub(t.Context()); err != nil {
+			t.Fatalf("no finding, but the scrub said %v", err)
+		}
+	}
+	x.armed.Store(false)
+	if err := f.Scrub(t.Context()); err != nil || len(f.Health()) != 0 {
+		t.Fatalf("scrub: %v; Health = %q", err, f.Health())
+	}
+	if d, err := f.details.get(2); d != nil || err != nil || f.holds(fileDetails, "words") {
+		t.Fatalf("the detail stays: %v, %v", d, err)
+	}
 	f.check()
 }
 

@@ -3,6 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	berrors "go.etcd.io/bbolt/errors"
@@ -14,9 +16,37 @@ import (
 // health is why the store takes no changes, if so.
 type health struct {
 	mu      sync.Mutex
-	finding *api.Error // the store is not what it was: stays until somebody recovers it
-	behind  bool       // of the anchor: the log had changes that aren't here
-	trouble *api.Error // storage failed: goes when an append succeeds
+	finding *api.Error       // the store is not what it was: stays until somebody recovers it
+	behind  bool             // of the anchor: the log had changes that aren't here
+	trouble *api.Error       // storage failed: goes when an append succeeds
+	undone  map[string]error // tasks that failed and will be tried again, each with why
+}
+
+// Tasks that may stay undone while changes are taken.
+const (
+	taskErase   = "what the log says is erased is withheld, but still on disk"
+	taskCompact = "what was erased may still be in the free pages of a file"
+)
+
+// note keeps how a task went; nil is well.
+func (h *health) note(task string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		delete(h.undone, task)
+		return
+	}
+	if h.undone == nil {
+		h.undone = map[string]error{}
+	}
+	h.undone[task] = err
+}
+
+// probeHelps tells whether a write that succeeds would end something.
+func (h *health) probeHelps() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.trouble != nil || h.undone[taskErase] != nil
 }
 
 func (h *health) barred() error {
@@ -42,7 +72,7 @@ func (h *health) set(trouble *api.Error) {
 
 // Writes is nil while the ledger takes changes, else why not: an *api.Error with
 // CodeReadOnly for a finding, which stays, or CodeStorage for trouble, which the
-// next append that succeeds ends.
+// next append that succeeds ends, or the next Scrub.
 func (s *Store) Writes() error {
 	s.health.mu.Lock()
 	defer s.health.mu.Unlock()
@@ -55,6 +85,22 @@ func (s *Store) Writes() error {
 		return s.health.trouble
 	}
 	return nil
+}
+
+// Health lists what is wrong, a line each: why no changes are taken, as Writes
+// has it, and erasures that aren't done on disk yet. None is well. The lines are
+// for the operator's eyes and log: they may name paths.
+func (s *Store) Health() []string {
+	var out []string
+	if err := s.Writes(); err != nil {
+		out = append(out, err.Error())
+	}
+	s.health.mu.Lock()
+	defer s.health.mu.Unlock()
+	for _, task := range slices.Sorted(maps.Keys(s.health.undone)) {
+		out = append(out, fmt.Sprintf("%s: %v; it is tried again with every scrub", task, s.health.undone[task]))
+	}
+	return out
 }
 
 const recoverHint = "look with sealstone verify --data DIR; then put the newest good copy of the data directory back, see docs/operations.md"

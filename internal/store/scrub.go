@@ -23,12 +23,17 @@ type scrubber struct {
 // first. bbolt serves a page with a flipped bit without a word; this is what
 // finds it while the server runs. A finding is returned and turns writes off:
 // what would be signed next would stand on it.
+//
+// Before that it does what waits for a quiet moment: it tries whether storage
+// that failed works again, and rewrites files that still hold what was erased.
+// What fails of this is told by Writes and Health.
 func (s *Store) Scrub(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	s.scrub.mu.Lock()
 	defer s.scrub.mu.Unlock()
+	s.upkeep(ctx)
 	snap := s.Snapshot()
 	if s.scrub.next*tileWidth >= snap.Tree.Size {
 		s.scrub.next = 0
@@ -47,6 +52,17 @@ func (s *Store) Scrub(ctx context.Context) error {
 	}
 	s.bar(fmt.Sprintf("scrub of entries from %d on: %v", n*tileWidth, err))
 	return err
+}
+
+// upkeep leaves a store with a finding as it was found.
+func (s *Store) upkeep(ctx context.Context) {
+	if s.cfg.ReadOnly || s.health.barred() != nil {
+		return
+	}
+	if s.health.probeHelps() {
+		_ = s.probe(ctx) // health keeps what fails
+	}
+	s.health.note(taskCompact, errors.Join(s.details.Compact(), s.objects.Compact()))
 }
 
 func scrubTile(tx *bbolt.Tx, n int64, snap *Snapshot) error {

@@ -33,6 +33,7 @@ type Config struct {
 
 	noSync  bool                                // tests: no fsync
 	maxSize int                                 // tests: how far ledger.db may grow
+	listed  int                                 // tests: how long a list of times between reads; 0 is maxListed
 	fault   func(step string, after bool) error // tests: fail before or after a step
 }
 
@@ -61,7 +62,7 @@ type Store struct {
 	cfg     Config
 	ledger  *kv.DB
 	objects *kv.DB
-	details *detailFile
+	details detailFile
 	node    ledger.NodeSigner
 
 	snap    atomic.Pointer[Snapshot]
@@ -99,6 +100,9 @@ func (c *Config) validate() error {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.listed == 0 {
+		c.listed = maxListed
 	}
 	if c.Anchor == "" {
 		c.Anchor = filepath.Join(c.Dir, "anchor")
@@ -242,7 +246,7 @@ func (s *Store) openFiles() (err error) {
 		return damaged(err)
 	}
 	opt.MaxSize, opt.Format = 0, formatDetails
-	if s.details, err = openDetails(s.cfg.path(fileDetails), opt); err != nil {
+	if s.details.DB, err = kv.Open(s.cfg.path(fileDetails), opt); err != nil {
 		return damaged(err)
 	}
 	opt.Format = formatObjects
@@ -358,13 +362,10 @@ func (s *Store) Close() error {
 
 func (s *Store) closeFiles() error {
 	var errs []error
-	for _, db := range []*kv.DB{s.objects, s.ledger} {
+	for _, db := range []*kv.DB{s.objects, s.ledger, s.details.DB} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
-	}
-	if s.details != nil {
-		errs = append(errs, s.details.close())
 	}
 	errs = append(errs, s.anchor.close())
 	return errors.Join(errs...)
