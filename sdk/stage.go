@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundle"
@@ -69,19 +72,24 @@ func (s *stager) stage(ctx context.Context, main ledger.Chain) (*staged, error) 
 	if err != nil {
 		return nil, ledger.Refuse(ledger.CheckSet, err)
 	}
-	st := &staged{main: main, set: set, modes: map[api.Mode]*program{}, objects: map[api.Digest]bool{}}
 	modes := set.Modes(s.target.Scope)
 	if len(modes) > maxModes {
 		return nil, ledger.Refuse(ledger.CheckSet, fmt.Errorf("%d modes, limit %d", len(modes), maxModes))
 	}
+	if !slices.Contains(modes, api.ModeNormal) {
+		return nil, ledger.Refuse(ledger.CheckSet, fmt.Errorf("no bundle for %s in normal mode", s.target))
+	}
+	var entries []bundle.Entry
 	for _, mode := range modes {
 		entry, _ := set.Find(s.target.Scope, mode)
-		if st.modes[mode], err = s.open(ctx, entry); err != nil {
+		if err := s.collect(ctx, entry); err != nil {
 			return nil, fmt.Errorf("mode %s: %w", mode, err)
 		}
+		entries = append(entries, entry)
 	}
-	if st.modes[api.ModeNormal] == nil {
-		return nil, ledger.Refuse(ledger.CheckSet, fmt.Errorf("no bundle for %s in normal mode", s.target))
+	st := &staged{main: main, set: set, objects: map[api.Digest]bool{}}
+	if st.modes, err = s.openAll(entries); err != nil {
+		return nil, err
 	}
 	for d := range s.got {
 		st.objects[d] = true
@@ -89,21 +97,48 @@ func (s *stager) stage(ctx context.Context, main ledger.Chain) (*staged, error) 
 	return st, nil
 }
 
-// open verifies a bundle and compiles it, or takes the program that an older
-// set has compiled from the same bytes.
-func (s *stager) open(ctx context.Context, e bundle.Entry) (*program, error) {
+// collect gets all that a bundle consists of.
+func (s *stager) collect(ctx context.Context, e bundle.Entry) error {
 	manifest, err := s.get(ctx, object{e.Digest, e.Size, ledger.CheckManifest})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	m, err := bundle.ParseManifest(manifest)
 	if err != nil {
-		return nil, ledger.Refuse(ledger.CheckManifest, err)
+		return ledger.Refuse(ledger.CheckManifest, err)
 	}
-	if err := s.getAll(ctx, append(m.Layers, m.Config)); err != nil {
-		return nil, err
+	return s.getAll(ctx, append(m.Layers, m.Config))
+}
+
+// openAll opens bundles that were collected, on every processor: it is most of
+// what a start from the cache costs.
+func (s *stager) openAll(entries []bundle.Entry) (map[api.Mode]*program, error) {
+	programs, errs := make([]*program, len(entries)), make([]error, len(entries))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(entries)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(entries)); i = next.Add(1) - 1 {
+				programs[i], errs[i] = s.open(entries[i])
+			}
+		})
 	}
-	content, err := bundle.Open(e.Digest, manifest, s.target.Service, e.Mode, func(d bundle.Descriptor) ([]byte, error) {
+	wg.Wait()
+	out := make(map[api.Mode]*program, len(entries))
+	for i, e := range entries {
+		if errs[i] != nil {
+			return nil, fmt.Errorf("mode %s: %w", e.Mode, errs[i])
+		}
+		out[e.Mode] = programs[i]
+	}
+	return out, nil
+}
+
+// open verifies a bundle and compiles it, or takes the program that an older
+// set has compiled from the same bytes. Nothing is collected meanwhile, so
+// s.got needs no lock.
+func (s *stager) open(e bundle.Entry) (*program, error) {
+	content, err := bundle.Open(e.Digest, s.got[e.Digest], s.target.Service, e.Mode, func(d bundle.Descriptor) ([]byte, error) {
 		return s.got[d.Digest], nil
 	})
 	switch {
