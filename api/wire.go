@@ -81,7 +81,7 @@ type Record struct {
 type Changes struct {
 	Size    int64    `json:"size"` // of the log that was asked
 	Changes []Record `json:"changes"`
-	Next    int64    `json:"next,omitempty"` // ask again with before= (or after= when following) this index; 0 at the end
+	Next    *int64   `json:"next,omitempty"` // ask again with before= this index (after= when oldest first); nil at the end
 }
 
 // State of a client, in OpenFeature's words.

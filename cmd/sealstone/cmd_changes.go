@@ -69,8 +69,8 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 			rows = append(rows, changeRow(r))
 		}
 		table(w, "ENTRY TIME KIND SUBJECT WHAT BY WHY", rows)
-		if answer.Next > 0 {
-			fmt.Fprintf(a.err, "more: add --before %d\n", answer.Next)
+		if answer.Next != nil {
+			fmt.Fprintf(a.err, "more: add --before %d\n", *answer.Next)
 		}
 	})
 }

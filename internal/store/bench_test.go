@@ -113,6 +113,22 @@ func BenchmarkQuery(b *testing.B) {
 	}
 }
 
+// BenchmarkQueryOfAllTimes is a page of a range that holds the whole log.
+func BenchmarkQueryOfAllTimes(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			f := benchLog(b, n)
+			q := Query{From: time.Unix(0, 0), Limit: 20}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := f.Query(b.Context(), q); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkVerify(b *testing.B) {
 	f := benchLog(b, 5000)
 	for b.Loop() {

@@ -238,6 +238,7 @@ func (m *modelTest) compare() {
 func (m *modelTest) queries() {
 	for range 120 {
 		q := m.randomQuery()
+		m.f.Store.cfg.listed = 1 + m.r.IntN(len(m.entries)) // both ways to read a range of times
 		want := m.walk(q)
 		got := m.page(q)
 		if !slices.Equal(got, want) {
@@ -273,10 +274,10 @@ func (m *modelTest) randomQuery() Query {
 		q.Actor = "alex"
 	}
 	if pick() {
-		q.Before = m.r.Int64N(int64(len(m.entries)) + 10)
+		q.Before = new(m.r.Int64N(int64(len(m.entries)) + 10))
 	}
 	if pick() {
-		q.After = m.r.Int64N(int64(len(m.entries)))
+		q.After = new(m.r.Int64N(int64(len(m.entries))))
 	}
 	return q
 }
@@ -288,7 +289,7 @@ func (m *modelTest) walk(q Query) (out []int64) {
 		case q.Service != "" && e.service != q.Service, q.Scope != "" && (e.scope == "" || !q.Scope.Contains(e.scope)),
 			len(q.Kinds) > 0 && !slices.Contains(q.Kinds, e.kind), !q.From.IsZero() && e.at.Before(q.From),
 			!q.To.IsZero() && !e.at.Before(q.To), q.Digest != "" && e.digest != q.Digest, q.Actor != "" && e.actor != q.Actor,
-			q.Before > 0 && n >= q.Before, q.After > 0 && n <= q.After:
+			q.Before != nil && n >= *q.Before, q.After != nil && n <= *q.After:
 		default:
 			out = append(out, n)
 		}
@@ -312,7 +313,7 @@ func (m *modelTest) page(q Query) (out []int64) {
 				m.t.Fatalf("entry %d: operator %q, want %q", x.Index, x.Operator, want)
 			}
 		}
-		if next == 0 {
+		if next == nil {
 			return out
 		}
 		if q.Ascending {

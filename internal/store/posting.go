@@ -2,13 +2,16 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"slices"
 
 	"go.etcd.io/bbolt"
 )
 
 // posting is a sorted list of indexes that can be entered anywhere: next is the
-// first at or above i, prev the last at or below.
+// first at or above i, prev the last at or below. One that would have to look
+// far may answer sooner with an index that isn't in it, but never with i then,
+// and never beyond one that is.
 type posting interface {
 	next(i int64) (int64, bool)
 	prev(i int64) (int64, bool)
@@ -91,6 +94,47 @@ func (l list) prev(i int64) (int64, bool) {
 	return l[at-1], true
 }
 
+// timePosting is the list of the entries whose time is in [lo, hi), by their rows.
+type timePosting struct {
+	c      *bbolt.Cursor // over bucketTimes
+	lo, hi int64         // ms
+}
+
+// timesAhead is how many rows a timePosting reads in one step, so that other
+// lists can jump over the rest.
+const timesAhead = 64
+
+func (p *timePosting) has(row []byte) bool {
+	if len(row) < 8 {
+		return false
+	}
+	at := fromBE64(row[:8])
+	return at >= p.lo && at < p.hi
+}
+
+func (p *timePosting) next(i int64) (int64, bool) {
+	k, v := p.c.Seek(be64(i))
+	return p.step(k, v, p.c.Next)
+}
+
+func (p *timePosting) prev(i int64) (int64, bool) {
+	k, v := p.c.Seek(be64(i))
+	switch {
+	case k == nil:
+		k, v = p.c.Last()
+	case fromBE64(k) > i:
+		k, v = p.c.Prev()
+	}
+	return p.step(k, v, p.c.Prev)
+}
+
+func (p *timePosting) step(k, v []byte, move func() (k, v []byte)) (int64, bool) {
+	for n := 0; n < timesAhead && k != nil && !p.has(v); n++ {
+		k, v = move()
+	}
+	return fromBE64(k), k != nil
+}
+
 // all is every index from 0 on.
 type all struct{}
 
@@ -98,14 +142,14 @@ func (all) next(i int64) (int64, bool) { return i, true }
 func (all) prev(i int64) (int64, bool) { return i, i >= 0 }
 
 // intersect calls f with the indexes that are in every list, within [lo, hi],
-// in order, until f returns false. The lists leapfrog: each jumps to where the
-// others are, so the cost is that of the rarest.
-func intersect(lists []posting, lo, hi int64, ascending bool, f func(int64) bool) {
+// in order, until f returns false or ctx ends. The lists leapfrog: each jumps to
+// where the others are, so the cost is that of the rarest.
+func intersect(ctx context.Context, lists []posting, lo, hi int64, ascending bool, f func(int64) bool) {
 	at, step := hi, int64(-1)
 	if ascending {
 		at, step = lo, 1
 	}
-	for at >= lo && at <= hi {
+	for at >= lo && at <= hi && ctx.Err() == nil {
 		next, ok := meet(lists, at, ascending)
 		if !ok {
 			return

@@ -22,10 +22,10 @@ type Query struct {
 	Digest  api.Digest
 	Actor   string // operator id, or key id
 
-	Before    int64 // only entries below this index; 0 is no bound
-	After     int64 // only entries above this index; 0 is no bound
-	Limit     int   // 0 is DefaultLimit, at most MaxLimit
-	Ascending bool  // oldest first; else newest first
+	Before    *int64 // only entries below this index; nil is no bound
+	After     *int64 // only entries above this index; nil is no bound
+	Limit     int    // 0 is DefaultLimit, at most MaxLimit
+	Ascending bool   // oldest first; else newest first
 }
 
 // Limits of one answer.
@@ -33,6 +33,9 @@ const (
 	DefaultLimit = 100
 	MaxLimit     = 1000
 )
+
+// maxListed bounds what one query reads of the index of times.
+const maxListed = 4096
 
 // Found is one change that fits.
 type Found struct {
@@ -42,8 +45,8 @@ type Found struct {
 }
 
 // Query returns the changes that fit, and where to go on: ask again with Before
-// (or After, when ascending) set to next; 0 says that there are no more.
-func (s *Store) Query(ctx context.Context, q Query) (found []Found, next int64, err error) {
+// (or After, when ascending) set to next; nil says that there are no more.
+func (s *Store) Query(ctx context.Context, q Query) (found []Found, next *int64, err error) {
 	limit := q.Limit
 	if limit <= 0 {
 		limit = DefaultLimit
@@ -52,7 +55,7 @@ func (s *Store) Query(ctx context.Context, q Query) (found []Found, next int64, 
 	err = s.ledger.Read(func(tx *bbolt.Tx) error {
 		hits, more := s.hits(ctx, tx, q, limit)
 		if more {
-			next = hits[len(hits)-1]
+			next = &hits[len(hits)-1]
 		}
 		for _, i := range hits {
 			if err := ctx.Err(); err != nil {
@@ -67,7 +70,7 @@ func (s *Store) Query(ctx context.Context, q Query) (found []Found, next int64, 
 		return ctx.Err()
 	})
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	return found, next, nil
 }
@@ -91,15 +94,15 @@ func readFound(tx *bbolt.Tx, i int64) (Found, error) {
 // hits are the indexes of one answer, and whether there are more.
 func (s *Store) hits(ctx context.Context, tx *bbolt.Tx, q Query, limit int) (hits []int64, more bool) {
 	lo, hi := int64(0), s.Snapshot().Tree.Size-1
-	if q.Before > 0 {
-		hi = min(hi, q.Before-1)
+	if q.Before != nil {
+		hi = min(hi, *q.Before-1)
 	}
-	if q.After > 0 {
-		lo = q.After + 1
+	if q.After != nil {
+		lo = max(lo, min(*q.After, hi)+1)
 	}
-	intersect(q.lists(tx), lo, hi, q.Ascending, func(i int64) bool {
-		if len(hits) == limit || ctx.Err() != nil {
-			more = ctx.Err() == nil
+	intersect(ctx, q.lists(tx, s.cfg.listed), lo, hi, q.Ascending, func(i int64) bool {
+		if len(hits) == limit {
+			more = true
 			return false
 		}
 		hits = append(hits, i)
@@ -108,7 +111,7 @@ func (s *Store) hits(ctx context.Context, tx *bbolt.Tx, q Query, limit int) (hit
 	return hits, more
 }
 
-func (q *Query) lists(tx *bbolt.Tx) []posting {
+func (q *Query) lists(tx *bbolt.Tx, listed int) []posting {
 	var out []posting
 	terms := tx.Bucket(bucketTerms)
 	term := func(kind byte, value string) posting { return &termPosting{terms.Cursor(), termPrefix(kind, value)} }
@@ -133,7 +136,7 @@ func (q *Query) lists(tx *bbolt.Tx) []posting {
 		out = append(out, u)
 	}
 	if !q.From.IsZero() || !q.To.IsZero() {
-		out = append(out, between(terms.Cursor(), q.From, q.To))
+		out = append(out, between(tx, q.From, q.To, listed))
 	}
 	if len(out) == 0 {
 		out = append(out, all{})
@@ -141,9 +144,11 @@ func (q *Query) lists(tx *bbolt.Tx) []posting {
 	return out
 }
 
-// between lists the entries whose time is in [from, to). Time and index nearly
-// go together, so sorting what is nearly sorted is cheap.
-func between(c *bbolt.Cursor, from, to time.Time) list {
+// between is the list of the entries whose time is in [from, to). One of up to
+// most entries is read from the index; time and index nearly go together, so
+// sorting what is nearly sorted is cheap. A longer one isn't read at all, but
+// checked entry by entry as the walk comes by.
+func between(tx *bbolt.Tx, from, to time.Time, most int) posting {
 	lo, hi := int64(0), int64(1)<<62
 	if !from.IsZero() {
 		lo = max(lo, ceilMillis(from))
@@ -152,9 +157,13 @@ func between(c *bbolt.Cursor, from, to time.Time) list {
 		hi = ceilMillis(to)
 	}
 	var out list
+	c := tx.Bucket(bucketTerms).Cursor()
 	for k, _ := c.Seek(append([]byte{termTime}, be64(lo)...)); len(k) == 17 && k[0] == termTime; k, _ = c.Next() {
 		if fromBE64(k[1:9]) >= hi {
 			break
+		}
+		if len(out) == most {
+			return &timePosting{tx.Bucket(bucketTimes).Cursor(), lo, hi}
 		}
 		out = append(out, fromBE64(k[9:]))
 	}
