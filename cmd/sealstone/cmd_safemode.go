@@ -111,7 +111,8 @@ func (a *app) safeMode(ctx context.Context, kind ledger.Kind, services, mode str
 		r, err := a.enterOne(ctx, c, origin, kind, api.Target{Service: service, Scope: scope}, mode, o, key)
 		switch code := api.CodeOf(err); {
 		case err == nil:
-			receipts, narrower = append(receipts, *r), narrower || len(r.Narrower)+len(r.Outer) > 0
+			receipts = append(receipts, *r)
+			narrower = narrower || kind != ledger.SafeModeExited && len(r.Narrower) > 0
 		case services == "*" && (code == api.CodeUnprocessable || code == api.CodeNotActivated):
 			fmt.Fprintf(a.err, "%s@%s: left alone: %v\n", service, scope, err)
 		default: // the others go on: this is no moment to stop half-way
