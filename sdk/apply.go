@@ -128,8 +128,21 @@ func (c *Client) pendingSince(eff ledger.Effect) string {
 func (c *Client) settle(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.tell(err)
 	c.lastErr = err
 	c.refresh()
+}
+
+// tell says once that no server gives a good answer, and once that one does
+// again: a process that waits to start, or lives on what it has, must not do so
+// in silence. c.mu is held.
+func (c *Client) tell(err error) {
+	switch {
+	case err == nil && c.lastErr != nil:
+		c.log.Info("sealstone: a server answers again", slog.String("target", c.target.String()))
+	case err != nil && (c.lastErr == nil || c.lastErr.Error() != err.Error()):
+		c.log.Warn("sealstone: no server gave a good answer; trying again", slog.String("target", c.target.String()), slog.Any("error", err))
+	}
 }
 
 // refresh works out the state anew and announces a change of it. c.mu is held.
