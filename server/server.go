@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -137,6 +138,7 @@ func (s *Server) publishLoop(ctx context.Context) {
 func (s *Server) scrubLoop(ctx context.Context) {
 	tick := time.NewTicker(30 * time.Second)
 	defer tick.Stop()
+	said := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -144,6 +146,10 @@ func (s *Server) scrubLoop(ctx context.Context) {
 		case <-tick.C:
 			if err := s.store.Scrub(ctx); err != nil && ctx.Err() == nil {
 				s.log.Error("scrub found damage; the ledger takes no more changes", slog.Any("error", err))
+			}
+			if now := strings.Join(s.store.Health(), "; "); now != said {
+				said = now
+				s.log.Warn("the store owes work", slog.String("health", now))
 			}
 		}
 	}

@@ -385,3 +385,36 @@ func TestAnchorIsMadeAnewWhenItWasReplaced(t *testing.T) {
 	f.reopen()
 	f.check()
 }
+
+// A disk that is full at the start stops writes, not reads; the anchor is owed
+// and written when there is room again.
+func TestAFullDiskAtTheStartStopsNoReads(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.operators(1, f.OperatorsSig))
+	if err := f.Store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	full := true
+	cfg := f.cfg
+	cfg.fault = func(step string, after bool) error {
+		if full && step == stepAnchor && !after {
+			return errFault
+		}
+		return nil
+	}
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.Writes() == nil || s.Snapshot().Tree.Size != 2 {
+		t.Fatalf("writes %v, size %d", s.Writes(), s.Snapshot().Tree.Size)
+	}
+	full = false
+	if err := s.Scrub(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Writes(); err != nil {
+		t.Errorf("after there was room again: %v", err)
+	}
+}

@@ -143,6 +143,9 @@ const (
 )
 
 func noLedger(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, "anchor")); err == nil { // only a whole ledger has one
+		return &api.Error{Code: api.CodeReadOnly, Detail: fmt.Sprintf("%s has an anchor, but no %s: the ledger was lost", dir, fileLedger), Hint: recoverHint, Err: ErrCorrupt}
+	}
 	return &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("there is no ledger in %s", dir),
 		Hint: "make one with: sealstone ledger init", Err: ErrNoLedger}
 }
@@ -287,7 +290,9 @@ func (s *Store) load(fresh bool) error {
 		return err
 	}
 	if head.Size > 0 && s.health.barred() == nil {
-		return s.writeAnchor()
+		if err := s.writeAnchor(); err != nil { // a full disk: reads go on, and the anchor is owed
+			_ = s.failed(stepAnchor, err)
+		}
 	}
 	return nil
 }
