@@ -57,8 +57,13 @@ func FuzzSameAsFlagd(f *testing.F) {
 	})
 }
 
-// FuzzRuleSameAsFlagd takes any rule that we take, and any context.
+// FuzzRuleSameAsFlagd takes any rule that flagd's schema and we take, and any
+// context.
 func FuzzRuleSameAsFlagd(f *testing.F) {
+	validator, err := flagdSchema()
+	if err != nil {
+		f.Fatal(err)
+	}
 	g := &generator{source: random{rand.New(rand.NewPCG(3, 0))}}
 	for range 100 {
 		f.Add(encode(g.targeting()), encode(g.context()))
@@ -68,11 +73,10 @@ func FuzzRuleSameAsFlagd(f *testing.F) {
 		if json.Unmarshal(rule, &targeting) != nil || json.Unmarshal(context, &ctx) != nil || len(targeting) == 0 || ctx == nil {
 			return
 		}
-		one := g.flag()
-		one["targeting"] = targeting
+		one := object{"state": "ENABLED", "variants": variants(0), "defaultVariant": "off", "targeting": targeting}
 		doc := object{"flags": object{"f": one}}
 		set, err := flags.Compile(encode(doc))
-		if err != nil {
+		if err != nil || validator.Validate(doc) != nil {
 			return
 		}
 		c := &comparison{TB: t, counts: map[string]int{}}
@@ -137,7 +141,7 @@ func (c *comparison) flag(doc object, set *flags.Set, their theirs, key string, 
 	if time.Now().Unix() != now.Unix() {
 		return // flagd reads the clock itself, and it may have read another second
 	}
-	if !same(object(r.Metadata), metadata) && len(r.Metadata)+len(metadata) > 0 {
+	if !same(r.Metadata, metadata) && len(r.Metadata)+len(metadata) > 0 {
 		c.unknown("metadata", "ours  %v\nflagd %v", r.Metadata, metadata)
 	}
 	if our.equal(got) {

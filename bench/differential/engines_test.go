@@ -8,15 +8,19 @@ import (
 	"maps"
 	"math"
 	"reflect"
+	"strings"
+	gosync "sync"
 	"testing"
 	"time"
 
 	"github.com/diegoholiveira/jsonlogic/v3"
+	schema "github.com/open-feature/flagd-schemas/json"
 	"github.com/open-feature/flagd/core/pkg/evaluator"
 	"github.com/open-feature/flagd/core/pkg/logger"
 	"github.com/open-feature/flagd/core/pkg/model"
 	"github.com/open-feature/flagd/core/pkg/store"
 	"github.com/open-feature/flagd/core/pkg/sync"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.uber.org/zap"
 
 	"github.com/sealstone/sealstone/flags"
@@ -37,19 +41,43 @@ func (o outcome) equal(p outcome) bool {
 // theirs is a document in flagd.
 type theirs struct{ *evaluator.JSON }
 
-func loadTheirs(t testing.TB, doc []byte) theirs {
-	t.Helper()
+// judge is one flagd for all documents, as starting one compiles schemas.
+var judge = gosync.OnceValues(func() (*evaluator.JSON, error) {
 	log := logger.NewLogger(zap.NewNop(), false)
 	st, err := store.NewStore(log, []string{"test"})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	e := evaluator.NewJSON(log, st)
-	if err := e.SetState(sync.DataSync{FlagData: string(doc), Source: "test"}); err != nil {
+	return evaluator.NewJSON(log, st), nil
+})
+
+// loadTheirs replaces what the judge holds.
+func loadTheirs(t testing.TB, doc []byte) theirs {
+	t.Helper()
+	e, err := judge()
+	if err == nil {
+		err = e.SetState(sync.DataSync{FlagData: string(doc), Source: "test"})
+	}
+	if err != nil {
 		t.Fatalf("flagd refuses what we take: %v\n%s", err, doc)
 	}
 	return theirs{e}
 }
+
+// flagdSchema is the schema of flagd's documents.
+var flagdSchema = gosync.OnceValues(func() (*jsonschema.Schema, error) {
+	c := jsonschema.NewCompiler()
+	for name, text := range map[string]string{"flagd": schema.FlagdSchema, "flags": schema.FlagSchema, "targeting": schema.TargetingSchema} {
+		v, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+		if err == nil {
+			err = c.AddResource("https://flagd.dev/schema/v0/"+name+".json", v)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return c.Compile("https://flagd.dev/schema/v0/flagd.json")
+})
 
 func (e theirs) evaluate(key string, ctx object) (outcome, object) {
 	v := e.ResolveAsAnyValue(context.Background(), "", key, ctx)
@@ -60,7 +88,7 @@ func (e theirs) evaluate(key string, ctx object) (outcome, object) {
 	if o.Reason == model.FallbackReason {
 		o.Reason = model.DefaultReason // FALLBACK is an internal name: it is never sent
 	}
-	return o, object(v.Metadata)
+	return o, v.Metadata
 }
 
 // typed asks for one type; what it gives is the value, or nothing and the code.

@@ -102,17 +102,19 @@ func (g *generator) flag() object {
 var names = []string{"on", "off", "true", "false", "1", "0", "2.5", "3", "abc", "a b", "100", "-1", "ü"}
 
 func (g *generator) variants() object {
-	value := of(g,
-		func(i int) any { return i%2 == 0 },
-		func(i int) any { return fmt.Sprintf("value %d", i) },
-		func(i int) any { return float64(i) * 1.5 },
-		func(i int) any { return object{"n": float64(i), "list": []any{"x", 1.0}} })
+	kind := g.pick(4)
+	out := variants(kind)
+	if g.chance(10) {
+		out[of(g, `say "on"`, "a<b", "R&D")] = out["on"]
+	}
+	return out
+}
+
+// variants are of one of four types, with all the names.
+func variants(kind int) object {
 	out := object{}
 	for i, name := range names {
-		out[name] = value(i)
-	}
-	if g.chance(10) {
-		out[of(g, `say "on"`, "a<b", "R&D")] = value(1)
+		out[name] = []any{i%2 == 0, fmt.Sprintf("value %d", i), float64(i) * 1.5, object{"n": float64(i), "list": []any{"x", 1.0}}}[kind]
 	}
 	return out
 }

@@ -36,10 +36,10 @@ var known = []difference{
 		return f.err == nil && f.somePath(hasEmptyPart) && f.weGive(read(f))
 	}},
 	{"beyond the table: a path in an array that is no text is an error there", "var", func(f *finding) bool {
-		return f.err != nil && !f.bare && len(f.args) > 0 && !isText(f.args[0]) && f.weGive(read(f))
+		return f.err != nil && !f.bare && len(f.args) > 0 && !isText(f.arg(0)) && f.weGive(read(f))
 	}},
 	{"beyond the table: an object that an arm of an if gives is evaluated as a rule there, even one from the context", "if ?:", func(f *finding) bool {
-		last := f.args[len(f.args)-1]
+		last := f.arg(len(f.args) - 1)
 		return isObject(last) && len(last.(object)) == 1 && f.weGive(last)
 	}},
 
@@ -54,13 +54,13 @@ var known = []difference{
 		return f.err != nil && f.someArg(isArray, isObject) && f.weGive(arithmetic(f))
 	}},
 	{"1/0, 1%0", "/ %", func(f *finding) bool {
-		return f.err == nil && !finite(f.theirs) && f.ours == nil && slices.ContainsFunc(f.args[1:], isZero)
+		return f.err == nil && !finite(f.theirs) && f.ours == nil && slices.ContainsFunc(f.args[min(1, len(f.args)):], isZero)
 	}},
 	{"beyond the table: inf, nan, 1_000 and what is too large are numbers in texts there", "+ - * / % min max == != < <= > >=", func(f *finding) bool {
 		return f.err == nil && slices.ContainsFunc(flat(f.args), isGoNumber) && (!isArithmetic(f.op) || f.weGive(arithmetic(f)))
 	}},
 	{"beyond the table: - and / of an empty array are 0 there, null here", "- /", func(f *finding) bool {
-		return f.err == nil && same(f.theirs, 0.0) && (len(f.args) == 0 || f.bare && same(f.args[0], []any{})) && f.ours == nil
+		return f.err == nil && same(f.theirs, 0.0) && (len(f.args) == 0 || f.bare && same(f.arg(0), []any{})) && f.ours == nil
 	}},
 
 	// Comparisons.
@@ -80,25 +80,25 @@ var known = []difference{
 		return ok && f.err == nil && f.theirs == strings.TrimSpace(s) && f.weGive(concatenated(f))
 	}},
 	{"beyond the table: substr of a boolean, array or object is an error there, of its text here", "substr", func(f *finding) bool {
-		return f.err != nil && !isText(f.args[0]) && !isNumber(f.args[0]) && f.weGive(substring(f))
+		return f.err != nil && !isText(f.arg(0)) && !isNumber(f.arg(0)) && f.weGive(substring(f))
 	}},
 	{"substr out of range", "substr", func(f *finding) bool {
-		return f.weGive(substring(f)) && (f.err != nil || f.theirs == textOf(f.args[0]))
+		return f.weGive(substring(f)) && (f.err != nil || f.theirs == textOf(f.arg(0)))
 	}},
 	{"in: number or missing needle in a string", "in", func(f *finding) bool {
-		hay, ok := f.args[1].(string)
-		return ok && f.err != nil && !isText(f.args[0]) && f.weGive(!isNull(f.args[0]) && strings.Contains(hay, textOf(f.args[0])))
+		hay, ok := f.arg(1).(string)
+		return ok && f.err != nil && !isText(f.arg(0)) && f.weGive(!isNull(f.arg(0)) && strings.Contains(hay, textOf(f.arg(0))))
 	}},
 	{"beyond the table: a number is in a list of texts there", "in", func(f *finding) bool {
 		hay, ok := f.args[1].([]any)
-		return ok && isNumber(f.args[0]) && f.weGive(containsSame(hay, f.args[0])) && !slices.ContainsFunc(hay, isArray)
+		return ok && isNumber(f.arg(0)) && f.weGive(containsSame(hay, f.arg(0))) && !slices.ContainsFunc(hay, isArray)
 	}},
 	{"beyond the table: an array in a list is a range there", "in", func(f *finding) bool {
 		hay, ok := f.args[1].([]any)
-		return ok && slices.ContainsFunc(hay, isArray) && f.weGive(containsSame(hay, f.args[0]))
+		return ok && slices.ContainsFunc(hay, isArray) && f.weGive(containsSame(hay, f.arg(0)))
 	}},
 	{"beyond the table: an array or object in a list is an error there", "in", func(f *finding) bool {
-		return f.err != nil && (isArray(f.args[0]) || isObject(f.args[0])) && f.ours == false
+		return f.err != nil && (isArray(f.arg(0)) || isObject(f.arg(0))) && f.ours == false
 	}},
 
 	// flagd's own operators.
@@ -114,10 +114,10 @@ var known = []difference{
 
 	// Arrays.
 	{"beyond the table: merge of null or an object without an array is an error there", "merge", func(f *finding) bool {
-		return f.bare && f.err != nil && (isNull(f.args[0]) || isObject(f.args[0])) && f.weGive(f.args)
+		return f.bare && f.err != nil && (isNull(f.arg(0)) || isObject(f.arg(0))) && f.weGive(f.args)
 	}},
 	{"beyond the table: a loop over what is no array is an error there, over nothing here", loops, func(f *finding) bool {
-		return f.err != nil && !isArray(f.args[0]) && f.weGive(looped(f))
+		return f.err != nil && !isArray(f.arg(0)) && f.weGive(looped(f))
 	}},
 	{"map/filter/some/all reading an outer variable", "filter some none", func(f *finding) bool {
 		return f.readsOutside(f.body()) && f.weGive(looped(f))
@@ -145,6 +145,14 @@ func explain(f *finding) string {
 		}
 	}
 	return ""
+}
+
+// arg is the i-th operand, null when it is absent.
+func (f *finding) arg(i int) any {
+	if i >= len(f.args) {
+		return nil
+	}
+	return f.args[i]
 }
 
 func (f *finding) weGive(want any) bool { return same(want, f.ours) }
@@ -209,7 +217,12 @@ func flat(values []any) []any {
 func isArithmetic(op string) bool { return slices.Contains(strings.Fields("+ - * / % min max"), op) }
 
 // body is a loop's rule as written.
-func (f *finding) body() any { return f.rule.([]any)[1] }
+func (f *finding) body() any {
+	if list, ok := f.rule.([]any); ok && len(list) > 1 {
+		return list[1]
+	}
+	return nil
+}
 
 // readsOutside tells whether a loop's body names an attribute that is around the
 // loop, or has a default for one.
@@ -330,9 +343,9 @@ func concatenated(f *finding) string {
 }
 
 func substring(f *finding) string {
-	runes := []rune(textOf(f.args[0]))
+	runes := []rune(textOf(f.arg(0)))
 	n := len(runes)
-	from := int(number(f.args[1]))
+	from := int(number(f.arg(1)))
 	if from < 0 {
 		from = max(0, n+from)
 	}
@@ -352,10 +365,11 @@ func substring(f *finding) string {
 func (f *finding) paths() []any {
 	switch {
 	case f.op == "missing_some":
-		return f.args[1].([]any)
+		list, _ := f.arg(1).([]any)
+		return list
 	case f.op == "var" && len(f.args) > 0:
 		return f.args[:1]
-	case f.bare && isArray(f.args[0]) || len(f.args) > 0 && isArray(f.args[0]):
+	case f.bare && isArray(f.arg(0)) || len(f.args) > 0 && isArray(f.arg(0)):
 		return f.args[0].([]any)
 	}
 	return f.args
@@ -417,9 +431,9 @@ func read(f *finding) any {
 		if len(f.args) == 0 {
 			return f.scope.theirData()
 		}
-		v := f.lookup(f.args[0])
+		v := f.lookup(f.arg(0))
 		if v == nil && len(f.args) > 1 {
-			v = f.args[1]
+			v = f.arg(1)
 		}
 		return v
 	}
@@ -429,7 +443,7 @@ func read(f *finding) any {
 			lacking = append(lacking, p)
 		}
 	}
-	if f.op == "missing_some" && float64(len(f.paths())-len(lacking)) >= number(f.args[0]) {
+	if f.op == "missing_some" && float64(len(f.paths())-len(lacking)) >= number(f.arg(0)) {
 		return []any{}
 	}
 	return lacking
@@ -440,7 +454,7 @@ func read(f *finding) any {
 func looped(f *finding) any {
 	all, _ := f.args[0].([]any)
 	if f.op == "reduce" {
-		acc := f.args[1]
+		acc := f.arg(1)
 		for _, e := range all {
 			acc = f.inside("reduce", object{"current": e, "accumulator": acc})
 		}

@@ -85,24 +85,28 @@ func (f *finding) value(operand any) any {
 
 // chain follows an if to the arm that is taken.
 func (f *finding) chain(list []any) *finding {
-	for i, e := range list {
-		if inner := localize(e, f.scope); inner != nil {
-			return inner
+	for i := 0; i < len(list); i += 2 {
+		taken := list[i : i+1]
+		if i+1 < len(list) && f.holds(list[i]) {
+			taken = list[i : i+2]
 		}
-		v := f.value(e)
-		f.args = append(f.args, v)
-		if i%2 == 0 && i+1 < len(list) && truthy(v) {
-			if inner := localize(list[i+1], f.scope); inner != nil {
+		for _, e := range taken {
+			if inner := localize(e, f.scope); inner != nil {
 				return inner
 			}
-			f.args = append(f.args, f.value(list[i+1]))
-			return f
+			f.args = append(f.args, f.value(e))
 		}
-		if i%2 == 0 && i+1 < len(list) {
-			continue
+		if len(taken) == 2 {
+			break
 		}
 	}
 	return f
+}
+
+// holds tells whether flagd takes an arm.
+func (f *finding) holds(condition any) bool {
+	v, err := byTheirs(condition, f.scope)
+	return err == nil && truthy(v)
 }
 
 // until follows an and, or an or, to the operand that decides.
@@ -132,7 +136,7 @@ func (f *finding) loop(list []any) *finding {
 		f.args = append(f.args, f.value(e))
 	}
 	if len(list) < 2 || f.op == "reduce" && len(list) < 3 {
-		return f
+		return f // flagd gives something without looking
 	}
 	all, _ := f.args[0].([]any)
 	acc := f.args[len(f.args)-1]
