@@ -9,11 +9,7 @@ import (
 // over the same map of attributes, behind a map from key to flag. It knows
 // nothing but these rules and reports no variant and no reason.
 func handWritten() engine {
-	rules, keys := handRules(), allKeys()
-	flags := make(map[string]*handFlag, numFlags)
-	for i, k := range keys {
-		flags[k] = &handFlag{shape: shapeOf(i), on: true}
-	}
+	flags, rules, keys := handFlags(), handRules(), allKeys()
 	return engine{
 		name: "written by hand",
 		note: "the limit: a Go function for each of the three rules",
@@ -63,6 +59,14 @@ func handOne(flags map[string]*handFlag, rules []handRule, key string, u map[str
 type handFlag struct {
 	shape           shape
 	on, off, preset bool
+}
+
+func handFlags() map[string]*handFlag {
+	flags := make(map[string]*handFlag, numFlags)
+	for i := range numFlags {
+		flags[keyOf(i)] = &handFlag{shape: shapeOf(i), on: true}
+	}
+	return flags
 }
 
 func (f *handFlag) eval(rules []handRule, u map[string]any) bool {

@@ -43,8 +43,13 @@ func run(ctx context.Context, m meter, out string) error {
 	if err := agree(l.engines); err != nil {
 		return err
 	}
-	if err := agreeThroughSDK(l.engines[0], l.openFeature[0]); err != nil {
-		return err
+	for _, e := range l.openFeature {
+		if e.name != ofOurs && e.name != ofHand {
+			continue // it evaluates nothing
+		}
+		if err := agreeThroughSDK(l.engines[0], e); err != nil {
+			return err
+		}
 	}
 	rows, err := l.rows()
 	if err != nil {

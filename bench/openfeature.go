@@ -14,12 +14,14 @@ const (
 	ofOurs     = "**go-sdk, sealstone's provider**"
 	ofIdle     = "go-sdk, provider that does nothing"
 	ofConstant = "go-sdk, provider that gives a constant"
+	ofHand     = "go-sdk, provider written by hand"
 )
 
 // throughOpenFeature asks through OpenFeature's Go SDK: our provider, one that
 // does nothing, which is what the SDK itself costs, and one that does nothing
 // but answer as ours does, with a variant, a reason and metadata, which the SDK
-// copies for the caller.
+// copies for the caller; and the rules written by hand behind a provider, which
+// gives none of these.
 func throughOpenFeature(c *sdk.Client) ([]engine, error) {
 	like := c.Provider().BooleanEvaluation(context.Background(), keyOne, false, user(0))
 	if len(like.FlagMetadata) == 0 || like.Error() != nil {
@@ -32,6 +34,7 @@ func throughOpenFeature(c *sdk.Client) ([]engine, error) {
 	}{
 		{ofOurs, "`client.Provider()`; `BooleanValue`", c.Provider()},
 		{ofConstant, "does nothing either, but answers with the variant, reason and metadata that ours gives: the SDK copies metadata for each caller", constant{like: like}},
+		{ofHand, "the rules written by hand behind a provider, without variant, reason or metadata", newByHand()},
 		{ofIdle, "the limit: what the SDK itself costs", idle{}},
 	} {
 		made, err := openFeature(fmt.Sprintf("bench-%d", i), e.p)
@@ -82,4 +85,17 @@ type constant struct {
 
 func (c constant) BooleanEvaluation(context.Context, string, bool, openfeature.FlattenedContext) openfeature.BoolResolutionDetail {
 	return c.like
+}
+
+// byHand is the provider that somebody would write who has just these flags.
+type byHand struct {
+	openfeature.NoopProvider
+	flags map[string]*handFlag
+	rules []handRule
+}
+
+func newByHand() byHand { return byHand{flags: handFlags(), rules: handRules()} }
+
+func (h byHand) BooleanEvaluation(_ context.Context, key string, _ bool, u openfeature.FlattenedContext) openfeature.BoolResolutionDetail {
+	return openfeature.BoolResolutionDetail{Value: h.flags[key].eval(h.rules, u)}
 }
