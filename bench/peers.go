@@ -186,13 +186,15 @@ func growthBookDocument() []byte {
 
 func quiet() *logger.Logger { return logger.NewLogger(zap.NewNop(), false) }
 
+const flagdSource = "bench"
+
 func flagdState(doc []byte) (*evaluator.JSON, error) {
-	st, err := store.NewStore(quiet(), []string{"bench"})
+	st, err := store.NewStore(quiet(), []string{flagdSource})
 	if err != nil {
 		return nil, fmt.Errorf("flagd: %w", err)
 	}
 	e := evaluator.NewJSON(quiet(), st)
-	if err := e.SetState(sync.DataSync{FlagData: string(doc), Source: "bench"}); err != nil {
+	if err := e.SetState(sync.DataSync{FlagData: string(doc), Source: flagdSource}); err != nil {
 		return nil, fmt.Errorf("flagd: %w", err)
 	}
 	return e, nil

@@ -7,6 +7,7 @@ import (
 
 	growthbook "github.com/growthbook/growthbook-golang"
 	"github.com/launchdarkly/go-server-sdk-evaluation/v3/ldmodel"
+	"github.com/open-feature/flagd/core/pkg/sync"
 
 	"github.com/sealstone/sealstone/flags"
 )
@@ -98,10 +99,22 @@ func (l *lineup) load() (row, error) {
 				return nil
 			}),
 			repeat("GrowthBook Go SDK, `SetJSONFeatures`", func() error { return c.SetJSONFeatures(gb) }),
-			repeat("flagd core, `SetState`", func() error { _, err := flagdState(l.doc); return err }),
+			l.flagdLoad(),
 			repeat(decodeOnly, func() error { var v any; return json.Unmarshal(l.doc, &v) }),
 		},
 	}, nil
+}
+
+// flagdLoad sets the state of an evaluator that is there already: starting one
+// compiles schemas, which no later load repeats.
+func (l *lineup) flagdLoad() subject {
+	return subject{"flagd core, `SetState`", func() loop {
+		e, err := flagdState(l.doc)
+		if err != nil {
+			panic(err) // it worked when all engines were set up
+		}
+		return repeat("", func() error { return e.SetState(sync.DataSync{FlagData: string(l.doc), Source: flagdSource}) }).start()
+	}}
 }
 
 func repeat(name string, do func() error) subject {
