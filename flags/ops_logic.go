@@ -133,7 +133,7 @@ func opTruth(c *compiler, a args, in scope) code {
 // brackets gives, the first element counts.
 func (c *compiler) unary(a args, in scope) cond {
 	k := c.arg(a, 0, in)
-	if !a.single || k.constant || k.expr == nil {
+	if !a.single || k.expr == nil && !k.constant {
 		return k.truth()
 	}
 	get := k.value()

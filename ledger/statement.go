@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -61,6 +62,18 @@ func ParseStatement(b []byte) (*Signed, error) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrStatement, s.Kind, err)
 	}
 	return s, nil
+}
+
+// SameStatement reports whether two envelopes hold the same statement by the
+// same signature. The key id is a hint outside the signature, so a copy with
+// another one is no other statement.
+func SameStatement(a, b []byte) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	x, err1 := ParseEnvelope(a, TypeStatement)
+	y, err2 := ParseEnvelope(b, TypeStatement)
+	return err1 == nil && err2 == nil && x.Payload == y.Payload && len(x.Signatures) == 1 && len(y.Signatures) == 1 && x.Signatures[0].Sig == y.Signatures[0].Sig
 }
 
 // Check holds a statement to its kind's closed form.

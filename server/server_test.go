@@ -337,6 +337,10 @@ func TestSafeModeIsAnOverrideThatClientsCanProve(t *testing.T) {
 	if again.Index != 4 || !again.Repeated {
 		t.Errorf("sent again: %+v", again)
 	}
+	hinted := strings.Replace(string(enter.Raw), `"keyid":"SHA256:`, `"keyid":"sha256:`, 1)
+	if b := r.expect(200, r.do(http.MethodPost, "/v1/changes", hinted)); !bytes.Contains(b, []byte(`"repeated":true`)) {
+		t.Errorf("with another key hint: %s", b)
+	}
 	p := r.prove(nil)
 	eu, _ := ledger.InEffect(p.Chains, "prod/eu-west-1/canary")
 	us, _ := ledger.InEffect(p.Chains, "prod/us-east-1")

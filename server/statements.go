@@ -114,7 +114,7 @@ func (s *Server) recorded(st *ledger.Signed) *api.Receipt {
 		return nil
 	}
 	c, err := s.store.Change(index)
-	if err != nil || c.Statement == nil || string(c.Statement.Raw) != string(st.Raw) {
+	if err != nil || c.Statement == nil || !ledger.SameStatement(c.Statement.Raw, st.Raw) {
 		return nil
 	}
 	return &api.Receipt{Index: index, LeafHash: c.Hash, ID: st.ID, Kind: string(c.Kind()), Generation: c.Data.Generation, Repeated: true, Late: c.Kind() == ledger.StatementLate}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -284,7 +283,7 @@ func (b *batch) repeated(d *Draft) (*Receipt, error) {
 	if err != nil || c == nil {
 		return nil, err
 	}
-	same := bytes.Equal(c.Data.Statement, d.Data.Statement)
+	same := ledger.SameStatement(c.Data.Statement, d.Data.Statement)
 	if d.Data.Statement == nil {
 		same = same && c.Kind() == d.Kind && c.Data.Service == d.Data.Service && c.Data.Scope == d.Data.Scope
 	}
