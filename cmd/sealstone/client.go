@@ -151,6 +151,18 @@ func (a *app) needTrust(ctx context.Context, c *client) (*ledger.Trust, error) {
 	return ledger.ParseTrust(b)
 }
 
+// signing is what it takes to sign a statement and send it.
+func (a *app) signing(ctx context.Context) (key ledger.Signer, c *client, origin string, err error) {
+	if key, err = a.signer(); err != nil {
+		return nil, nil, "", err
+	}
+	if c, err = a.client(); err != nil {
+		return nil, nil, "", err
+	}
+	origin, err = a.origin(ctx)
+	return key, c, origin, err
+}
+
 // origin is the log that statements are meant for.
 func (a *app) origin(ctx context.Context) (string, error) {
 	t, err := a.signingTrust(ctx)

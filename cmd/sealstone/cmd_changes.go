@@ -215,15 +215,7 @@ func (a *app) recordChange(ctx context.Context, kind ledger.Kind, t api.Target, 
 	if !kind.Signed() {
 		return fmt.Errorf("unknown kind %q: write one of %s", kind, strings.Join(recordKinds(), ", "))
 	}
-	key, err := a.signer()
-	if err != nil {
-		return err
-	}
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	origin, err := a.origin(ctx)
+	key, c, origin, err := a.signing(ctx)
 	if err != nil {
 		return err
 	}

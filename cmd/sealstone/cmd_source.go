@@ -31,15 +31,7 @@ func newSource(a *app) *cobra.Command {
 }
 
 func (a *app) acceptSource(ctx context.Context, rev, reason string) error {
-	key, err := a.signer()
-	if err != nil {
-		return err
-	}
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	origin, err := a.origin(ctx)
+	key, c, origin, err := a.signing(ctx)
 	if err != nil {
 		return err
 	}
