@@ -23,6 +23,7 @@ var arrows = map[string]string{
 	"internal/kv":    "api go.etcd.io/bbolt",
 	"internal/store": "api bundle ledger internal/canon internal/kv go.etcd.io/bbolt golang.org/x/mod",
 	"bundler":        "api bundle flags internal/canon schemas github.com/go-git/go-git/v5 github.com/go-git/go-billy/v5 go.yaml.in/yaml/v3 golang.org/x/crypto",
+	"plan":           "api bundle bundler flags",
 	"sdk":            "api bundle flags ledger internal/canon internal/kv github.com/open-feature/go-sdk",
 	"server": "api bundle bundler flags ledger schemas internal/canon internal/kv internal/store " +
 		"github.com/labstack/echo/v4 github.com/prometheus/client_golang golang.org/x/mod",

@@ -2,10 +2,12 @@ package bundler
 
 import (
 	"context"
+	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
 )
 
 // A Position is where a file says something.
@@ -15,10 +17,11 @@ type Position struct {
 	Col  int    `json:"col"`
 }
 
-// Where tells which lines of a release set parts of the flags that a service
-// resolves to at a scope in a mode. Parts are JSON pointers into flags.json; one
-// that is not there gets the place of the nearest value above it.
-func (b *Builder) Where(ctx context.Context, commit, service string, scope api.Scope, mode api.Mode, pointers []string) (map[string]Position, error) {
+// Where tells which lines of a release set parts of a file of the bundle that a
+// service resolves to at a scope in a mode. The file is named by its title in
+// the bundle, parts are JSON pointers into it; one that is not there gets the
+// place of the nearest value above it.
+func (b *Builder) Where(ctx context.Context, commit, service string, scope api.Scope, mode api.Mode, title string, pointers []string) (map[string]Position, error) {
 	rel, fs, err := b.serving(ctx, commit, service, place{})
 	if err == nil {
 		err = asError(fs)
@@ -36,12 +39,23 @@ func (b *Builder) Where(ctx context.Context, commit, service string, scope api.S
 		reader: reader{ctx: ctx, b: b}, project: p,
 		out: &resolved{effects: map[string]bool{}, blobs: map[string]plumbing.Hash{}},
 	}
-	ls := having(layers(p.common, p.service, scope, mode), (*layer).hasFlags)
-	n := r.foldFlags(ls, func(string, bool) {})
+	n := r.fold(title, layers(p.common, p.service, scope, mode))
 	out := make(map[string]Position, len(pointers))
 	for _, at := range pointers {
+		if n == nil {
+			break // the bundle has no such document
+		}
 		where := n.locate(at)
 		out[at] = Position{where.file, int(where.line), int(where.col)}
 	}
 	return out, r.err
+}
+
+// fold resolves a file of a bundle without judging it.
+func (r *resolver) fold(title string, ls []*layer) *node {
+	ignore := func(string, bool) {}
+	if title == bundle.FlagsTitle {
+		return r.foldFlags(having(ls, (*layer).hasFlags), ignore)
+	}
+	return r.foldDocument(strings.TrimSuffix(strings.TrimPrefix(title, "config/"), ".json"), ls, ignore)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/bundler"
 	"github.com/sealstone/sealstone/flags"
 	"github.com/sealstone/sealstone/internal/canon"
@@ -119,7 +120,7 @@ func (a *app) explainTarget(ctx context.Context, e *explanation, pointers []stri
 	if err != nil {
 		return err
 	}
-	where, err := bundler.New(repo).Where(ctx, proven.Release, t.Service, t.Scope, proven.Mode, pointers)
+	where, err := bundler.New(repo).Where(ctx, proven.Release, t.Service, t.Scope, proven.Mode, bundle.FlagsTitle, pointers)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,224 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/sealstone/sealstone/bundle"
+	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/flags"
+)
+
+// Content is what a bundle holds: canonical JSON by title, as bundle.Content has
+// it in Files. A title that is not there is an absent document.
+type Content = map[string][]byte
+
+// A Difference is what two bundles don't share, empty when they have the same
+// content: documents first, then flags, evaluators and the set's metadata.
+type Difference []Item
+
+// Kind says what an item is.
+type Kind string
+
+// The kinds of items.
+const (
+	KindDocument  Kind = "document"
+	KindFlag      Kind = "flag"
+	KindEvaluator Kind = "evaluator"
+	KindMetadata  Kind = "metadata" // of all flags
+)
+
+// Change says what became of an item.
+type Change string
+
+// The changes of items.
+const (
+	Added   Change = "added"
+	Removed Change = "removed"
+	Changed Change = "changed"
+)
+
+// An Item is one document, flag or evaluator that differs.
+type Item struct {
+	Kind     Kind      `json:"kind"`
+	Name     string    `json:"name,omitempty"` // config/http, or a key; none for metadata
+	Change   Change    `json:"change"`
+	Edits    []Edit    `json:"edits,omitempty"`
+	Rollouts []Rollout `json:"rollouts,omitempty"`
+	Through  []string  `json:"through,omitempty"`  // changed evaluators that change this flag
+	Reworded bool      `json:"reworded,omitempty"` // a flag that means what it meant before
+}
+
+// An Edit is one value that was added, removed or replaced. Values of more than
+// 64 bytes are cut around the place where they part.
+type Edit struct {
+	Path string            `json:"path"`          // JSON pointer below the item
+	Old  string            `json:"old,omitempty"` // JSON, unless cut
+	New  string            `json:"new,omitempty"`
+	At   *bundler.Position `json:"at,omitempty"` // what sets the new value, or set the removed one
+}
+
+// A Rollout is a split whose shares changed, in percent.
+type Rollout struct {
+	Path   string            `json:"path"`
+	Shares []Share           `json:"shares"`
+	Moves  float64           `json:"moves"` // percent of subjects that get another variant
+	At     *bundler.Position `json:"at,omitempty"`
+}
+
+// A Share is how much of a split a variant gets.
+type Share struct {
+	Variant string  `json:"variant"`
+	Old     float64 `json:"old"`
+	New     float64 `json:"new"`
+}
+
+// Compare tells the contents of two bundles apart. The error is about content
+// that is no JSON, which no built or opened bundle holds.
+func Compare(old, new Content) (Difference, error) {
+	var out Difference
+	for _, title := range titles(old, new) {
+		if title == bundle.FlagsTitle {
+			continue
+		}
+		item, err := document(title, old[title], new[title])
+		if err != nil {
+			return nil, err
+		}
+		if item != nil {
+			out = append(out, *item)
+		}
+	}
+	items, err := flagItems(old[bundle.FlagsTitle], new[bundle.FlagsTitle])
+	return append(out, items...), err
+}
+
+func titles(old, new Content) []string {
+	all := map[string]bool{}
+	for _, c := range []Content{old, new} {
+		for title := range c {
+			all[title] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+func document(title string, old, new []byte) (*Item, error) {
+	item := &Item{Kind: KindDocument, Name: strings.TrimSuffix(title, ".json"), Change: Changed}
+	var edits []bundle.Edit
+	var err error
+	switch {
+	case old == nil:
+		item.Change = Added
+		edits, err = bundle.Leaves(new)
+	case new == nil:
+		item.Change = Removed
+	default:
+		edits, err = bundle.Diff(old, new)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", title, err)
+	}
+	for _, e := range edits {
+		item.edit(e.Path, string(e.Old), string(e.New))
+	}
+	if item.Change == Changed && len(edits) == 0 {
+		return nil, nil
+	}
+	return item, nil
+}
+
+func (i *Item) edit(path, old, new string) {
+	old, new = shorten(old, new)
+	i.Edits = append(i.Edits, Edit{Path: path, Old: old, New: new})
+}
+
+var noFlags = []byte(`{"flags":{}}`)
+
+func flagItems(old, new []byte) (Difference, error) {
+	if old == nil {
+		old = noFlags
+	}
+	if new == nil {
+		new = noFlags
+	}
+	d, err := flags.Diff(old, new)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", bundle.FlagsTitle, err)
+	}
+	var out Difference
+	for _, c := range d.Flags {
+		out = append(out, itemOf(KindFlag, c))
+	}
+	for _, c := range d.Evaluators {
+		out = append(out, itemOf(KindEvaluator, c))
+	}
+	if len(d.Metadata) > 0 {
+		out = append(out, itemOf(KindMetadata, flags.Changes{Edits: d.Metadata}))
+	}
+	return out, nil
+}
+
+func itemOf(kind Kind, c flags.Changes) Item {
+	item := Item{Kind: kind, Name: c.Key, Change: Changed, Through: c.Through, Reworded: c.Reworded}
+	switch {
+	case c.Added:
+		item.Change = Added
+	case c.Removed:
+		item.Change = Removed
+	}
+	for _, e := range c.Edits {
+		item.edit(e.Path, e.Old, e.New)
+	}
+	for _, r := range c.Rollouts {
+		shares := make([]Share, len(r.Shares))
+		for i, s := range r.Shares {
+			shares[i] = Share(s)
+		}
+		item.Rollouts = append(item.Rollouts, Rollout{Path: r.Path, Shares: shares, Moves: r.Moves})
+	}
+	return item
+}
+
+// maxValue is how much of a value is shown, in bytes.
+const maxValue = 64
+
+// shorten cuts two long values to windows that begin a little before they part.
+func shorten(old, new string) (string, string) {
+	common := 0
+	for common < min(len(old), len(new)) && old[common] == new[common] {
+		common++
+	}
+	if old == "" || new == "" {
+		common = 0
+	}
+	return window(old, common), window(new, common)
+}
+
+const ellipsis = "…"
+
+func window(s string, at int) string {
+	if len(s) <= maxValue {
+		return s
+	}
+	const lead, room = 12, maxValue - 2*len(ellipsis)
+	start := max(0, min(at-lead, len(s)-room))
+	for start > 0 && !utf8.RuneStart(s[start]) {
+		start--
+	}
+	end := min(len(s), start+room)
+	for end < len(s) && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	out := s[start:end]
+	if start > 0 {
+		out = ellipsis + out
+	}
+	if end < len(s) {
+		out += ellipsis
+	}
+	return out
+}

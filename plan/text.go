@@ -1,0 +1,172 @@
+package plan
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/sealstone/sealstone/bundler"
+)
+
+// Width is how many columns the text form takes, unless a single value or path
+// is longer.
+const Width = 100
+
+// WriteText writes the difference for people: a line for each item, the values
+// below it, and where each new one is set.
+func (d Difference) WriteText(w io.Writer) {
+	for i := range d {
+		d[i].writeText(w, "")
+	}
+}
+
+func (i *Item) writeText(w io.Writer, indent string) {
+	fmt.Fprintf(w, "%s%s\n", indent, i.title())
+	for _, line := range i.notes() {
+		fmt.Fprintf(w, "%s    %s\n", indent, line)
+	}
+	for _, r := range i.Rollouts {
+		lines(w, indent+"  ~ "+KeyPath(r.Path), []string{r.String()}, r.At)
+	}
+	for _, e := range i.Edits {
+		e.writeText(w, indent)
+	}
+}
+
+// title names an item and what became of it.
+func (i *Item) title() string {
+	name := visible(i.Name)
+	switch i.Kind {
+	case KindDocument:
+	case KindMetadata:
+		name = "metadata of all flags"
+	default:
+		name = string(i.Kind) + " " + name
+	}
+	if i.common() {
+		return name + "  " + string(i.Change) + " through common/"
+	}
+	return name + "  " + string(i.Change)
+}
+
+// common reports whether common/ set any of it.
+func (i *Item) common() bool {
+	in := func(at *bundler.Position) bool { return at != nil && strings.HasPrefix(at.File, "common/") }
+	return slices.ContainsFunc(i.Edits, func(e Edit) bool { return in(e.At) }) ||
+		slices.ContainsFunc(i.Rollouts, func(r Rollout) bool { return in(r.At) })
+}
+
+func (i *Item) notes() []string {
+	var out []string
+	if len(i.Through) > 0 {
+		out = append(out, "its rule reads "+visible(strings.Join(i.Through, ", "))+", which changed")
+	}
+	if i.Reworded {
+		out = append(out, "written differently, means the same")
+	}
+	return out
+}
+
+func (e *Edit) writeText(w io.Writer, indent string) {
+	path := KeyPath(e.Path)
+	switch {
+	case e.Old == "":
+		lines(w, indent+"  + "+path, []string{visible(e.New)}, e.At)
+	case e.New == "":
+		lines(w, indent+"  - "+path, []string{visible(e.Old)}, e.At)
+	default:
+		lines(w, indent+"  ~ "+path, []string{visible(e.Old), "→ " + visible(e.New)}, e.At)
+	}
+}
+
+// lines writes what fits into one line, and else one thing a line.
+func lines(w io.Writer, head string, values []string, at *bundler.Position) {
+	place := where(at)
+	one := strings.TrimRight(head+"  "+strings.Join(values, " ")+"  "+place, " ")
+	if utf8.RuneCountInString(one) <= Width {
+		fmt.Fprintln(w, one)
+		return
+	}
+	short := head + "  " + strings.Join(values, " ")
+	if utf8.RuneCountInString(short) <= Width {
+		values = nil
+		head = short
+	}
+	fmt.Fprintln(w, head)
+	for _, v := range values {
+		fmt.Fprintf(w, "%*s%s\n", margin(head), "", v)
+	}
+	if place != "" {
+		fmt.Fprintf(w, "%*s%s\n", margin(head), "", place)
+	}
+}
+
+// margin is where lines that belong to head begin.
+func margin(head string) int { return len(head) - len(strings.TrimLeft(head, " ")) + 4 }
+
+func where(at *bundler.Position) string {
+	if at == nil || at.File == "" {
+		return ""
+	}
+	if at.Line == 0 {
+		return visible(at.File)
+	}
+	return visible(at.File) + ":" + strconv.Itoa(at.Line)
+}
+
+// String is "a 10 % → 25 %, b 90 % → 75 %; 15 % of subjects move".
+func (r *Rollout) String() string {
+	const most = 8
+	var parts []string
+	for i, s := range r.Shares {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("%d more", len(r.Shares)-most))
+			break
+		}
+		parts = append(parts, fmt.Sprintf("%s %s → %s", visible(s.Variant), percentText(s.Old), percentText(s.New)))
+	}
+	return strings.Join(parts, ", ") + "; " + percentText(r.Moves) + " of subjects move"
+}
+
+func percentText(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) + " %" }
+
+// KeyPath writes a JSON pointer as people write keys: with dots, and in quotes
+// what would be misread.
+func KeyPath(pointer string) string {
+	if pointer == "" {
+		return "(all of it)"
+	}
+	parts := strings.Split(pointer[1:], "/")
+	for i, p := range parts {
+		p = strings.ReplaceAll(strings.ReplaceAll(p, "~1", "/"), "~0", "~")
+		if p == "" || strings.ContainsAny(p, ". \"") {
+			p = strconv.Quote(p)
+		}
+		parts[i] = visible(p)
+	}
+	return strings.Join(parts, ".")
+}
+
+// visible shows what would otherwise hide, end a line or turn text around.
+func visible(s string) string {
+	if !strings.ContainsFunc(s, hides) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if hides(r) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+func hides(r rune) bool {
+	return r == utf8.RuneError || r != ' ' && !unicode.IsGraphic(r) || r != ' ' && unicode.IsSpace(r) || unicode.Is(unicode.Cf, r)
+}
