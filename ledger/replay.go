@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"fmt"
+	"runtime"
+	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -20,24 +22,57 @@ type Replay struct {
 // NewReplay starts before entry 0.
 func NewReplay(t *Trust) *Replay { return &Replay{State: NewState(t.Origin), trust: t} }
 
-// Add takes the next leaf.
-func (r *Replay) Add(leaf []byte) error {
-	index := r.State.Size
-	c, err := ParseLeaf(leaf)
-	if err != nil {
-		return fmt.Errorf("entry %d: %w", index, err)
-	}
-	if err := r.trust.CheckNode(index, c.Envelope); err != nil {
-		return fmt.Errorf("entry %d: %w", index, err)
-	}
-	if err := r.State.Apply(c, r.trust); err != nil {
-		return err
-	}
-	r.grow(tlog.RecordHash(leaf))
-	if r.Each != nil {
-		r.Each(index, c)
+// Add takes the next leaves, up to the first that is wrong.
+func (r *Replay) Add(leaves ...[]byte) error {
+	for _, l := range r.trust.ParseLeaves(r.State.Size, leaves) {
+		if l.Err != nil {
+			return l.Err
+		}
+		index := r.State.Size
+		if err := r.State.Apply(l.Change, r.trust); err != nil {
+			return err
+		}
+		r.grow(tlog.RecordHash(l.Change.Leaf))
+		if r.Each != nil {
+			r.Each(index, l.Change)
+		}
 	}
 	return nil
+}
+
+// Parsed is a leaf that was taken apart, or why it could not be.
+type Parsed struct {
+	Change *Change
+	Err    error
+}
+
+// ParseLeaves takes leaves apart, the first of which has the given index, and
+// checks the node's signature of each. It is most of the work of an auditor, and
+// needs no order: all cores share it.
+func (t *Trust) ParseLeaves(first int64, leaves [][]byte) []Parsed {
+	out := make([]Parsed, len(leaves))
+	workers := min(runtime.GOMAXPROCS(0), len(leaves))
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < len(leaves); i += workers {
+				out[i] = t.parseLeaf(first+int64(i), leaves[i])
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+func (t *Trust) parseLeaf(index int64, leaf []byte) Parsed {
+	c, err := ParseLeaf(leaf)
+	if err == nil {
+		err = t.CheckNode(index, c.Envelope)
+	}
+	if err != nil {
+		return Parsed{Err: fmt.Errorf("entry %d: %w", index, err)}
+	}
+	return Parsed{Change: c}
 }
 
 func (r *Replay) grow(h tlog.Hash) {

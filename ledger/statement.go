@@ -138,6 +138,21 @@ type Detail struct {
 	Text map[string]any // its JCS bytes are hashed
 }
 
+// DetailLine is a line of a log's details/<N> files, of which each has those of
+// 256 entries.
+type DetailLine struct {
+	Index  int64          `json:"index"`
+	Salt   string         `json:"salt"`
+	Detail map[string]any `json:"detail"`
+}
+
+// Of returns the detail if it is the one that a change names so.
+func (l DetailLine) Of(want api.Digest) (*Detail, bool) {
+	d := &Detail{Salt: l.Salt, Text: l.Detail}
+	name, err := d.Digest()
+	return d, err == nil && name == want
+}
+
 // NewDetail salts a detail; nil text gives nil.
 func NewDetail(text map[string]any) (*Detail, api.Digest, error) {
 	if len(text) == 0 {

@@ -73,10 +73,13 @@ func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted)
 			}
 			if d != nil {
 				out = append(out, *d)
-				nameObjects(rows, b)
-				if rows[modesRow(b.Digest)], err = json.Marshal(modesOf(b)); err != nil {
-					return store.Decision{}, err
-				}
+			}
+			if d == nil && s.isNamed(b) {
+				continue
+			}
+			nameObjects(rows, b)
+			if rows[modesRow(b.Digest)], err = json.Marshal(modesOf(b)); err != nil {
+				return store.Decision{}, err
 			}
 		}
 	}
@@ -103,6 +106,13 @@ func vanished(st *ledger.State, u *unit) {
 		u.failed[service] = bundler.Faults{{Rule: "E_ACTIVATION_GONE", Severity: bundler.Error, Service: service, File: "activations/" + service + ".yaml",
 			Message: "an activation file vanished", Fix: "restore it; to retire the service for good, write retired: true in it"}}
 	}
+}
+
+// isNamed tells whether the rows of a set that is active already are there: a
+// ledger that was recovered from a mirror starts without them.
+func (s *Server) isNamed(b *bundler.Built) bool {
+	row, err := s.store.Row(namedRow(b.Service, b.Digest))
+	return err == nil && row != nil
 }
 
 // nameObjects marks what an activation makes public to the service's readers.

@@ -33,11 +33,16 @@ func (a *app) client() (*client, error) {
 	if a.server == "" {
 		return nil, errors.New("which server? pass --server URL or set SEALSTONE_SERVER, for example http://127.0.0.1:7460")
 	}
-	u, err := url.Parse(a.server)
+	return a.clientFor(a.server)
+}
+
+// clientFor asks another server than --server.
+func (a *app) clientFor(server string) (*client, error) {
+	u, err := url.Parse(server)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("--server %q is not an http or https URL", a.server)
+		return nil, fmt.Errorf("%q is not an http or https URL", server)
 	}
-	c := &client{base: strings.TrimSuffix(a.server, "/"), http: &http.Client{Timeout: 90 * time.Second}}
+	c := &client{base: strings.TrimSuffix(server, "/"), http: &http.Client{Timeout: 90 * time.Second}}
 	if a.tokenFile != "" {
 		b, err := os.ReadFile(a.tokenFile)
 		if err != nil {

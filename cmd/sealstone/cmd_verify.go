@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
@@ -14,27 +14,30 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/mirror"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
 
 func newVerify(a *app) *cobra.Command {
-	var data, repo string
+	var data, mirror, repo string
 	var rebuild bool
 	cmd := &cobra.Command{
-		Use:   "verify (--server URL | --data DIR | FILE) [--trust FILE]",
+		Use:   "verify (--server URL | --mirror DIR|URL | --data DIR | FILE) [--trust FILE]",
 		Short: "Verify a log, a data directory, or a single proof",
 		Long: "Verify everything a log says from entry 0: hashes, signatures, permissions, chains\n" +
-			"and the fold. --server reads it over /log/, --data from a stopped server's files,\n" +
-			"FILE is what changes proof wrote and needs no network. With --rebuild each set that\n" +
-			"the log names is built again from Git and compared. Exit 3 on any finding.",
+			"and the fold. --server reads it over /log/, --mirror from a copy that sealstone mirror\n" +
+			"made or from a web server that shows one, --data from a stopped server's files; FILE\n" +
+			"is what changes proof wrote and needs no network. With --rebuild each set that the\n" +
+			"log names is built again from Git and compared. Exit 3 on any finding.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if rebuild && repo == "" {
 				return errors.New("--rebuild: which repository? pass --repo URL")
 			}
-			v, err := a.verify(c.Context(), data, args)
+			v, err := a.verify(c.Context(), data, mirror, args)
 			if err != nil {
 				return err
 			}
@@ -46,6 +49,7 @@ func newVerify(a *app) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&data, "data", "", "data directory of a server that is not running, or a copy")
+	f.StringVar(&mirror, "mirror", "", "directory that sealstone mirror made, or the URL of a web server that shows it")
 	f.BoolVar(&rebuild, "rebuild", false, "build every set that the log names from Git and compare digests")
 	f.StringVar(&repo, "repo", "", "repository for --rebuild")
 	return cmd
@@ -56,7 +60,9 @@ type verification struct {
 	Origin   string        `json:"origin"`
 	Size     int64         `json:"size"`
 	Root     string        `json:"root"`
-	Entries  int64         `json:"entries"` // checked
+	Entries  int64         `json:"entries"`           // checked
+	Details  int64         `json:"details,omitempty"` // that are what their leaf names
+	Erased   int64         `json:"erased,omitempty"`  // details that the log says are gone
 	Rebuilt  int           `json:"rebuilt,omitempty"`
 	Proven   []string      `json:"proven,omitempty"` // of a FILE: what it proves, in words
 	Findings []string      `json:"findings"`
@@ -81,7 +87,7 @@ func (v *verification) note(index int64, c *ledger.Change) {
 	}
 }
 
-func (a *app) verify(ctx context.Context, data string, args []string) (*verification, error) {
+func (a *app) verify(ctx context.Context, data, mirror string, args []string) (*verification, error) {
 	start := time.Now()
 	v := &verification{Findings: []string{}}
 	var err error
@@ -90,10 +96,12 @@ func (a *app) verify(ctx context.Context, data string, args []string) (*verifica
 		err = a.verifyFile(args[0], v)
 	case data != "":
 		err = a.verifyData(ctx, data, v)
+	case mirror != "":
+		err = a.verifyMirror(ctx, mirror, v)
 	case a.server != "":
 		err = a.verifyServer(ctx, v)
 	default:
-		err = errors.New("verify what? pass --server URL, --data DIR or a FILE")
+		err = errors.New("verify what? pass --server URL, --mirror DIR, --data DIR or a FILE")
 	}
 	v.Took = time.Since(start)
 	return v, err
@@ -112,6 +120,9 @@ func (a *app) verdict(v *verification) error {
 			fmt.Fprintln(w, "proven: "+printable(p))
 		}
 		fmt.Fprintf(w, "%s  %s: %d entries, root %s", colour(w, "32", "VERIFIED"), v.Origin, v.Entries, v.Root)
+		if v.Erased > 0 {
+			fmt.Fprintf(w, ", %d details erased", v.Erased)
+		}
 		if v.Rebuilt > 0 {
 			fmt.Fprintf(w, ", %d sets rebuilt", v.Rebuilt)
 		}
@@ -207,7 +218,7 @@ func (a *app) verifyData(ctx context.Context, data string, v *verification) erro
 	if err != nil {
 		return err
 	}
-	v.Origin, v.Entries = trust.Origin, report.Tree.Size
+	v.Origin, v.Entries, v.Details, v.Erased = trust.Origin, report.Tree.Size, report.Details, report.Erased
 	v.tree(report.Tree)
 	for _, f := range report.Findings {
 		v.find("%s", strings.TrimPrefix(f.String(), f.Where+": "+f.Where+": "))
@@ -234,7 +245,7 @@ func (a *app) progress(what string) func(done, total int64) {
 	}
 }
 
-// verifyServer reads the whole log as any C2SP client does and replays it.
+// verifyServer reads the whole log of a server.
 func (a *app) verifyServer(ctx context.Context, v *verification) error {
 	c, err := a.client()
 	if err != nil {
@@ -244,72 +255,166 @@ func (a *app) verifyServer(ctx context.Context, v *verification) error {
 	if err != nil {
 		return err
 	}
-	v.Origin = trust.Origin
-	raw, err := c.do(ctx, http.MethodGet, "/log/checkpoint", nil)
+	return a.verifyLog(ctx, c.log, trust, v)
+}
+
+// verifyMirror reads a mirror's directory, or a web server that shows one.
+func (a *app) verifyMirror(ctx context.Context, where string, v *verification) error {
+	src, err := a.logSource(where)
 	if err != nil {
 		return err
 	}
-	tree, err := trust.OpenCheckpoint(raw)
+	trust, err := a.loadTrust()
+	if trust == nil && err == nil {
+		err = errors.New("which trust file? pass --trust FILE or set SEALSTONE_TRUST; a mirror's own proves nothing")
+	}
 	if err != nil {
+		return err
+	}
+	return a.verifyLog(ctx, src, trust, v)
+}
+
+// logSource reads a log from a mirror's directory, or over HTTP.
+func (a *app) logSource(where string) (mirror.Source, error) {
+	if !strings.Contains(where, "://") {
+		if st, err := os.Stat(where); err != nil || !st.IsDir() {
+			return nil, fmt.Errorf("%s is no directory of a mirror: sealstone mirror URL %s makes one", where, where)
+		}
+		return mirror.Dir(where), nil
+	}
+	c, err := a.clientFor(where)
+	if err != nil {
+		return nil, err
+	}
+	return c.log, nil
+}
+
+// log reads a file of a server's log, as a [mirror.Source].
+func (c *client) log(ctx context.Context, path string) ([]byte, error) {
+	return c.do(ctx, http.MethodGet, "/log/"+path, nil)
+}
+
+// verifyLog reads a log as any C2SP client does, every tile and every entry, and
+// replays it from entry 0.
+func (a *app) verifyLog(ctx context.Context, src mirror.Source, trust *ledger.Trust, v *verification) error {
+	v.Origin = trust.Origin
+	l, err := mirror.Open(ctx, src, trust)
+	if errors.Is(err, ledger.ErrCheckpoint) {
 		v.find("%v", err)
 		return nil
 	}
-	v.tree(tree)
+	if err != nil {
+		return err
+	}
+	v.tree(l.Tree)
 	r := ledger.NewReplay(trust)
-	r.Each = v.note
 	report := a.progress("entries")
-	for n := int64(0); n*256 < tree.Size; n++ {
-		leaves, err := c.entries(ctx, n, int(min(256, tree.Size-n*256)))
+	d := detailCheck{v: v, src: src, erased: map[int64]bool{}}
+	r.Each = func(i int64, c *ledger.Change) {
+		v.note(i, c)
+		d.note(i, c)
+	}
+	for n := range l.Bundles() {
+		leaves, err := l.Entries(ctx, n)
+		if err == nil {
+			err = r.Add(leaves...)
+		}
+		v.Entries = r.State.Size
+		if isFinding(err) {
+			v.find("%v", err)
+			return nil
+		}
 		if err != nil {
 			return err
 		}
-		for _, leaf := range leaves {
-			if err := r.Add(leaf); err != nil {
-				v.find("%v", err)
-				v.Entries = r.State.Size
-				return nil
-			}
-		}
-		report(r.State.Size, tree.Size)
+		report(r.State.Size, l.Size)
 	}
-	v.Entries = r.State.Size
-	if r.Tree() != tree {
+	if r.Tree() != l.Tree {
 		v.find("the entries hash to another root than the signed checkpoint's")
+	}
+	return d.check(ctx, l.Bundles())
+}
+
+// detailCheck compares the details that a source shows with the leaves that name
+// them. A source may show none; one that shows some must show all that are not
+// erased.
+type detailCheck struct {
+	v       *verification
+	src     mirror.Source
+	named   []detailName
+	erased  map[int64]bool
+	missing []int64
+}
+
+type detailName struct {
+	index int64
+	name  api.Digest
+}
+
+func (d *detailCheck) note(i int64, c *ledger.Change) {
+	if c.Kind() == ledger.DetailErased {
+		d.erased[c.Data.Index] = true
+	}
+	if c.Data.Detail != "" {
+		d.named = append(d.named, detailName{i, c.Data.Detail})
+	}
+}
+
+// check comes last: an erasure is a later entry than what it erases.
+func (d *detailCheck) check(ctx context.Context, bundles int64) error {
+	shows := false
+	for n := range bundles {
+		lines, err := mirror.Details(ctx, d.src, n)
+		if errors.Is(err, mirror.ErrDamaged) {
+			d.v.find("%v", err)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		shows = shows || len(lines) > 0
+		d.bundle(n, lines)
+	}
+	for _, i := range d.missing {
+		if shows {
+			d.v.find("entry %d: its detail is missing, and no erasure says why", i)
+		}
 	}
 	return nil
 }
 
-// entries fetches one entry bundle.
-func (c *client) entries(ctx context.Context, n int64, width int) ([][]byte, error) {
-	path := "/log/tile/entries/" + tilePath(n)
-	if width < 256 {
-		path += fmt.Sprintf(".p/%d", width)
+func (d *detailCheck) bundle(n int64, lines []ledger.DetailLine) {
+	shown := map[int64]ledger.DetailLine{}
+	for _, l := range lines {
+		shown[l.Index] = l
 	}
-	b, err := c.do(ctx, http.MethodGet, path, nil)
-	if err != nil {
-		return nil, err
-	}
-	var out [][]byte
-	for len(b) >= 2 {
-		size := int(binary.BigEndian.Uint16(b))
-		if len(b) < 2+size {
-			break
+	for ; len(d.named) > 0 && d.named[0].index < (n+1)*256; d.named = d.named[1:] {
+		want := d.named[0]
+		line, ok := shown[want.index]
+		_, right := line.Of(want.name)
+		switch {
+		case d.erased[want.index] && ok:
+			d.v.find("entry %d: its detail is erased by the log, and still shown", want.index)
+		case d.erased[want.index]:
+			d.v.Erased++
+		case !ok:
+			d.missing = append(d.missing, want.index)
+		case !right:
+			d.v.find("entry %d: the detail is not the one that the leaf names", want.index)
+		default:
+			d.v.Details++
 		}
-		out, b = append(out, b[2:2+size]), b[2+size:]
 	}
-	if len(b) > 0 || len(out) != width {
-		return nil, fmt.Errorf("%w: %s holds %d entries, want %d", errProof, path, len(out), width)
-	}
-	return out, nil
 }
 
-// tilePath spells a tile's number in C2SP's groups of three digits.
-func tilePath(n int64) string {
-	s := fmt.Sprintf("%03d", n%1000)
-	for n /= 1000; n > 0; n /= 1000 {
-		s = fmt.Sprintf("x%03d/%s", n%1000, s)
+// isFinding tells what a log got wrong from what went wrong on the way to it.
+func isFinding(err error) bool {
+	for _, kind := range []error{mirror.ErrDamaged, ledger.ErrChange, ledger.ErrSignature, ledger.ErrFold, fs.ErrNotExist} {
+		if errors.Is(err, kind) {
+			return true
+		}
 	}
-	return s
+	return api.CodeOf(err) == api.CodeNotFound
 }
 
 // rebuild builds every set that the log named from Git again.

@@ -141,7 +141,7 @@ func (d *demo) tamper(ctx context.Context) error {
 	d.say("with root and the node's key: entry %d of a copy of the store now blames another commit, freshly signed", index)
 	var out bytes.Buffer
 	a := &app{out: &out, err: discard, output: "table", trust: d.trustPath()}
-	v, err := a.verify(ctx, dir, nil)
+	v, err := a.verify(ctx, dir, "", nil)
 	if err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (d *demo) audit(ctx context.Context) error {
 	}
 	var out bytes.Buffer
 	a := &app{out: &out, err: discard, output: "table", trust: d.trustPath()}
-	v, err := a.verify(ctx, dir, nil)
+	v, err := a.verify(ctx, dir, "", nil)
 	if err != nil {
 		return err
 	}
@@ -242,7 +242,7 @@ func (d *demo) audit(ctx context.Context) error {
 		return err
 	}
 	out.Reset()
-	if v, err = a.verify(ctx, "", []string{proof}); err != nil {
+	if v, err = a.verify(ctx, "", "", []string{proof}); err != nil {
 		return err
 	}
 	if err := a.verdict(v); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundler"
 	"github.com/sealstone/sealstone/internal/kv"
+	"github.com/sealstone/sealstone/internal/mirror"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -104,8 +105,9 @@ func joined(err error) []error {
 // codeOf maps errors to exit codes.
 func codeOf(err error) int {
 	_, refused := errors.AsType[*ledger.CheckError](err)
+	_, diverged := errors.AsType[*mirror.Divergence](err)
 	switch code := api.CodeOf(err); {
-	case refused, errors.Is(err, ledger.ErrSignature) && code == api.CodeInternal, errors.Is(err, ledger.ErrTrust), errors.Is(err, errProof), errors.Is(err, store.ErrCorrupt), errors.Is(err, kv.ErrTruncated), errors.Is(err, kv.ErrFormat):
+	case refused, diverged, errors.Is(err, mirror.ErrDamaged), errors.Is(err, ledger.ErrCheckpoint), errors.Is(err, ledger.ErrSignature) && code == api.CodeInternal, errors.Is(err, ledger.ErrTrust), errors.Is(err, errProof), errors.Is(err, store.ErrCorrupt), errors.Is(err, kv.ErrTruncated), errors.Is(err, kv.ErrFormat):
 		return exitProof
 	case code == api.CodeUnauthorized, code == api.CodeForbidden:
 		return exitAuth
@@ -150,7 +152,7 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.trust, "trust", os.Getenv("SEALSTONE_TRUST"), "trust file to verify with [$SEALSTONE_TRUST]")
 	for _, add := range []func(*app) *cobra.Command{
 		newDemo, newInit, newCheck, newBuild, newPromote, newLedger, newOperators, newTrust, newToken, newServe,
-		newSafeMode, newChanges, newLive, newEval, newVerify, newSource, newContext, newVersion,
+		newSafeMode, newChanges, newLive, newEval, newVerify, newMirror, newSource, newContext, newVersion,
 	} {
 		root.AddCommand(add(a))
 	}

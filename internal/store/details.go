@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"go.etcd.io/bbolt"
@@ -117,6 +118,27 @@ func (s *Store) detailOf(i int64, c *ledger.Change) (*ledger.Detail, error) {
 		return nil, fmt.Errorf("detail of entry %d: %w", i, err)
 	}
 	return d, nil
+}
+
+// detailLines are the details of entries 256·n and on, a line of JSON each. What
+// was erased, or isn't the one that the leaf names, is left out.
+func (s *Store) detailLines(n int64) ([]byte, error) {
+	body := []byte{}
+	for i := n * tileWidth; i < min((n+1)*tileWidth, s.Snapshot().Tree.Size); i++ {
+		d, err := s.Detail(i)
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrErased) || errors.Is(err, ErrCorrupt) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		line, err := json.Marshal(ledger.DetailLine{Index: i, Salt: d.Salt, Detail: d.Text})
+		if err != nil {
+			return nil, err
+		}
+		body = append(append(body, line...), '\n')
+	}
+	return body, nil
 }
 
 // isErased reports whether a published change erases entry i's detail.

@@ -16,6 +16,7 @@ import (
 const (
 	typeText   = "text/plain; charset=utf-8"
 	typeBinary = "application/octet-stream"
+	typeLines  = "application/jsonl"
 )
 
 func noFile(path string) error {
@@ -23,7 +24,8 @@ func noFile(path string) error {
 }
 
 // LogFile answers a path below /log/ as C2SP tlog-tiles has it: "checkpoint",
-// "tile/<L>/<N>[.p/<W>]", "tile/entries/<N>[.p/<W>]", and our "proof/<index>".
+// "tile/<L>/<N>[.p/<W>]", "tile/entries/<N>[.p/<W>]", and our "proof/<index>" and
+// "details/<N>", a line of JSON for each detail of an entry bundle.
 // Only the one spelling of a path is accepted, only what the published tree
 // covers is served, and immutable says that the answer will never change.
 func (s *Store) LogFile(path string) (body []byte, contentType string, immutable bool, err error) {
@@ -39,6 +41,13 @@ func (s *Store) LogFile(path string) (body []byte, contentType string, immutable
 		}
 		body, err = s.TlogProof(index)
 		return body, typeText, false, err
+	case strings.HasPrefix(path, "details/"):
+		t, ok := parseTile("tile/0/" + strings.TrimPrefix(path, "details/"))
+		if !ok || t.W != tileWidth || !s.covers(0, t.N, 1) {
+			return nil, "", false, noFile(path)
+		}
+		body, err = s.detailLines(t.N)
+		return body, typeLines, false, err
 	}
 	t, ok := parseTile(path)
 	if !ok {

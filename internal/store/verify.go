@@ -111,10 +111,14 @@ func (v *verifier) stopped(err error) (Report, error) {
 
 // entries takes the entries up to end.
 func (v *verifier) entries(tx *bbolt.Tx, end int64) error {
-	dirty := map[tileKey][]byte{}
-	for i := v.edge.size; i < end; i++ {
-		v.edge.add(v.entry(tx, i), dirty)
+	first, dirty := v.edge.size, map[tileKey][]byte{}
+	leaves := make([][]byte, 0, end-first)
+	for i := first; i < end; i++ {
+		leaf, hash := v.leaf(tx, i)
+		leaves = append(leaves, leaf)
+		v.edge.add(hash, dirty)
 	}
+	v.foldAll(tx, first, leaves)
 	tiles := tx.Bucket(bucketTiles)
 	for k, want := range dirty {
 		have := tiles.Get(k.bytes())
@@ -128,9 +132,9 @@ func (v *verifier) entries(tx *bbolt.Tx, end int64) error {
 	return nil
 }
 
-// entry checks one entry and returns the hash to build the tree with: where the
+// leaf reads an entry and returns the hash to build the tree with: where the
 // leaf isn't what its tile says, the tile's, so that one fault is one finding.
-func (v *verifier) entry(tx *bbolt.Tx, i int64) tlog.Hash {
+func (v *verifier) leaf(tx *bbolt.Tx, i int64) ([]byte, tlog.Hash) {
 	where := fmt.Sprintf("entry %d", i)
 	leaf, err := readLeaf(tx, i)
 	if err != nil {
@@ -143,27 +147,32 @@ func (v *verifier) entry(tx *bbolt.Tx, i int64) tlog.Hash {
 		v.find(where, "does not have the hash in its tile")
 		hash = want[0]
 	}
-	if leaf != nil && !v.broken {
-		v.fold(tx, i, leaf)
-	}
-	return hash
+	return leaf, hash
 }
 
-// fold applies one leaf and checks what is derived from it.
-func (v *verifier) fold(tx *bbolt.Tx, i int64, leaf []byte) {
-	where := fmt.Sprintf("entry %d", i)
-	c, err := ledger.ParseLeaf(leaf)
-	if err == nil {
-		err = v.s.cfg.Trust.CheckNode(i, c.Envelope)
-	}
-	if err == nil {
-		err = v.state.Apply(c, v.s.cfg.Trust)
-	}
-	if err != nil {
-		v.find(where, "%v; entries after it were not folded", err)
-		v.broken = true
+// foldAll applies leaves and checks what is derived from them.
+func (v *verifier) foldAll(tx *bbolt.Tx, first int64, leaves [][]byte) {
+	if v.broken {
 		return
 	}
+	for k, l := range v.s.cfg.Trust.ParseLeaves(first, leaves) {
+		i := first + int64(k)
+		err := l.Err
+		if err == nil {
+			err = v.state.Apply(l.Change, v.s.cfg.Trust)
+		}
+		if err != nil && leaves[k] != nil {
+			v.find(fmt.Sprintf("entry %d", i), "%v; entries after it were not folded", err)
+		}
+		if err != nil {
+			v.broken = true
+			return
+		}
+		v.derived(tx, i, l.Change)
+	}
+}
+
+func (v *verifier) derived(tx *bbolt.Tx, i int64, c *ledger.Change) {
 	if c.Kind() == ledger.DetailErased {
 		v.deleted[c.Data.Index] = true
 	}

@@ -1,0 +1,325 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/ledgertest"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// fakeLog is a log in memory: real leaves, tiles and checkpoints.
+type fakeLog struct {
+	*ledgertest.Fixture
+	t      *testing.T
+	leaves [][]byte
+	hashes []tlog.Hash
+	state  *ledger.State
+	files  map[string][]byte
+	reads  []string
+	detail map[int64]ledger.DetailLine
+}
+
+func newFakeLog(t *testing.T) *fakeLog {
+	f := &fakeLog{Fixture: ledgertest.New(t), t: t, detail: map[int64]ledger.DetailLine{}}
+	f.state = ledger.NewState(f.Origin)
+	f.add(ledger.LedgerCreated, ledger.Data{Fields: ledger.Fields{Trust: f.Trust.Digest}})
+	return f
+}
+
+var start = time.Date(2026, 11, 20, 10, 0, 0, 0, time.UTC)
+
+func (f *fakeLog) add(kind ledger.Kind, d ledger.Data) {
+	f.t.Helper()
+	d.Lane = kind.Lane()
+	f.state.Next(&d)
+	c, err := ledger.NewEvent(f.Origin, kind, ledgertest.NewID(start), start, start, d).Seal(ledger.NodeSigner{Signer: f.Node}, nil)
+	f.must(err)
+	f.must(f.state.Apply(c, f.Trust))
+	f.leaves = append(f.leaves, c.Leaf)
+	h, err := tlog.StoredHashes(int64(len(f.leaves)-1), c.Leaf, f)
+	f.must(err)
+	f.hashes = append(f.hashes, h...)
+}
+
+func (f *fakeLog) ReadHashes(at []int64) (out []tlog.Hash, err error) {
+	for _, i := range at {
+		out = append(out, f.hashes[i])
+	}
+	return out, nil
+}
+
+func (f *fakeLog) must(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// grow adds activations up to a size and publishes.
+func (f *fakeLog) grow(size int) *fakeLog {
+	f.t.Helper()
+	for len(f.leaves) < size {
+		n := len(f.leaves)
+		d, name, err := ledger.NewDetail(map[string]any{"author": fmt.Sprint("author ", n)})
+		f.must(err)
+		f.detail[int64(n)] = ledger.DetailLine{Index: int64(n), Salt: d.Salt, Detail: d.Text}
+		f.add(ledger.BundleActivated, ledger.Data{Service: "checkout", Scope: "prod", Detail: name, Fields: ledger.Fields{
+			Release: ledgertest.Release(n), Set: &ledger.SetRef{Digest: api.DigestOf(fmt.Append(nil, n)), Size: 1}, Contract: 1}})
+	}
+	return f.publish()
+}
+
+func (f *fakeLog) tree() ledger.Tree {
+	root, err := tlog.TreeHash(int64(len(f.leaves)), f)
+	f.must(err)
+	return ledger.Tree{Size: int64(len(f.leaves)), Root: root}
+}
+
+func (f *fakeLog) publish() *fakeLog {
+	f.t.Helper()
+	f.files = map[string][]byte{}
+	cp, err := ledger.SignCheckpoint(f.Origin, f.tree(), f.Log)
+	f.must(err)
+	f.files["checkpoint"] = cp
+	for _, tile := range tlog.NewTiles(height, 0, int64(len(f.leaves))) {
+		b, err := tlog.ReadTileData(tile, f)
+		f.must(err)
+		f.files[tilePath(tile)] = b
+		if tile.L > 0 {
+			continue
+		}
+		var body, lines []byte
+		for i := tile.N * width; i < tile.N*width+int64(tile.W); i++ {
+			leaf := f.leaves[i]
+			body = append(append(body, byte(len(leaf)>>8), byte(len(leaf))), leaf...)
+			if d, ok := f.detail[i]; ok {
+				lines = fmt.Appendf(lines, `{"index":%d,"salt":%q,"detail":{"author":%q}}`+"\n", i, d.Salt, d.Detail["author"])
+			}
+		}
+		f.files[tilePath(tlog.Tile{H: height, L: -1, N: tile.N, W: tile.W})] = body
+		f.files[detailsPath(tile.N)] = lines
+	}
+	return f
+}
+
+func (f *fakeLog) source(_ context.Context, path string) ([]byte, error) {
+	f.reads = append(f.reads, path)
+	b, ok := f.files[path]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return bytes.Clone(b), nil
+}
+
+func (f *fakeLog) mirror() *Mirror {
+	return &Mirror{Dir: filepath.Join(f.t.TempDir(), "mirror"), Source: f.source, Trust: f.Trust, Details: true}
+}
+
+func (f *fakeLog) sync(m *Mirror) {
+	f.t.Helper()
+	tree, _, err := m.Sync(f.t.Context())
+	f.must(err)
+	if tree != f.tree() {
+		f.t.Fatalf("mirrored %v, the log is %v", tree, f.tree())
+	}
+	f.complete(m)
+}
+
+// complete demands that the directory proves every entry by itself.
+func (f *fakeLog) complete(m *Mirror) {
+	f.t.Helper()
+	l, err := Open(f.t.Context(), Dir(m.Dir), f.Trust)
+	f.must(err)
+	for n := range l.Bundles() {
+		leaves, err := l.Entries(f.t.Context(), n)
+		f.must(err)
+		for i, leaf := range leaves {
+			if !bytes.Equal(leaf, f.leaves[int(n)*width+i]) {
+				f.t.Fatalf("entry %d differs", int(n)*width+i)
+			}
+		}
+		details, err := Details(f.t.Context(), Dir(m.Dir), n)
+		f.must(err)
+		if want := bytes.Count(f.files[detailsPath(n)], []byte("\n")); m.Details && len(details) != want && l.Size == int64(len(f.leaves)) {
+			f.t.Fatalf("bundle %d has %d details, want %d", n, len(details), want)
+		}
+	}
+}
+
+func TestMirrorFollows(t *testing.T) {
+	f := newFakeLog(t)
+	m := f.mirror()
+	for _, size := range []int{1, 2, 255, 256, 257, 300, 511, 512, 700, 1300} {
+		f.grow(size)
+		f.sync(m)
+		f.reads = nil
+		if _, changed, err := m.Sync(t.Context()); changed || err != nil || len(f.reads) != 1 {
+			t.Fatalf("nothing new: changed %v, %v, read %v", changed, err, f.reads)
+		}
+	}
+	partial := 0
+	err := filepath.WalkDir(m.Dir, func(path string, d fs.DirEntry, err error) error {
+		if strings.Contains(path, ".p/") {
+			partial++
+		}
+		return err
+	})
+	if err != nil || partial > 2*3 {
+		t.Errorf("%d partial tiles stay, %v", partial, err)
+	}
+	info, err := os.Stat(filepath.Join(m.Dir, "details"))
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("details may be read by others: %v, %v", info.Mode(), err)
+	}
+}
+
+// A mirror that is killed before any of its writes is whole, and goes on.
+func TestMirrorGoesOnAfterACut(t *testing.T) {
+	f := newFakeLog(t).grow(300)
+	short := f.files
+	f.grow(600)
+	long := f.files
+	errCut := errors.New("cut")
+	for at := 1; at > 0; at++ {
+		m := f.mirror()
+		n := 0
+		m.fault = func(string, string) error {
+			if n++; n == at {
+				return errCut
+			}
+			return nil
+		}
+		f.files = short
+		_, _, err := m.Sync(t.Context())
+		f.files = long
+		if err == nil {
+			_, _, err = m.Sync(t.Context())
+		}
+		switch {
+		case err == nil && at < 15:
+			t.Fatalf("%d steps only", n)
+		case err == nil:
+			at = -1 // all steps were cut
+		case !errors.Is(err, errCut):
+			t.Fatalf("step %d: %v", at, err)
+		}
+		if _, err := os.Stat(filepath.Join(m.Dir, "log", "checkpoint")); err == nil {
+			f.complete(m)
+		}
+		f.sync(m)
+	}
+}
+
+// A fork and a rollback are told from damage, and leave both checkpoints.
+func TestMirrorSaysHowALogContradictsItself(t *testing.T) {
+	f := newFakeLog(t).grow(300)
+	m := f.mirror()
+	f.sync(m)
+	ours := f.files["checkpoint"]
+	for _, c := range []struct {
+		name, what string
+		size       int
+		other      bool
+	}{
+		{"shorter", "rolled back", 200, false}, {"shorter, of another history", "forked", 200, true},
+		{"equal size", "forked", 300, true}, {"longer", "forked", 400, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newFakeLog(t)
+			if !c.other { // else the ids differ
+				g.leaves, g.hashes, g.state = f.leaves[:c.size:c.size], f.hashes[:tlog.StoredHashCount(int64(c.size))], f.state
+			}
+			g.grow(c.size)
+			m.Source = g.source
+			_, _, err := m.Sync(t.Context())
+			d, ok := errors.AsType[*Divergence](err)
+			if !ok || d.What != c.what {
+				t.Fatalf("%v, want %q", err, c.what)
+			}
+			for name, want := range map[string][]byte{"ours": ours, "theirs": g.files["checkpoint"]} {
+				if got, err := os.ReadFile(filepath.Join(d.Evidence, name+".checkpoint")); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s: %q, %v", name, got, err)
+				}
+			}
+			f.complete(m)
+		})
+	}
+	m.Source = f.source
+	f.grow(301)
+	f.sync(m)
+}
+
+// Nothing that isn't what the checkpoint signs is ever written over what is
+// there.
+func TestMirrorTakesNothingDamaged(t *testing.T) {
+	f := newFakeLog(t).grow(300)
+	short := f.files
+	f.grow(700)
+	long := f.files
+	flip := func(b []byte) []byte { b[len(b)/2] ^= 1; return b }
+	for path, spoil := range map[string]func([]byte) []byte{
+		"checkpoint":             flip,
+		"tile/0/001":             flip,
+		"tile/0/002.p/188":       flip,
+		"tile/1/000.p/2":         flip,
+		"tile/entries/001":       flip,
+		"tile/entries/002.p/188": func(b []byte) []byte { return b[:len(b)-1] },
+		"details/001":            func(b []byte) []byte { return bytes.Replace(b, []byte("author 300"), []byte("author 301"), 1) },
+		"details/002":            func(b []byte) []byte { return append(b, "{"...) },
+	} {
+		t.Run(path, func(t *testing.T) {
+			m := f.mirror()
+			f.files = short
+			if _, _, err := m.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			f.files = long
+			m.Source = func(ctx context.Context, p string) ([]byte, error) {
+				b, err := f.source(ctx, p)
+				if err == nil && p == path {
+					b = spoil(b)
+				}
+				return b, err
+			}
+			if _, _, err := m.Sync(t.Context()); !errors.Is(err, ErrDamaged) && !errors.Is(err, ledger.ErrCheckpoint) {
+				t.Fatalf("%v", err)
+			}
+			l, err := Open(t.Context(), Dir(m.Dir), f.Trust)
+			if err != nil || l.Size != 300 {
+				t.Fatalf("the copy: %v, %v", l, err)
+			}
+			f.complete(m)
+			m.Source = f.source
+			f.sync(m)
+		})
+	}
+}
+
+func TestMirrorTakesCheckpointsOfItsLogOnly(t *testing.T) {
+	f := newFakeLog(t).grow(3)
+	m := f.mirror()
+	other := ledgertest.For(t, "other.example.com/log")
+	for name, sign := range map[string]func() ([]byte, error){
+		"another key":    func() ([]byte, error) { return ledger.SignCheckpoint(f.Origin, f.tree(), other.Log) },
+		"another origin": func() ([]byte, error) { return ledger.SignCheckpoint(other.Origin, f.tree(), other.Log) },
+	} {
+		cp, err := sign()
+		f.must(err)
+		f.files["checkpoint"] = cp
+		if _, _, err := m.Sync(t.Context()); !errors.Is(err, ledger.ErrCheckpoint) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
