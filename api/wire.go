@@ -198,6 +198,7 @@ type SourceStatus struct {
 	LastSuccess string `json:"lastSuccess,omitempty"`
 	LastError   string `json:"lastError,omitempty"`
 	Refused     string `json:"refused,omitempty"`   // a rewrite that was refused
+	Unsigned    string `json:"unsigned,omitempty"`  // a tip that was refused because no operator signed it
 	Operators   string `json:"operators,omitempty"` // why the tip's operators are not in force
 	Clients     string `json:"clients,omitempty"`   // why the tip's clients.yaml is not
 }

@@ -78,13 +78,13 @@ func (r *reader) repository(rep *Report) {
 		r.err = err
 		return
 	}
-	r.rootNames(plumbing.NewHash(rel.tree), rel)
+	r.rootNames(plumbing.NewHash(rel.tree))
 	r.add(rel.schemaFaults...)
 	r.everySchema(rel)
 	if tip == nil {
 		tip = &Tip{Commit: rep.Commit, Services: slices.Sorted(maps.Keys(rel.services))}
 	} else {
-		r.vanished(tip)
+		r.since(tip)
 		r.pins(tip)
 		r.idleScopes(tip)
 		r.checkOperatorsSig(tip)
@@ -96,55 +96,24 @@ func (r *reader) repository(rep *Report) {
 	r.everyService(rep, rel, tip)
 }
 
-// rootFiles are the names at the root that mean something.
-var rootFiles = map[string]entryKind{
-	"sealstone.yaml": kindFile, "operators.yaml": kindFile, "operators.sig": kindFile, "clients.yaml": kindFile,
-	"schemas": kindDir, "common": kindDir, "services": kindDir, "activations": kindDir, "tests": kindDir,
-}
-
-// rootNames looks at the root for what is almost right, and for what may not
-// be there at all.
-func (r *reader) rootNames(tree plumbing.Hash, rel *release) {
+// rootNames looks at the root for what only a check cares about.
+func (r *reader) rootNames(tree plumbing.Hash) {
 	entries, err := r.b.repo.tree(tree)
 	if err != nil {
 		r.object(".", tree, err)
 		return
 	}
 	r.clashes("", entries)
-	known := slices.Sorted(maps.Keys(rootFiles))
 	for _, e := range entries {
-		want, ours := rootFiles[e.name]
 		switch {
-		case ours && (e.kind == kindSymlink || e.kind == kindSubmodule):
-			r.usable(e.name, e)
-		case ours && e.kind != want:
-			r.unknown(e.name, e)
 		case e.name == ".gitattributes" && e.kind == kindFile:
 			r.attributes(e.name, e.hash)
-		case ours:
-		default:
-			r.nearMiss(e, known)
-		}
-		if e.name == "services" && e.kind == kindDir {
+		case e.name == "services" && e.kind == kindDir:
 			r.serviceNames(e)
-		}
-	}
-}
-
-func (r *reader) nearMiss(e entry, known []string) {
-	if strings.HasPrefix(e.name, ".") {
-		return
-	}
-	for _, k := range known {
-		stem, _, _ := strings.Cut(k, ".")
-		base, ext, _ := strings.Cut(strings.ToLower(e.name), ".")
-		other := base == stem && (ext == "yml" || ext == "yaml" || ext == "json")
-		if near, ok := nearest(e.name, []string{k}); ok && len(k) > 4 || other {
-			if !ok {
-				near = k
-			}
-			r.add(fault(ruleNearMiss, place{file: e.name}, "%s is almost %s", quote(e.name), near).withFix("Rename it to %s, or choose a name that can't be mistaken", near))
-			return
+		case e.name == "tests" && e.kind == kindDir:
+			r.tests(e)
+		default:
+			r.rootKind(e)
 		}
 	}
 }
@@ -249,13 +218,46 @@ func (r *reader) idleScopes(tip *Tip) {
 	}
 }
 
-// vanished compares the activation files with those of the first parent.
-func (r *reader) vanished(tip *Tip) {
+// since compares a tip with the first parent, as the server does with the last
+// accepted tip.
+func (r *reader) since(tip *Tip) {
+	before := &Tip{}
 	c, err := r.b.repo.Commit(tip.Commit)
-	if err != nil || len(c.Parents) == 0 {
-		return
+	if err == nil && len(c.Parents) > 0 {
+		r.add(r.b.Vanished(r.ctx, c.Parents[0], tip.Commit)...)
+		if t, _ := r.b.Tip(r.ctx, c.Parents[0]); t != nil { // a shallow clone has none
+			before = t
+		}
 	}
-	r.add(r.b.Vanished(r.ctx, c.Parents[0], tip.Commit)...)
+	r.add(tip.LevelsGrew(before.Config.Levels)...)
+	if tip.Config.RequireSigned || before.Config.RequireSigned {
+		r.signatures(tip, before)
+	}
+}
+
+// signatures judges by the tip's own operators.yaml. Whether a root signed that
+// is for those who have the trust file.
+func (r *reader) signatures(tip, before *Tip) {
+	keys := Signers{}
+	if ops, _ := ParseOperators(tip.Operators); ops != nil {
+		for _, o := range ops.Operators {
+			for _, k := range o.Keys {
+				keys[k] = o.ID
+			}
+		}
+	}
+	known := func(a Activation) bool {
+		return slices.ContainsFunc(before.Activations, func(o Activation) bool {
+			return o.Service == a.Service && o.Scope == a.Scope && o.Release == a.Release
+		})
+	}
+	for _, err := range []error{r.b.SignedTip(tip, keys), r.b.SignedReleases(tip, keys, known)} {
+		fs, ok := FaultsOf(err)
+		if err != nil && !ok && r.err == nil {
+			r.err = err
+		}
+		r.add(fs...)
+	}
 }
 
 // Vanished reports activation files that old has and new hasn't. A file that

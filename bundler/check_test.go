@@ -2,12 +2,14 @@ package bundler_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/sealstone/sealstone/bundler"
 	"github.com/sealstone/sealstone/internal/gittest"
@@ -105,6 +107,51 @@ func TestAVanishedActivationFileIsAFault(t *testing.T) {
 	wantSpots(t, check(t, b, c).Errors())
 	c, _ = gittest.Next(t, repo, retired, map[string]string{act: ""})
 	wantSpots(t, check(t, b, c).Errors())
+}
+
+func TestLevelsAreComparedWithTheFirstParent(t *testing.T) {
+	for levels, want := range map[string][]string{
+		"[env, region, pool, host]": nil,
+		"[env, region]":             {"sealstone.yaml:0:0 E_LEVELS"},
+		"[env, site, pool]":         {"sealstone.yaml:2:15 E_LEVELS"},
+		"[tier, env, region, pool]": {"sealstone.yaml:2:10 E_LEVELS"},
+	} {
+		repo := gittest.New(t)
+		files := shop()
+		gittest.Commit(t, repo, files)
+		layout := "version: 1\nlevels: " + levels + "\nscopes: [staging, prod, prod/eu-west-1]\n"
+		c, _ := gittest.Next(t, repo, files, map[string]string{"sealstone.yaml": layout})
+		wantSpots(t, check(t, bundler.New(bundler.NewRepo(repo)), c), want...)
+	}
+}
+
+func TestCheckJudgesSignaturesByTheCommitsOwnOperators(t *testing.T) {
+	private := ed25519.NewKeyFromSeed(make([]byte, 32))
+	public, err := ssh.NewPublicKey(private.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := operators(strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public))))
+	repo := gittest.New(t)
+	b := bundler.New(bundler.NewRepo(repo))
+	plain := shop()["sealstone.yaml"]
+	files := gittest.With(shop(), map[string]string{"operators.yaml": ops, "operators.sig": signature(ops), "sealstone.yaml": plain + "source: {require_signed: true}\n"})
+	unsigned := gittest.Commit(t, repo, files)
+	wantSpots(t, check(t, b, unsigned), "sealstone.yaml:4:10 E_UNSIGNED")
+	wantSpots(t, check(t, b, gittest.Sign(t, repo, private)))
+
+	c, _ := gittest.Next(t, repo, files, map[string]string{"sealstone.yaml": plain})
+	wantSpots(t, check(t, b, c), "sealstone.yaml:0:0 E_UNSIGNED") // its parent asked for a signature
+	signed := gittest.Sign(t, repo, private)
+	wantSpots(t, check(t, b, signed))
+
+	_, files = gittest.Next(t, repo, files, map[string]string{act: pinned("prod", signed, "")})
+	gittest.Sign(t, repo, private)
+	side, _ := gittest.Next(t, repo, files, map[string]string{http: "timeout: 31\nport: 1\n"})
+	gittest.Next(t, repo, files, map[string]string{act: pinned("prod", side, "")})
+	wantSpots(t, check(t, b, gittest.Sign(t, repo, private)), act+":5:5 E_UNSIGNED")
+	gittest.Next(t, repo, files, map[string]string{act: pinned("prod", side, ""), "README.md": "x"})
+	wantSpots(t, check(t, b, gittest.Sign(t, repo, private))) // the parent had the pin
 }
 
 func TestOneBadServiceStopsNoOther(t *testing.T) {
@@ -226,7 +273,7 @@ func TestLongValuesAreNeverQuoted(t *testing.T) {
 func TestEveryRuleIsTested(t *testing.T) {
 	elsewhere := []string{
 		"E_LIMIT_FILES", "E_LIMIT_BUNDLE", "E_LIMIT_DOCUMENT", "E_LIMIT_SET", "E_GIT_OBJECT", "E_TOO_MANY_FAULTS", "E_EXPECT",
-		"E_RELEASE_UNREACHABLE", "E_ACTIVATION_GONE", "E_INTERNAL", "W_FLAG",
+		"E_RELEASE_UNREACHABLE", "E_ACTIVATION_GONE", "E_LEVELS", "E_INTERNAL", "W_FLAG",
 	}
 	for _, r := range bundler.Rules() {
 		tested := slices.Contains(elsewhere, r.ID)

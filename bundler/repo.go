@@ -90,7 +90,7 @@ func (r *Repo) Resolve(rev string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%q: %w", rev, ErrNoCommit)
 	}
-	c, err := r.git.CommitObject(*h)
+	c, err := r.boundedCommit(*h)
 	if err != nil {
 		return "", fmt.Errorf("%q: %w", rev, ErrNoCommit)
 	}
@@ -131,11 +131,27 @@ func (r *Repo) commit(id string) (*object.Commit, error) {
 	if !api.IsCommit(id) {
 		return nil, fmt.Errorf("%q: %w", id, ErrNoCommit)
 	}
-	c, err := object.GetCommit(r.git.Storer, plumbing.NewHash(id))
+	c, err := r.boundedCommit(plumbing.NewHash(id))
+	if errors.Is(err, errTooLarge) {
+		return nil, fmt.Errorf("commit %s: %w", id, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", id, ErrNoCommit)
 	}
 	return c, nil
+}
+
+// maxCommit is the most bytes of one commit object, message and signature
+// included.
+const maxCommit = 1 << 20
+
+// boundedCommit reads with r.mu held; a larger one is refused by its header,
+// before it is inflated.
+func (r *Repo) boundedCommit(h plumbing.Hash) (*object.Commit, error) {
+	if size, err := r.git.Storer.EncodedObjectSize(h); err == nil && size > maxCommit {
+		return nil, fmt.Errorf("%d bytes: %w", size, errTooLarge)
+	}
+	return object.GetCommit(r.git.Storer, h)
 }
 
 // An entry is one name in a tree.
@@ -340,7 +356,7 @@ func (w *walker) push(h plumbing.Hash, c colour) error {
 		w.open += pure(now) - pure(was)
 		return nil
 	}
-	commit, err := object.GetCommit(w.repo.git.Storer, h)
+	commit, err := w.repo.boundedCommit(h)
 	if err != nil {
 		return fmt.Errorf("%s: %w", h, missing(err))
 	}
@@ -413,7 +429,7 @@ func (r *Repo) wanted(commits []string) (map[plumbing.Hash]bool, time.Time, erro
 	wanted := map[plumbing.Hash]bool{}
 	var oldest time.Time
 	for _, id := range commits {
-		c, err := object.GetCommit(r.git.Storer, plumbing.NewHash(id))
+		c, err := r.boundedCommit(plumbing.NewHash(id))
 		if errors.Is(err, plumbing.ErrObjectNotFound) {
 			continue
 		}

@@ -163,6 +163,15 @@ var ruleCases = []struct {
 	{"a key twice", map[string]string{"operators.yaml": operators(key(1), key(1)), "operators.sig": signature(operators(key(1), key(1)))}, []string{"operators.yaml:7:12 E_OPERATORS_TWICE"}},
 	{"good operators", map[string]string{"operators.yaml": operators(key(1), key(2)), "operators.sig": signature(operators(key(1), key(2)))}, nil},
 	{"a client twice", map[string]string{"clients.yaml": "clients:\n  - {name: a, token: \"sha256:" + strings.Repeat("0", 64) + "\", services: ['*'], scopes: ['*']}\n  - {name: a, token: \"sha256:" + strings.Repeat("0", 64) + "\", services: ['*'], scopes: ['*']}\n"}, []string{"clients.yaml:3:6 E_CLIENT_TWICE", "clients.yaml:3:15 E_CLIENT_TWICE"}},
+	{"an unsigned commit", map[string]string{"sealstone.yaml": "version: 1\nlevels: [env, region, pool]\nscopes: [staging, prod, prod/eu-west-1]\nsource:\n  require_signed: true\n"}, []string{"sealstone.yaml:5:3 E_UNSIGNED"}},
+	{"recorded contexts", map[string]string{"tests/contexts/checkout.jsonl": `{"flag":"new-cart","context":{"country":"NL"}}` + "\n\n" + `{"type":"boolean","context":{}}` + "\n"}, nil},
+	{"contexts of another form", map[string]string{"tests/contexts/checkout.jsonl": `{"context":{}}` + "\n" + `{"flag":1,"context":{}}` + "\n" + `{"context":{}, "extra":1}` + "\n{}\n" + `{"context":{"a":1,"a":2}}` + "\nx\n", "tests/contexts/x.json": "x"}, []string{
+		"tests/contexts/checkout.jsonl:2:2 E_CONTEXTS", "tests/contexts/checkout.jsonl:3:16 E_CONTEXTS", "tests/contexts/checkout.jsonl:4:1 E_CONTEXTS",
+		"tests/contexts/checkout.jsonl:5:19 E_DUPLICATE_KEY", "tests/contexts/checkout.jsonl:6:1 E_JSON_SYNTAX", "tests/contexts/x.json:0:0 E_FILE_UNKNOWN",
+	}},
+	{"files of other kinds at the root", map[string]string{"clients.yaml/a": "x", "operators.yaml@link": "x", "operators.sig@module": "x", "schemas": "x", "schemas/http.schema.json": "", "tests@link": "x", meta: "owner: x\nschemas: {config/http: none}\n"}, []string{
+		"clients.yaml:0:0 E_FILE_UNKNOWN", "operators.sig:0:0 E_SUBMODULE", "operators.yaml:0:0 E_SYMLINK", "schemas:0:0 E_FILE_UNKNOWN", "tests:0:0 E_SYMLINK",
+	}},
 	{"a token in the clear", map[string]string{"clients.yaml": "clients:\n  - {name: a, token: hunter2, services: ['*'], scopes: ['*']}\n"}, []string{"clients.yaml:2:15 E_FILE_FORMAT"}},
 }
 

@@ -29,6 +29,8 @@ type Tip struct {
 	Services     []string // of the tip's own tree, sorted
 
 	scopes []*node // of sealstone.yaml, for their places
+	levels []*node
+	demand *node // source.require_signed
 }
 
 // A Client is one read token.
@@ -92,6 +94,11 @@ func (r *reader) tip(commit string) *Tip {
 		r.object(".", plumbing.NewHash(c.Tree), err)
 		return nil
 	}
+	for _, e := range entries {
+		if !releaseFolders[e.name] {
+			r.rootKind(e)
+		}
+	}
 	t := &Tip{Commit: c.ID, Tree: c.Tree}
 	if !r.layout(t, entries) {
 		return nil
@@ -102,10 +109,56 @@ func (r *reader) tip(commit string) *Tip {
 	return t
 }
 
+// rootFiles are the names at the root that mean something.
+var rootFiles = map[string]entryKind{
+	"sealstone.yaml": kindFile, "operators.yaml": kindFile, "operators.sig": kindFile, "clients.yaml": kindFile,
+	"schemas": kindDir, "common": kindDir, "services": kindDir, "activations": kindDir, "tests": kindDir,
+}
+
+// releaseFolders are those of them that a tip is not read for.
+var releaseFolders = map[string]bool{"schemas": true, "common": true, "services": true, "tests": true}
+
+// rootKind refuses a name at the root that is ours but not of its kind, or that
+// is almost ours.
+func (r *reader) rootKind(e entry) {
+	want, ours := rootFiles[e.name]
+	switch {
+	case !ours:
+		r.nearMiss(e)
+	case e.kind == kindSymlink || e.kind == kindSubmodule:
+		r.usable(e.name, e)
+	case e.kind != want && want == kindFile:
+		r.add(fault(ruleUnknownFile, place{file: e.name}, "%s is a folder", e.name).withFix("Make it a file, or rename the folder"))
+	case e.kind != want:
+		r.add(fault(ruleUnknownFile, place{file: e.name}, "%s is a file", e.name).withFix("Make it a folder, or rename the file"))
+	}
+}
+
+func (r *reader) nearMiss(e entry) {
+	if strings.HasPrefix(e.name, ".") {
+		return
+	}
+	for _, k := range slices.Sorted(maps.Keys(rootFiles)) {
+		if almost(e.name, k) {
+			r.add(fault(ruleNearMiss, place{file: e.name}, "%s is almost %s", quote(e.name), k).withFix("Rename it to %s, or choose a name that can't be mistaken", k))
+			return
+		}
+	}
+}
+
+// almost tells a typing error, another case or another extension. Short names
+// are near too many others.
+func almost(name, known string) bool {
+	stem, _, _ := strings.Cut(known, ".")
+	base, ext, _ := strings.Cut(strings.ToLower(name), ".")
+	_, near := nearest(name, []string{known})
+	return near && len(known) > 4 || base == stem && slices.Contains([]string{"yml", "yaml", "json"}, ext)
+}
+
 // layout reads sealstone.yaml, without which nothing else makes sense.
 func (r *reader) layout(t *Tip, entries []entry) bool {
-	i := slices.IndexFunc(entries, func(e entry) bool { return e.name == "sealstone.yaml" })
-	if i < 0 || !r.usable("sealstone.yaml", entries[i]) || entries[i].kind != kindFile {
+	i := slices.IndexFunc(entries, func(e entry) bool { return e.name == "sealstone.yaml" && e.kind == kindFile })
+	if i < 0 {
 		r.fault(ruleNoConfig, place{file: "sealstone.yaml"}, "commit %.12s has no sealstone.yaml", t.Commit)
 		return false
 	}
@@ -114,15 +167,29 @@ func (r *reader) layout(t *Tip, entries []entry) bool {
 		return false
 	}
 	t.Config = Layout{Version: n.whole("version"), Levels: n.texts("levels"), Scopes: n.texts("scopes")}
-	if s := n.get("source").get("require_signed"); s != nil {
-		t.Config.RequireSigned = s.truth
+	if t.demand = n.get("source").get("require_signed"); t.demand != nil {
+		t.Config.RequireSigned = t.demand.truth
 	}
 	if t.Config.Version != Contract {
 		r.fault(ruleVersion, n.get("version").at, "this binary knows contract versions up to %d", Contract)
 	}
-	t.scopes = n.items("scopes")
+	t.scopes, t.levels = n.items("scopes"), n.items("levels")
 	r.scopes(t.scopes, len(t.Config.Levels))
 	return true
+}
+
+// LevelsGrew reports levels that are not those of an earlier tip with more at
+// the end: every path in the ledger would mean another place.
+func (t *Tip) LevelsGrew(before []string) Faults {
+	for i, name := range before {
+		if i >= len(t.levels) {
+			return Faults{fault(ruleLevels, place{file: "sealstone.yaml"}, "level %s is gone", quote(name))}
+		}
+		if t.levels[i].str != name {
+			return Faults{fault(ruleLevels, t.levels[i].at, "level %d was %s", i+1, quote(name))}
+		}
+	}
+	return nil
 }
 
 func (r *reader) scopes(list []*node, levels int) {
@@ -146,11 +213,11 @@ func (r *reader) scopes(list []*node, levels int) {
 
 func (r *reader) tipPart(t *Tip, e entry) {
 	switch {
-	case e.name == "operators.yaml" && r.usableFile(e):
+	case e.name == "operators.yaml" && e.kind == kindFile:
 		t.Operators, _ = r.file(e.name, e.hash)
-	case e.name == "operators.sig" && r.usableFile(e):
+	case e.name == "operators.sig" && e.kind == kindFile:
 		t.OperatorsSig, _ = r.file(e.name, e.hash)
-	case e.name == "clients.yaml" && r.usableFile(e):
+	case e.name == "clients.yaml" && e.kind == kindFile:
 		r.clients(t, r.own(e.name, e.hash, "clients"))
 	case e.name == "activations" && e.kind == kindDir:
 		r.activations(t, e.hash)
@@ -160,8 +227,6 @@ func (r *reader) tipPart(t *Tip, e entry) {
 		t.Services = slices.Sorted(maps.Keys(names))
 	}
 }
-
-func (r *reader) usableFile(e entry) bool { return e.kind == kindFile || r.usable(e.name, e) }
 
 func (r *reader) clients(t *Tip, n *node) {
 	if n == nil {

@@ -1,21 +1,26 @@
 package integration_test
 
 import (
+	"crypto/ed25519"
+	"encoding/pem"
 	"io"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/open-feature/go-sdk/openfeature"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/examples"
 	"github.com/sealstone/sealstone/integration/proctest"
+	"github.com/sealstone/sealstone/internal/ledgertest"
 	"github.com/sealstone/sealstone/ledger"
 	"github.com/sealstone/sealstone/sdk"
 )
@@ -166,6 +171,61 @@ func TestARewriteIsLetThrough(t *testing.T) {
 		t.Errorf("recorded: %+v", got)
 	}
 	s.OK("verify")
+}
+
+// signCommits makes git sign as people do: a key file, gpg.format=ssh.
+func signCommits(t *testing.T, r *proctest.Rig, key ed25519.PrivateKey) {
+	t.Helper()
+	block, err := ssh.MarshalPrivateKey(key, "somebody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "id_ed25519")
+	proctest.WriteFile(t, file, string(pem.EncodeToMemory(block)), 0o600)
+	r.Git("config", "gpg.format", "ssh")
+	r.Git("config", "user.signingkey", file)
+	r.Git("config", "commit.gpgsign", "true")
+}
+
+func TestOnlySignedCommitsGoLive(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("ssh-keygen"); err != nil {
+		t.Skip("needs ssh-keygen")
+	}
+	r := proctest.New(t, examples.Shop())
+	newForge(t, r)
+	s := r.Serve()
+	signCommits(t, r, r.OperatorKey)
+	r.Write("sealstone.yaml", proctest.ReadFile(t, filepath.Join(r.Work, "sealstone.yaml"))+"source: {require_signed: true}\n")
+	demand := r.Push("Ask for signatures")
+	s.UntilTip(demand)
+	r.OK("check", r.Work)
+
+	signCommits(t, r, r.Key("stranger"))
+	expressOn(r, true)
+	bad := r.Push("Sell faster")
+	proctest.Until(t, "the refusal", func() bool { return s.Status().Source.Unsigned == bad })
+	if res := r.CLI("check", r.Work); res.Code != 1 || !strings.Contains(res.Stdout, "E_UNSIGNED") {
+		t.Errorf("check: exit %d\n%s", res.Code, res.Stdout)
+	}
+	if st := s.Status().Source; st.Tip != demand || !strings.Contains(st.LastError, "which no operator has") {
+		t.Errorf("status: %+v", st)
+	}
+	signCommits(t, r, r.OperatorKey)
+	r.Git("checkout", "-q", "-b", "side", demand)
+	r.Write("README.md", "beside\n")
+	r.Commit("Beside")
+	r.Git("checkout", "-q", "main")
+	r.Git("merge", "-q", "--no-ff", "-m", "Merge", "side")
+	s.UntilTip(r.Push("Vouch for it"))
+	if got := s.Changes(ledger.SourceRefused); len(got) != 1 || got[0].Event.Data.From != demand || got[0].Event.Data.To != bad {
+		t.Errorf("recorded: %+v", got)
+	}
+	newest := s.Changes(ledger.BundleActivated)[0]
+	if newest.Detail["signer"] != ledgertest.OperatorID || newest.Detail["signerKey"] != r.Operator.KeyID() {
+		t.Errorf("detail: %v", newest.Detail)
+	}
+	r.OK("verify", "--server", s.URL)
 }
 
 func TestABadFileKeepsTheLastGood(t *testing.T) {

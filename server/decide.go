@@ -225,7 +225,7 @@ func (s *Server) activation(st *ledger.State, u *unit, b *bundler.Built) (*store
 	if live {
 		d.Replaces = old.Set.Digest
 	}
-	detail, _, err := ledger.NewDetail(s.commitDetail(u.tip.Commit, b.Commit))
+	detail, _, err := ledger.NewDetail(s.commitDetail(u, b.Commit))
 	draft := draftOf(ledger.BundleActivated, d, detail)
 	return &draft, err
 }
@@ -241,13 +241,15 @@ func (s *Server) release(tip, commit string, skipped int) *ledger.Release {
 }
 
 // commitDetail is what people want to read beside a change and may want erased.
-func (s *Server) commitDetail(tip, commit string) map[string]any {
-	out := map[string]any{}
+func (s *Server) commitDetail(u *unit, commit string) map[string]any {
+	out, tip := map[string]any{}, u.tip.Commit
 	if c, err := s.repo.Commit(tip); err == nil {
 		out["author"], out["email"], out["subject"], out["tip"] = clean(c.Author), clean(c.Email), clean(c.Subject), tip
+		s.signedBy(out, "signer", tip, u.signers)
 	}
 	if c, err := s.repo.Commit(commit); err == nil && commit != tip {
 		out["releaseAuthor"], out["releaseSubject"] = clean(c.Author), clean(c.Subject)
+		s.signedBy(out, "releaseSigner", commit, u.signers)
 	}
 	return out
 }
@@ -264,7 +266,7 @@ func (s *Server) withdrawals(st *ledger.State, u *unit) []storeDraft {
 		for _, c := range st.ServiceChains(service) {
 			if c.Lane == ledger.LaneMain && c.Kind == ledger.BundleActivated && !entries[c.Scope] {
 				d := ledger.Data{Service: service, Scope: c.Scope, Fields: ledger.Fields{Replaces: c.Set.Digest, Release: s.release(u.tip.Commit, u.tip.Commit, u.skipped)}}
-				detail, _, _ := ledger.NewDetail(s.commitDetail(u.tip.Commit, u.tip.Commit))
+				detail, _, _ := ledger.NewDetail(s.commitDetail(u, u.tip.Commit))
 				out = append(out, draftOf(ledger.BundleWithdrawn, d, detail))
 			}
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/sealstone/sealstone/internal/gittest"
 )
 
-func setBranch(t *testing.T, repo *git.Repository, h plumbing.Hash) {
+func setBranch(t testing.TB, repo *git.Repository, h plumbing.Hash) {
 	t.Helper()
 	if err := repo.Storer.SetReference(plumbing.NewHashReference(gittest.Branch, h)); err != nil {
 		t.Fatal(err)

@@ -31,6 +31,7 @@ type accepted struct {
 	HasClients bool             `json:"hasClients,omitempty"`
 	Layout     bundler.Layout   `json:"layout"`              // of sealstone.yaml
 	Refused    string           `json:"refused,omitempty"`   // newest rewrite that was refused
+	Unsigned   string           `json:"unsigned,omitempty"`  // newest tip that was refused for want of a signature
 	Rejected   []rejection      `json:"rejected,omitempty"`  // services that stay behind
 	Operators  string           `json:"operators,omitempty"` // why the tip's operators are not in force
 
@@ -179,13 +180,23 @@ func (s *Server) lineage(ctx context.Context, now accepted, tip string) (skipped
 	}
 	next := now
 	next.Refused = tip
-	draft := draftOf(ledger.SourceRefused, ledger.Data{Fields: ledger.Fields{From: now.Commit, To: tip}}, nil)
-	record := func(*ledger.State) (store.Decision, error) { return store.Decision{Drafts: []storeDraft{draft}}, nil }
-	if err := s.commit(ctx, &next, record); err != nil {
-		return 0, errors.Join(refused, err)
-	}
-	return 0, refused
+	return 0, s.refuse(ctx, next, tip, refused)
 }
+
+// refuse records that a tip is not taken, and why. next remembers that it was,
+// so that it is recorded once.
+func (s *Server) refuse(ctx context.Context, next accepted, tip string, why error) error {
+	detail, _, err := ledger.NewDetail(map[string]any{"reason": clean(why.Error())})
+	if err != nil {
+		return errors.Join(why, err)
+	}
+	draft := draftOf(ledger.SourceRefused, ledger.Data{Fields: ledger.Fields{From: cmp.Or(next.Commit, noCommit), To: tip}}, detail)
+	record := func(*ledger.State) (store.Decision, error) { return store.Decision{Drafts: []storeDraft{draft}}, nil }
+	return errors.Join(why, s.commit(ctx, &next, record))
+}
+
+// noCommit is what Git writes where there was none.
+const noCommit = "0000000000000000000000000000000000000000"
 
 // letThrough reports whether the newest trust-lane change lets this rewrite, or
 // one that goes on from it, through.
@@ -213,6 +224,7 @@ type unit struct {
 	failed   map[string]bundler.Faults // by service
 	entries  map[string]map[api.Scope]bool
 	opsFault string
+	signers  bundler.Signers // keys of the operators that will be in force
 }
 
 func (s *Server) advance(ctx context.Context, now accepted, commit string, skipped int) error {
@@ -222,9 +234,7 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 		return fmt.Errorf("commit %s can't be read as a config repository: %w", commit[:12], faults)
 	}
 	u.tip = tip
-	if tip.Config.RequireSigned { // said in the repository, so never passed over
-		return fmt.Errorf("commit %s asks for signed commits (source: {require_signed: true}), which this version can't check; nothing of it is taken", commit[:12])
-	}
+	u.failed[""] = tip.LevelsGrew(now.Layout.Levels)
 	badClients := ""
 	for _, f := range faults.Errors() {
 		if strings.HasPrefix(f.File, "operators.") {
@@ -238,7 +248,11 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 	if broken := u.failed[""]; len(broken) > 0 {
 		return fmt.Errorf("commit %s: %w", commit[:12], broken)
 	}
+	delete(u.failed, "")
 	s.readOperators(u)
+	if err := s.demandSigned(ctx, u, now); err != nil {
+		return err
+	}
 	if err := s.build(ctx, u); err != nil {
 		return err
 	}
@@ -246,6 +260,9 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 		if err := s.store.PutObjects(ctx, b.Objects()); err != nil {
 			return err
 		}
+	}
+	if u.opsFault != "" {
+		s.log.WarnContext(ctx, "the tip's operators are not taken; the set in force stays", slog.String("fault", u.opsFault))
 	}
 	next := accepted{Commit: commit, Clients: tip.Clients, HasClients: tip.HasClients, Layout: tip.Config, Operators: u.opsFault}
 	if next.ClientsFault = badClients; badClients != "" {
@@ -306,6 +323,8 @@ func (s *Server) build(ctx context.Context, u *unit) error {
 // readOperators turns a new root-signed set into a draft. A missing, bad or
 // older one keeps the set in force, and status says why.
 func (s *Server) readOperators(u *unit) {
+	st := s.store.Snapshot().State
+	u.signers = signersOf(st.Operators)
 	if u.tip.OperatorsSig == nil || u.opsFault != "" {
 		return
 	}
@@ -316,9 +335,11 @@ func (s *Server) readOperators(u *unit) {
 	}
 	if err != nil {
 		u.opsFault = err.Error()
-		s.log.Warn("operators.sig is not taken; the set in force stays", slog.Any("error", err))
 		return
 	}
 	d := draftOf(ledger.OperatorsChanged, ledger.Data{Statement: sig, Fields: ledger.Fields{Version: fmt.Sprint(ops.Version), Commit: u.tip.Commit}}, nil)
 	u.ops = &d
+	if newerOperators(st, &d) {
+		u.signers = signersOf(ops)
+	}
 }

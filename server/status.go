@@ -51,7 +51,7 @@ func (s *Server) Status() api.Status {
 		Size: snap.Tree.Size, Root: base64.StdEncoding.EncodeToString(snap.Tree.Root[:]), Writes: "ok",
 		Pending: len(s.pending.all()), Watchers: s.hub.count(), Instances: len(s.live.all()),
 		SafeModes: s.held(""), Rejected: []api.RejectedService{},
-		Source: api.SourceStatus{Repository: s.cfg.Source.URL(), Branch: s.cfg.Branch, Tip: a.Commit, Seen: seen, LastError: fault, Refused: a.Refused, Operators: a.Operators, Clients: a.ClientsFault},
+		Source: api.SourceStatus{Repository: s.cfg.Source.URL(), Branch: s.cfg.Branch, Tip: a.Commit, Seen: seen, LastError: fault, Refused: a.Refused, Unsigned: a.Unsigned, Operators: a.Operators, Clients: a.ClientsFault},
 	}
 	if err := s.store.Writes(); err != nil {
 		out.Writes = err.Error()

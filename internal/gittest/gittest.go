@@ -5,6 +5,10 @@
 package gittest
 
 import (
+	"crypto/ed25519"
+	"crypto/sha512"
+	"encoding/pem"
+	"io"
 	"sort"
 	"strings"
 	"testing"
@@ -16,6 +20,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/storage/memory"
+	"golang.org/x/crypto/ssh"
 )
 
 // Branch is what HEAD points to.
@@ -96,6 +101,53 @@ func CommitAt(t testing.TB, repo *git.Repository, files map[string]string, when 
 		Author: who, Committer: who, Message: "test commit\n", TreeHash: tree(t, repo.Storer, files), ParentHashes: parents,
 	}
 	return store(t, repo.Storer, c.Encode)
+}
+
+// Sign replaces the branch's newest commit by one with key's signature, as
+// `git commit -S` with gpg.format=ssh makes it, and returns its id.
+func Sign(t testing.TB, repo *git.Repository, key ed25519.PrivateKey) string {
+	t.Helper()
+	ref, err := repo.Reference(Branch, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := repo.CommitObject(ref.Hash())
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload := &plumbing.MemoryObject{}
+	if err := c.EncodeWithoutSignature(payload); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := payload.Reader()
+	message, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.PGPSignature = sshSignature(t, key, message)
+	h := store(t, repo.Storer, c.Encode)
+	if err := repo.Storer.SetReference(plumbing.NewHashReference(Branch, h)); err != nil {
+		t.Fatal(err)
+	}
+	return h.String()
+}
+
+// sshSignature follows OpenSSH's PROTOCOL.sshsig.
+func sshSignature(t testing.TB, key ed25519.PrivateKey, message []byte) string {
+	t.Helper()
+	public, err := ssh.NewPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha512.Sum512(message)
+	signed := ssh.Marshal(struct{ Namespace, Reserved, Hash, Sum string }{"git", "", "sha512", string(sum[:])})
+	sig := ssh.Marshal(ssh.Signature{Format: ssh.KeyAlgoED25519, Blob: ed25519.Sign(key, append([]byte("SSHSIG"), signed...))})
+	blob := ssh.Marshal(struct {
+		Version                        uint32
+		Key, Namespace, Reserved, Hash string
+		Signature                      []byte
+	}{1, string(public.Marshal()), "git", "", "sha512", sig})
+	return string(pem.EncodeToMemory(&pem.Block{Type: "SSH SIGNATURE", Bytes: append([]byte("SSHSIG"), blob...)}))
 }
 
 // tree stores files as a tree and returns its id.

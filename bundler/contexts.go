@@ -1,0 +1,88 @@
+package bundler
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+// maxContexts is how many bytes of recorded contexts a check reads.
+const maxContexts = 32 << 20
+
+// tests looks at tests/: only contexts/<service>.jsonl means something there.
+func (r *reader) tests(dir entry) {
+	entries, err := r.b.repo.tree(dir.hash)
+	if err != nil {
+		r.object("tests", dir.hash, err)
+		return
+	}
+	for _, e := range entries {
+		if e.name == "contexts" && e.kind == kindDir {
+			r.contexts("tests/contexts", e)
+		}
+	}
+}
+
+func (r *reader) contexts(path string, dir entry) {
+	sub := &reader{ctx: r.ctx, b: r.b}
+	read := 0
+	for _, e := range sub.dir(path, dir.hash) {
+		file := path + "/" + e.name
+		service, ok := strings.CutSuffix(e.name, ".jsonl")
+		if !ok || e.kind != kindFile || api.CheckName(service) != nil {
+			sub.add(fault(ruleUnknownFile, place{file: file}, "unknown entry %s", quote(e.name)).withFix("Recorded contexts are files tests/contexts/<service>.jsonl"))
+			continue
+		}
+		raw, ok := sub.file(file, e.hash)
+		if read += len(raw); read > maxContexts {
+			sub.fault(ruleContexts, place{file: path}, "more than %d bytes of recorded contexts", maxContexts)
+			break
+		}
+		if ok {
+			sub.add(stamp(checkContexts(file, raw), service)...)
+		}
+	}
+	r.add(sub.faults...)
+	if r.err == nil {
+		r.err = sub.err
+	}
+}
+
+// checkContexts holds each line of a file to the form that eval and plan read.
+func checkContexts(file string, raw []byte) Faults {
+	if f, bad := checkBytes(file, raw); bad {
+		return Faults{f}
+	}
+	var out Faults
+	line := 0
+	for text := range bytes.Lines(raw) {
+		if len(bytes.TrimSpace(text)) > 0 {
+			out = append(out, moved(checkContext(file, text), line)...)
+		}
+		if line++; len(out) > maxFaults {
+			break
+		}
+	}
+	return out
+}
+
+func checkContext(file string, text []byte) Faults {
+	n, faults := readJSON(file, text)
+	if n == nil {
+		return faults
+	}
+	res, err := ownSchema("contexts").Validate(n.value())
+	if err != nil {
+		return Faults{fault(ruleContexts, n.at, "%s", err)}
+	}
+	return schemaFaults(ruleContexts, n, res)
+}
+
+// moved shifts faults of one line to where the line stands.
+func moved(fs Faults, lines int) Faults {
+	for i := range fs {
+		fs[i].Line += lines
+	}
+	return fs
+}
