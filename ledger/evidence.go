@@ -297,7 +297,7 @@ func (p *prover) lines(_ *Evidence, service string) error {
 			return err
 		}
 		p.Changes[l.Index] = c
-		p.Chains = append(p.Chains, chainOf(l.Index, c))
+		p.Chains = append(p.Chains, ChainOf(l.Index, c))
 	}
 	return p.noneBack()
 }

@@ -148,7 +148,7 @@ func (s *State) apply(c *Change, t *Trust) error {
 		s.Trust = c.Data.Trust
 	}
 	index := s.Size
-	s.set(c.Data.Service, chainOf(index, c))
+	s.set(c.Data.Service, ChainOf(index, c))
 	s.markOverdue(c)
 	if ops != nil {
 		ops.Index, ops.Hash = index, c.Hash
@@ -231,7 +231,8 @@ func (s *State) markOverdue(c *Change) {
 	}
 }
 
-func chainOf(index int64, c *Change) Chain {
+// ChainOf is what a change at an index makes of its chain.
+func ChainOf(index int64, c *Change) Chain {
 	d := c.Data
 	return Chain{
 		Lane: d.Lane, Scope: d.Scope, Index: index, Hash: c.Hash, Generation: d.Generation, Kind: c.Kind(), ID: c.ID,

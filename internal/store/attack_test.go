@@ -225,12 +225,19 @@ func TestNewestEntriesAreCheckedAtStart(t *testing.T) {
 	f.finds("folded state")
 }
 
+// With the fold goes the index, which a version may add terms to.
 func TestFoldOfAnotherVersionIsMadeAnew(t *testing.T) {
 	f := attacked(t, 50)
 	want := f.Snapshot().State
 	f.closeFor(func() {
 		f.rows(func(tx *bbolt.Tx) error {
-			return tx.Bucket(bucketState).Put(keyMeta, []byte(`{"version":0}`))
+			terms := tx.Bucket(bucketTerms).Cursor() // version 1 had no terms of chains
+			for k, _ := terms.Seek([]byte{termChain}); k != nil && k[0] == termChain; k, _ = terms.Seek([]byte{termChain}) {
+				if err := terms.Delete(); err != nil {
+					return err
+				}
+			}
+			return tx.Bucket(bucketState).Put(keyMeta, []byte(`{"version":1}`))
 		})
 	})
 	if got := f.Snapshot().State; got.Size != want.Size || f.Writes() != nil {

@@ -24,7 +24,7 @@ type foldMeta struct {
 	Size    int64      `json:"size"`
 }
 
-const stateVersion = 1
+const stateVersion = 2 // 2: index terms of chains
 
 var keyMeta = []byte("meta")
 

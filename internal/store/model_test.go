@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/ledgertest"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -59,6 +60,7 @@ func TestRandomAgainstAModel(t *testing.T) {
 	m.compare()
 	m.f.check()
 	m.queries()
+	m.past()
 }
 
 type modelTest struct {
@@ -81,7 +83,7 @@ var (
 func (m *modelTest) step() {
 	m.clock = m.clock.Add(time.Duration(m.r.IntN(5000)) * time.Millisecond)
 	service, scope := modelServices[m.r.IntN(3)], modelScopes[m.r.IntN(5)]
-	switch m.r.IntN(12) {
+	switch m.r.IntN(14) {
 	case 0, 1, 2, 3:
 		m.must(m.activate(service, scope), ledger.ChainKey{Lane: ledger.LaneMain, Service: service, Scope: scope})
 	case 4, 5, 6:
@@ -97,7 +99,25 @@ func (m *modelTest) step() {
 		if m.r.IntN(10) == 0 {
 			m.f.reopen()
 		}
+	case 12:
+		d := Draft{Kind: ledger.BundleWithdrawn, Data: ledger.Data{Service: service, Scope: scope, Fields: ledger.Fields{Release: ledgertest.Release(1), Replaces: setRef(1).Digest}}}
+		m.must(d, ledger.ChainKey{Lane: ledger.LaneMain, Service: service, Scope: scope})
+	case 13:
+		m.overdue(service, scope)
 	}
+}
+
+// overdue lets a mode in force run out.
+func (m *modelTest) overdue(service string, scope api.Scope) {
+	over, _ := m.f.Snapshot().State.Chain(ledger.ChainKey{Lane: ledger.LaneOverride, Service: service, Scope: scope})
+	if over.Expires == "" {
+		return
+	}
+	if at, _ := api.ParseTime(over.Expires); at.After(m.clock) {
+		m.clock = at
+	}
+	d := Draft{Kind: ledger.SafeModeOverdue, Data: ledger.Data{Service: service, Scope: scope, Fields: ledger.Fields{Mode: over.Mode, Expires: over.Expires}}}
+	m.must(d, ledger.ChainKey{Lane: ledger.LaneRecord, Service: service, Scope: scope})
 }
 
 func (m *modelTest) activate(service string, scope api.Scope) Draft {

@@ -349,6 +349,11 @@ func (s *Store) refold(head ledger.Tree, cause error) error {
 		if err := createBuckets(tx, bucketState); err != nil {
 			return err
 		}
+		for i, c := range changes { // the version covers the index too
+			if err := writeIndex(tx, int64(i), c); err != nil {
+				return err
+			}
+		}
 		return writeFold(tx, s.work, changes)
 	})
 }

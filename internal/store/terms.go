@@ -17,6 +17,7 @@ const (
 	termKind    = 'k'
 	termDigest  = 'd' // 32 raw bytes: hex would double the index
 	termActor   = 'a' // operator id, and key id
+	termChain   = 'c' // lane NUL service NUL scope, of a main or override chain: what changes it, or marks it overdue
 	termTime    = 't' // be64 ms of the event's time; no NUL
 	termErased  = 'e' // be64 index whose detail was erased
 	termObject  = 'o' // 32 raw bytes of an erased object
@@ -40,6 +41,9 @@ func termsOf(c *ledger.Change) [][]byte {
 	for _, s := range d.Scope.Path() {
 		add(termScope, string(s))
 	}
+	if lane := movedBy(c); lane != "" {
+		add(termChain, chainTerm(lane, d.Service, d.Scope))
+	}
 	add(termKind, string(c.Kind()))
 	add(termActor, c.By.Operator)
 	add(termActor, c.By.Key)
@@ -56,6 +60,22 @@ func termsOf(c *ledger.Change) [][]byte {
 		}
 	}
 	return out
+}
+
+// movedBy is the lane of the chain whose history a change is part of; "" for
+// records and trust.
+func movedBy(c *ledger.Change) ledger.Lane {
+	switch {
+	case c.Data.Lane == ledger.LaneMain, c.Data.Lane == ledger.LaneOverride:
+		return c.Data.Lane
+	case c.Kind() == ledger.SafeModeOverdue:
+		return ledger.LaneOverride
+	}
+	return ""
+}
+
+func chainTerm(lane ledger.Lane, service string, scope api.Scope) string {
+	return string(lane) + "\x00" + service + "\x00" + string(scope)
 }
 
 // digestsOf lists every digest that a change names, each once.
