@@ -84,6 +84,47 @@ type Changes struct {
 	Next    *int64   `json:"next,omitempty"` // ask again with before= this index (after= when oldest first); nil at the end
 }
 
+// History is the answer of GET /v1/history: what was in effect for a target,
+// newest first.
+type History struct {
+	Target    Target     `json:"target"`
+	Size      int64      `json:"size"` // of the log that was asked
+	Intervals []Interval `json:"intervals"`
+	Next      *int64     `json:"next,omitempty"` // ask again with before= this index; nil at the end
+}
+
+// Interval is a time in which one main change, under one override change or
+// none, was in effect for a target. Times are those at which the log recorded
+// the changes.
+type Interval struct {
+	From    string `json:"from"`
+	To      string `json:"to,omitempty"`      // "" while it is in effect
+	Index   int64  `json:"index"`             // of the change that began it; By to Erased are about this one
+	Kind    string `json:"kind"`              // its kind
+	EndedBy *int64 `json:"endedBy,omitempty"` // index of the change that ended it
+
+	By      string `json:"by,omitempty"` // operator, else commit author
+	Subject string `json:"subject,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	Erased  bool   `json:"erased,omitempty"` // the change's detail, so author, subject and reason, was erased
+
+	Mode     Mode      `json:"mode"`
+	Bundle   Digest    `json:"bundle,omitempty"` // "" when the set can't be read: see Missing
+	Missing  string    `json:"missing,omitempty"`
+	Set      Digest    `json:"set"`
+	Commit   string    `json:"commit"`
+	Tree     string    `json:"tree"`
+	Main     ChainRef  `json:"main"`
+	Override *ChainRef `json:"override,omitempty"` // the one in force; Mode is normal all the same where the set has no such mode
+}
+
+// ChainRef names a change by its place in the log and in its chain.
+type ChainRef struct {
+	Scope      Scope `json:"scope"`
+	Index      int64 `json:"index"`
+	Generation int64 `json:"generation"`
+}
+
 // State of a client, in OpenFeature's words.
 type State string
 
@@ -130,8 +171,8 @@ type Refusal struct {
 
 // Live is the answer of GET /v1/live.
 type Live struct {
-	Time     string        `json:"time"`
-	Size     int64         `json:"size"`
+	Time     string        `json:"time"` // that it is about: now, or as asked with at=
+	Size     int64         `json:"size"` // of the log at that time
 	Services []LiveService `json:"services"`
 }
 
@@ -146,7 +187,7 @@ type LiveScope struct {
 	Scope     Scope          `json:"scope"`
 	Proven    *Proven        `json:"proven,omitempty"` // nil: nothing is activated here
 	Drift     []string       `json:"drift,omitempty"`  // in words, empty when all agree
-	Instances []LiveInstance `json:"instances"`        // reported
+	Instances []LiveInstance `json:"instances"`        // reported; null, so unknown, for another time than now
 }
 
 // Proven is what the log says is in effect at a scope.

@@ -72,13 +72,9 @@ func (s *Server) query(c echo.Context) (store.Query, error) {
 
 func (s *Server) queryRange(c echo.Context, q *store.Query) error {
 	for name, at := range map[string]*time.Time{"from": &q.From, "to": &q.To} {
-		v := c.QueryParam(name)
-		if v == "" {
-			continue
-		}
-		t, err := time.Parse(time.RFC3339, v)
+		t, err := timeParam(c, name)
 		if err != nil {
-			return &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("query member %s: %.40q", name, v), Hint: "write RFC 3339, for example 2026-11-20T10:03:00Z"}
+			return err
 		}
 		*at = t
 	}
@@ -91,15 +87,34 @@ func (s *Server) queryRange(c echo.Context, q *store.Query) error {
 			*n = &i
 		}
 	}
-	q.Limit = 100
-	if v := c.QueryParam("limit"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || n > 1000 {
-			return &api.Error{Code: api.CodeInvalid, Detail: "query member limit: write 1 to 1000"}
-		}
-		q.Limit = n
+	var err error
+	q.Limit, err = limitParam(c)
+	return err
+}
+
+// timeParam reads a time; the zero one when there is none.
+func timeParam(c echo.Context, name string) (time.Time, error) {
+	v := c.QueryParam(name)
+	if v == "" {
+		return time.Time{}, nil
 	}
-	return nil
+	t, err := time.Parse(time.RFC3339, v)
+	if err != nil {
+		return t, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("query member %s: %.40q", name, v), Hint: "write RFC 3339, for example 2026-11-20T10:03:00Z"}
+	}
+	return t, nil
+}
+
+func limitParam(c echo.Context) (int, error) {
+	v := c.QueryParam("limit")
+	if v == "" {
+		return store.DefaultLimit, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > store.MaxLimit {
+		return 0, &api.Error{Code: api.CodeInvalid, Detail: "query member limit: write 1 to 1000"}
+	}
+	return n, nil
 }
 
 func (s *Server) getChange(c echo.Context) error {

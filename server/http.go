@@ -37,6 +37,7 @@ func (s *Server) routes() http.Handler {
 	v1.GET("/changes", s.getChanges)
 	v1.GET("/changes/watch", s.watchChanges, needLog)
 	v1.GET("/changes/:index", s.getChange)
+	v1.GET("/history", s.getHistory)
 	v1.GET("/safe-modes", s.getSafeModes)
 	v1.POST("/instances", s.postInstance, middleware.BodyLimit("64K"))
 	v1.GET("/live", s.getLive)

@@ -139,34 +139,65 @@ func checkInstance(in *api.Instance) error {
 	return nil
 }
 
+// liveView is what a question about what is live is answered from.
+type liveView struct {
+	st      *ledger.State
+	now     time.Time
+	past    bool                                 // another time: the log alone knows it
+	reports map[string]map[api.Scope][]*observed // by service; of now only
+}
+
 // getLive sets what the log proves beside what instances report.
 func (s *Server) getLive(c echo.Context) error {
 	service := c.QueryParam("service")
-	if c.QueryParam("at") != "" { // answering with today would be false evidence
-		return &api.Error{Code: api.CodeInvalid, Detail: "query member at: this version shows the present only", Hint: "/v1/changes?from=&to= shows what changed"}
-	}
 	if service != "" {
 		if _, err := serviceParam(c); err != nil {
 			return err
 		}
 	}
-	snap := s.store.Snapshot()
-	now := time.Now()
-	out := api.Live{Time: api.FormatTime(now), Size: snap.Tree.Size, Services: []api.LiveService{}}
-	reports := map[string]map[api.Scope][]*observed{}
-	for _, o := range s.live.all() {
-		name := o.Target.Service
-		if reports[name] == nil {
-			reports[name] = map[api.Scope][]*observed{}
-		}
-		reports[name][o.Target.Scope] = append(reports[name][o.Target.Scope], o)
+	at, err := timeParam(c, "at")
+	if err != nil {
+		return err
 	}
-	for _, name := range liveServices(snap.State, reports) {
+	v := liveView{st: s.store.Snapshot().State, now: time.Now()}
+	if at.IsZero() {
+		v.reports = s.live.byScope()
+	} else if err := s.lookBack(c.Request().Context(), &v, at); err != nil {
+		return err
+	}
+	out := api.Live{Time: api.FormatTime(v.now), Size: v.st.Size, Services: []api.LiveService{}}
+	for _, name := range liveServices(v.st, v.reports) {
 		if (service == "" || service == name) && who(c).reads(name) {
-			out.Services = append(out.Services, s.liveService(snap.State, name, reports[name], now))
+			out.Services = append(out.Services, s.liveService(&v, name))
 		}
 	}
 	return c.JSON(http.StatusOK, out)
+}
+
+// lookBack moves a view to another time. The future is now.
+func (s *Server) lookBack(ctx context.Context, v *liveView, at time.Time) error {
+	size, err := s.store.SizeAt(at)
+	if err != nil {
+		return err
+	}
+	if at.Before(v.now) {
+		v.now = at
+	}
+	v.past = true
+	v.st, err = s.store.StateAt(ctx, size)
+	return err
+}
+
+func (t *liveTable) byScope() map[string]map[api.Scope][]*observed {
+	out := map[string]map[api.Scope][]*observed{}
+	for _, o := range t.all() {
+		name := o.Target.Service
+		if out[name] == nil {
+			out[name] = map[api.Scope][]*observed{}
+		}
+		out[name][o.Target.Scope] = append(out[name][o.Target.Scope], o)
+	}
+	return out
 }
 
 func liveServices(st *ledger.State, reports map[string]map[api.Scope][]*observed) []string {
@@ -182,10 +213,10 @@ func liveServices(st *ledger.State, reports map[string]map[api.Scope][]*observed
 	return sortedKeys(names)
 }
 
-func (s *Server) liveService(st *ledger.State, name string, reports map[api.Scope][]*observed, now time.Time) api.LiveService {
+func (s *Server) liveService(v *liveView, name string) api.LiveService {
 	out := api.LiveService{Service: name, Scopes: []api.LiveScope{}}
 	at := map[string]bool{}
-	for _, c := range st.ServiceChains(name) {
+	for _, c := range v.st.ServiceChains(name) {
 		if c.Lane == ledger.LaneOverride || c.Lane == ledger.LaneMain {
 			at[string(c.Scope)] = true
 		}
@@ -197,25 +228,28 @@ func (s *Server) liveService(st *ledger.State, name string, reports map[api.Scop
 			}
 		}
 	}
-	for scope := range reports {
+	for scope := range v.reports[name] {
 		at[string(scope)] = true
 	}
 	for _, scope := range sortedKeys(at) {
-		out.Scopes = append(out.Scopes, s.liveScope(st, api.Target{Service: name, Scope: api.Scope(scope)}, reports[api.Scope(scope)], now))
+		out.Scopes = append(out.Scopes, s.liveScope(v, api.Target{Service: name, Scope: api.Scope(scope)}))
 	}
 	return out
 }
 
-func (s *Server) liveScope(st *ledger.State, t api.Target, reports []*observed, now time.Time) api.LiveScope {
-	out := api.LiveScope{Scope: t.Scope, Instances: []api.LiveInstance{}}
-	eff, err := s.resolveIn(s.pending.over(st, t.Service), t)
-	if err == nil {
+func (s *Server) liveScope(v *liveView, t api.Target) api.LiveScope {
+	out := api.LiveScope{Scope: t.Scope}
+	reports, chains := v.reports[t.Service][t.Scope], v.st.ServiceChains(t.Service)
+	if !v.past {
+		out.Instances, chains = []api.LiveInstance{}, s.pending.over(v.st, t.Service)
+	}
+	if eff, err := s.resolveIn(chains, t); err == nil {
 		out.Proven = s.proven(eff)
 	}
 	drifting := 0
 	for _, o := range reports {
-		in := api.LiveInstance{Instance: o.Instance, Lease: lease(now.Sub(o.seen)), LastSeen: api.FormatTime(o.seen)}
-		in.Drift = s.drift(st, out.Proven, &in)
+		in := api.LiveInstance{Instance: o.Instance, Lease: lease(v.now.Sub(o.seen)), LastSeen: api.FormatTime(o.seen)}
+		in.Drift = s.drift(out.Proven, &in)
 		if len(in.Drift) > 0 {
 			drifting++
 		}
@@ -262,7 +296,7 @@ func lease(age time.Duration) string {
 }
 
 // drift says in words how a report differs from what the log proves.
-func (s *Server) drift(st *ledger.State, p *api.Proven, in *api.LiveInstance) []string {
+func (s *Server) drift(p *api.Proven, in *api.LiveInstance) []string {
 	var out []string
 	switch {
 	case p == nil || in.Lease == "gone":

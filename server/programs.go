@@ -150,6 +150,11 @@ func (s *Server) resolveIn(chains []ledger.Chain, t api.Target) (*effect, error)
 		return nil, &api.Error{Code: api.CodeNotActivated, Detail: "nothing is activated for " + t.String(), Err: errNotActivated,
 			Hint: "sealstone live shows what is; unlisted scopes fall to the nearest listed one above"}
 	}
+	return s.bundleOf(e, t)
+}
+
+// bundleOf finds the bundle that an effect means for a target.
+func (s *Server) bundleOf(e ledger.Effect, t api.Target) (*effect, error) {
 	set, err := s.programs.set(e.Main.Set.Digest)
 	if err != nil {
 		return nil, err
