@@ -105,8 +105,10 @@ func problem(res *http.Response, b []byte) error {
 		return e
 	}
 	err := fmt.Errorf("%s answered %s", res.Request.URL.Path, res.Status)
-	if res.StatusCode == http.StatusNotFound { // OCI routes answer in their own format
-		return &api.Error{Code: api.CodeNotFound, Detail: err.Error()}
+	for code, status := range map[api.Code]int{api.CodeNotFound: http.StatusNotFound, api.CodeGone: http.StatusGone, api.CodeUnauthorized: http.StatusUnauthorized, api.CodeForbidden: http.StatusForbidden} {
+		if res.StatusCode == status { // OCI routes answer in their own format
+			return &api.Error{Code: code, Detail: err.Error()}
+		}
 	}
 	return err
 }

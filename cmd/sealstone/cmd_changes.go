@@ -150,23 +150,29 @@ func newChangesProof(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var e ledger.Evidence
-			if err := c.get(cmd.Context(), "/v1/changes/"+url.PathEscape(strings.TrimPrefix(args[0], "log:")), url.Values{"proof": {"1"}}, &e); err != nil {
-				return err
-			}
-			b, err := json.MarshalIndent(e, "", "  ")
+			b, err := c.proof(cmd.Context(), strings.TrimPrefix(args[0], "log:"))
 			if err != nil {
 				return err
 			}
 			if out == "" {
-				_, err = a.out.Write(append(b, '\n'))
+				_, err = a.out.Write(b)
 				return err
 			}
 			fmt.Fprintf(a.err, "wrote %s; next: sealstone verify %s --trust TRUST\n", out, out)
-			return os.WriteFile(out, append(b, '\n'), 0o644)
+			return os.WriteFile(out, b, 0o644)
 		}}
 	cmd.Flags().StringVar(&out, "out", "", "file to write (default: standard output)")
 	return cmd
+}
+
+// proof is a change's proof as a file.
+func (c *client) proof(ctx context.Context, index string) ([]byte, error) {
+	var e ledger.Evidence
+	if err := c.get(ctx, "/v1/changes/"+url.PathEscape(index), url.Values{"proof": {"1"}}, &e); err != nil {
+		return nil, err
+	}
+	b, err := json.MarshalIndent(e, "", "  ")
+	return append(b, '\n'), err
 }
 
 func newChangesRecord(a *app) *cobra.Command {

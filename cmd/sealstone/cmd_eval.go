@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -31,24 +29,25 @@ type evalOptions struct {
 func newEval(a *app) *cobra.Command {
 	var o evalOptions
 	cmd := &cobra.Command{
-		Use:   "eval FLAG (--target T | --bundle DIGEST | --file FLAGS.json) --context JSON",
+		Use:   "eval FLAG (--target T | --bundle REF | --file FLAGS.json) --context JSON",
 		Short: "Evaluate a flag as a client would",
-		Long: "Evaluate a flag for a context, by what is in effect for a target, by a bundle, or\n" +
-			"by a file of flag definitions. With --contexts each line of a file is evaluated:\n" +
+		Long: "Evaluate a flag for a context, by what is in effect for a target, or was at a\n" +
+			"time, by a bundle, or by a file of flag definitions. --explain shows the rule and\n" +
+			"the change that explains the result. With --contexts each line of a file is evaluated:\n" +
 			`{"flag":"key","type":"boolean","context":{...}}, one result a line, in order.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return a.eval(c.Context(), args, o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.target, "target", "", "service@scope")
-	f.StringVar(&o.bundle, "bundle", "", "digest of a bundle")
+	f.StringVar(&o.target, "target", "", "service@scope, or service@scope~TIME")
+	f.StringVar(&o.bundle, "bundle", "", "a bundle: sha256:..., log:INDEX or a commit; --target says of which service and scope")
 	f.StringVar(&o.file, "file", "", "file of flag definitions, - for standard input")
 	f.StringVar(&o.context, "context", "{}", "evaluation context, JSON")
 	f.StringVar(&o.contexts, "contexts", "", "file of requests, one JSON object a line")
 	f.StringVar(&o.kind, "type", "", "wanted type: boolean, string, integer, float or object")
-	f.StringVar(&o.at, "at", "", "evaluate as of this time, RFC 3339 (for rules that read the clock)")
+	f.StringVar(&o.at, "at", "", "as of this time, RFC 3339: by what was in effect for the target then, with the clock of then")
 	f.BoolVar(&o.explain, "explain", false, "show which rules were evaluated, what each gave, and buckets")
-	f.StringVar(&o.repo, "repo", "", "with --explain and --target: the repository, to show which line set each part")
+	f.StringVar(&o.repo, "repo", "", "the repository: of a commit given as --bundle; with --explain, to show which line set each part")
 	f.StringVar(&o.diff, "diff", "", "with --contexts: another file of flag definitions; list the contexts whose result changes")
 	cmd.MarkFlagsMutuallyExclusive("file", "target")
 	return cmd
@@ -73,15 +72,11 @@ type request struct {
 }
 
 func (a *app) eval(ctx context.Context, args []string, o evalOptions) error {
-	now := time.Now()
-	if o.at != "" {
-		t, err := time.Parse(time.RFC3339, o.at)
-		if err != nil {
-			return fmt.Errorf("--at %q: write RFC 3339, for example 2026-11-20T10:03:00Z", o.at)
-		}
-		now = t
+	now, err := o.when()
+	if err != nil {
+		return err
 	}
-	set, err := a.flagSet(ctx, o)
+	set, from, err := a.flagSet(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -99,7 +94,7 @@ func (a *app) eval(ctx context.Context, args []string, o evalOptions) error {
 		return fmt.Errorf("--context: %w", err)
 	}
 	if o.explain {
-		return a.explain(ctx, set, args[0], fc, now, o)
+		return a.explain(ctx, set, args[0], fc, now, o, from)
 	}
 	r, err := evaluate(set, args[0], o.kind, fc, now)
 	if err != nil {
@@ -130,78 +125,61 @@ func parseContext(b []byte) (map[string]any, error) {
 	return m, nil
 }
 
-// flagSet compiles the flags that the options name.
-func (a *app) flagSet(ctx context.Context, o evalOptions) (*flags.Set, error) {
+// when is the clock that rules read: now, or the time that is asked about.
+func (o *evalOptions) when() (time.Time, error) {
+	at := o.at
+	if _, of, ok := strings.Cut(o.target, "~"); ok && at == "" {
+		at = of
+	}
+	if at == "" {
+		return time.Now(), nil
+	}
+	return parseTime("--at", at)
+}
+
+// flagSet compiles the flags that the options name; from is nil for a file's.
+func (a *app) flagSet(ctx context.Context, o evalOptions) (set *flags.Set, from *resolved, err error) {
 	if o.file != "" {
 		b, err := a.readFile(o.file)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		set, err := flags.Compile(b)
+		if set, err = flags.Compile(b); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", o.file, err)
+		}
+		return set, nil, nil
+	}
+	r := resolver{a, refOptions{repo: o.repo}}
+	ref := o.bundle
+	switch {
+	case ref == "" && o.target == "":
+		return nil, nil, errors.New("by which flags? pass --target service@scope, --bundle REF or --file FLAGS.json")
+	case ref != "" && o.target != "":
+		t, err := api.ParseTarget(o.target)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o.file, err)
+			return nil, nil, err
 		}
-		return set, nil
-	}
-	if o.target == "" && o.bundle != "" {
-		return a.bundleFlags(ctx, o.bundle)
-	}
-	if o.target == "" {
-		return nil, errors.New("by which flags? pass --target service@scope, --bundle DIGEST or --file FLAGS.json")
-	}
-	t, err := api.ParseTarget(o.target)
-	if err != nil {
-		return nil, err
-	}
-	return a.targetFlags(ctx, t, o.bundle)
-}
-
-// bundleFlags finds the service that a bundle is of.
-func (a *app) bundleFlags(ctx context.Context, ref string) (*flags.Set, error) {
-	c, err := a.client()
-	if err != nil {
-		return nil, err
-	}
-	names, err := a.expandServices(ctx, c, "*")
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		set, err := a.targetFlags(ctx, api.Target{Service: name}, ref)
-		if api.CodeOf(err) != api.CodeNotFound {
-			return set, err
+		r.o.service, r.o.scope = t.Service, string(t.Scope)
+	case ref == "":
+		if ref = o.target; o.at != "" {
+			if strings.Contains(ref, "~") {
+				return nil, nil, fmt.Errorf("--target %s names a time: leave out --at", ref)
+			}
+			ref += "~" + o.at
 		}
 	}
-	return nil, &api.Error{Code: api.CodeNotFound, Detail: "no service has bundle " + ref, Hint: "sealstone live and sealstone build show digests"}
-}
-
-// targetFlags pulls the flags of a target's bundle, checked by digest.
-func (a *app) targetFlags(ctx context.Context, t api.Target, ref string) (*flags.Set, error) {
-	c, err := a.client()
+	if from, err = r.resolve(ctx, ref); err != nil {
+		return nil, nil, err
+	}
+	if err := from.pick(api.Scope(r.o.scope), ""); err != nil {
+		return nil, nil, err
+	}
+	content, err := from.content()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	digest, mode, err := a.effectiveBundle(ctx, c, t, ref)
-	if err != nil {
-		return nil, err
-	}
-	manifest, err := c.do(ctx, http.MethodGet, "/v2/"+t.Service+"/manifests/"+string(digest), nil)
-	if err != nil {
-		return nil, err
-	}
-	get := func(d bundle.Descriptor) ([]byte, error) {
-		return c.do(ctx, http.MethodGet, "/v2/"+t.Service+"/blobs/"+string(d.Digest), nil)
-	}
-	if mode == "" {
-		if mode, err = modeOf(manifest, get); err != nil {
-			return nil, err
-		}
-	}
-	content, err := bundle.Open(digest, manifest, t.Service, mode, get)
-	if err != nil {
-		return nil, err
-	}
-	return flags.Compile(content.Files[bundle.FlagsTitle])
+	set, err = flags.Compile(content.Files[bundle.FlagsTitle])
+	return set, from, err
 }
 
 // modeOf reads a bundle's mode out of its config.
@@ -219,39 +197,6 @@ func modeOf(manifest []byte, get func(bundle.Descriptor) ([]byte, error)) (api.M
 		return "", fmt.Errorf("bundle config: %w", err)
 	}
 	return c.Mode, nil
-}
-
-// effectiveBundle asks what is in effect for a target, unless a digest is given.
-func (a *app) effectiveBundle(ctx context.Context, c *client, t api.Target, ref string) (api.Digest, api.Mode, error) {
-	if ref != "" {
-		d, err := api.ParseDigest(ref)
-		return d, "", err
-	}
-	p, err := c.provenAt(ctx, t)
-	if err != nil {
-		return "", "", err
-	}
-	return p.Bundle, p.Mode, nil
-}
-
-// provenAt is what the server's ledger says is in effect for a target.
-func (c *client) provenAt(ctx context.Context, t api.Target) (*api.Proven, error) {
-	var live api.Live
-	if err := c.get(ctx, "/v1/live", url.Values{"service": {t.Service}}, &live); err != nil {
-		return nil, err
-	}
-	var best *api.LiveScope
-	for _, s := range live.Services {
-		for _, sc := range s.Scopes {
-			if sc.Proven != nil && sc.Scope.Contains(t.Scope) && (best == nil || sc.Scope.Depth() > best.Scope.Depth()) {
-				best = &sc
-			}
-		}
-	}
-	if best == nil {
-		return nil, &api.Error{Code: api.CodeNotActivated, Detail: "nothing is activated for " + t.String(), Hint: "sealstone live shows what is"}
-	}
-	return best.Proven, nil
 }
 
 func evaluate(set *flags.Set, key, kind string, fc flags.Context, now time.Time) (evaluation, error) {

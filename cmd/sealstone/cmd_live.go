@@ -15,14 +15,16 @@ import (
 
 func newLive(a *app) *cobra.Command {
 	var drift, code bool
+	var at string
 	cmd := &cobra.Command{
 		Use:   "live [SERVICE]",
 		Short: "Show what is live, where, since when, by whose change",
 		Long: "Show, by service and scope, what the ledger proves to be in effect beside what\n" +
-			"running instances report, and where the two differ.",
+			"running instances report, and where the two differ. With --at it is what the ledger\n" +
+			"proves to have been in effect then; what instances reported isn't known.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			found, err := a.live(c.Context(), args, drift)
+			found, err := a.live(c.Context(), args, at, drift)
 			if err == nil && code && found {
 				return exitCode(exitFinding)
 			}
@@ -30,11 +32,12 @@ func newLive(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&drift, "drift", false, "only scopes that drift")
+	cmd.Flags().StringVar(&at, "at", "", "what was in effect at this time, RFC 3339")
 	cmd.Flags().BoolVar(&code, "exit-code", false, "exit 2 when something drifts")
 	return cmd
 }
 
-func (a *app) live(ctx context.Context, args []string, driftOnly bool) (drifts bool, err error) {
+func (a *app) live(ctx context.Context, args []string, at string, driftOnly bool) (drifts bool, err error) {
 	c, err := a.client()
 	if err != nil {
 		return false, err
@@ -42,6 +45,13 @@ func (a *app) live(ctx context.Context, args []string, driftOnly bool) (drifts b
 	q := url.Values{}
 	if len(args) > 0 {
 		q.Set("service", args[0])
+	}
+	if at != "" {
+		t, err := parseTime("--at", at)
+		if err != nil {
+			return false, err
+		}
+		q.Set("at", t.Format(time.RFC3339Nano))
 	}
 	var live api.Live
 	if err := c.get(ctx, "/v1/live", q, &live); err != nil {
@@ -63,14 +73,17 @@ func (a *app) live(ctx context.Context, args []string, driftOnly bool) (drifts b
 	}
 	return drifts, a.print(live, func(w io.Writer) {
 		if len(live.Services) == 0 {
-			fmt.Fprintln(a.err, nothingLive(ctx, c, args))
+			fmt.Fprintln(a.err, nothingLive(ctx, c, args, at))
 		}
 		liveTable(w, live, now)
 	})
 }
 
 // nothingLive explains an empty table.
-func nothingLive(ctx context.Context, c *client, args []string) string {
+func nothingLive(ctx context.Context, c *client, args []string, at string) string {
+	if at != "" {
+		return "nothing was activated at " + at
+	}
 	var all api.Live
 	if len(args) > 0 && c.get(ctx, "/v1/live", nil, &all) == nil && len(all.Services) > 0 {
 		var names []string

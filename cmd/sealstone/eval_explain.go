@@ -35,7 +35,7 @@ type part struct {
 	bundler.Position
 }
 
-func (a *app) explain(ctx context.Context, set *flags.Set, key string, fc flags.Context, now time.Time, o evalOptions) error {
+func (a *app) explain(ctx context.Context, set *flags.Set, key string, fc flags.Context, now time.Time, o evalOptions, from *resolved) error {
 	ex := set.Explain(key, fc, now)
 	r := ex.Resolution
 	e := explanation{Steps: ex.Steps, evaluation: evaluation{Flag: key, Value: r.Value, Variant: r.Variant, Reason: r.Reason, ErrorCode: r.ErrorCode, Detail: r.ErrorDetail, Metadata: r.Metadata}}
@@ -47,8 +47,8 @@ func (a *app) explain(ctx context.Context, set *flags.Set, key string, fc flags.
 	switch {
 	case o.file != "":
 		e.Parts, err = a.partsOfFile(o.file, pointers)
-	case o.target != "":
-		err = a.explainTarget(ctx, &e, pointers, o)
+	case from.Proven != nil:
+		err = explainTarget(ctx, &e, pointers, o, from)
 	}
 	if err != nil {
 		return err
@@ -99,19 +99,8 @@ func (a *app) partsOfFile(path string, pointers []string) ([]part, error) {
 
 // explainTarget adds the bundle, the change that brought it and, with a
 // repository, the lines of the release.
-func (a *app) explainTarget(ctx context.Context, e *explanation, pointers []string, o evalOptions) error {
-	t, err := api.ParseTarget(o.target)
-	if err != nil {
-		return err
-	}
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	proven, err := c.provenAt(ctx, t)
-	if err != nil {
-		return err
-	}
+func explainTarget(ctx context.Context, e *explanation, pointers []string, o evalOptions, from *resolved) error {
+	proven := from.Proven
 	e.Bundle, e.Mode, e.Index, e.Release, e.By, e.Since = proven.Bundle, proven.Mode, &proven.Index, proven.Release, proven.By, proven.Since
 	if o.repo == "" {
 		return nil
@@ -120,7 +109,7 @@ func (a *app) explainTarget(ctx context.Context, e *explanation, pointers []stri
 	if err != nil {
 		return err
 	}
-	where, err := bundler.New(repo).Where(ctx, proven.Release, t.Service, t.Scope, proven.Mode, bundle.FlagsTitle, pointers)
+	where, err := bundler.New(repo).Where(ctx, proven.Release, from.Service, from.Scope, proven.Mode, bundle.FlagsTitle, pointers)
 	if err != nil {
 		return err
 	}

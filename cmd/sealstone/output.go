@@ -38,8 +38,11 @@ func (a *app) print(v any, table func(w io.Writer)) error {
 func printLines(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	if answer, ok := v.(api.Changes); ok {
+	switch answer := v.(type) {
+	case api.Changes:
 		v = answer.Changes
+	case *api.History:
+		v = answer.Intervals
 	}
 	list := reflect.ValueOf(v)
 	if list.Kind() != reflect.Slice {
