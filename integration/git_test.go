@@ -2,6 +2,9 @@ package integration_test
 
 import (
 	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/pem"
 	"io"
 	"net/http"
@@ -171,6 +174,51 @@ func TestARewriteIsLetThrough(t *testing.T) {
 		t.Errorf("recorded: %+v", got)
 	}
 	s.OK("verify")
+}
+
+// TestAHookIsFollowedByTheFetch: with a poll once a day, only the hook can have
+// brought the push.
+func TestAHookIsFollowedByTheFetch(t *testing.T) {
+	t.Parallel()
+	r := proctest.New(t, examples.Shop())
+	newForge(t, r)
+	const secret = "0123456789abcdef"
+	file := filepath.Join(r.Dir, "hook-secret")
+	proctest.WriteFile(t, file, secret+"\n", 0o600)
+	s := r.Serve("--hook-secret-file", file, "--poll", "24h")
+	s.UntilTip(r.Git("rev-parse", "HEAD"))
+	expressOn(r, true)
+	commit := r.Push("Sell faster")
+	body := `{"ref":"refs/heads/main","after":"` + commit + `"}`
+	if got := hook(t, s.URL, body, "another secret"); got != http.StatusUnauthorized {
+		t.Errorf("a wrong secret gets %d", got)
+	}
+	for range 2 {
+		if got := hook(t, s.URL, body, secret); got != http.StatusAccepted {
+			t.Errorf("status %d", got)
+		}
+	}
+	s.UntilTip(commit)
+}
+
+// hook posts a push event as GitHub does.
+func hook(t *testing.T, url, body, secret string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/hooks/git", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(body))
+	req.Header.Set("X-GitHub-Event", "push")
+	req.Header.Set("X-GitHub-Delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958")
+	req.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	return res.StatusCode
 }
 
 // signCommits makes git sign as people do: a key file, gpg.format=ssh.

@@ -111,9 +111,14 @@ func (s *Server) reconcileLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.kick:
-		case <-time.After(time.Duration(float64(s.cfg.Poll) * jitter)):
+		case <-time.After(time.Duration(float64(s.hooks.pause(s.cfg.Poll, s.hasCommit)) * jitter)):
 		}
 	}
+}
+
+func (s *Server) hasCommit(id string) bool {
+	_, err := s.repo.Commit(id)
+	return err == nil
 }
 
 // round is one pass of the loop with its outcome kept for status and metrics.

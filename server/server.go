@@ -55,6 +55,7 @@ type Server struct {
 	pending  pending // statements the log doesn't have yet
 	live     liveTable
 	source   sourceState
+	hooks    hooks
 	metrics  *metrics
 	handler  http.Handler
 

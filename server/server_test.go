@@ -553,16 +553,6 @@ func TestLiveSetsReportsBesideProof(t *testing.T) {
 	r.expect(400, r.do(http.MethodPost, "/v1/instances", "{}"))
 }
 
-func TestHooksNeedTheSecret(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.HookSecret = []byte("0123456789abcdef") })
-	r.expect(401, r.do(http.MethodPost, "/hooks/git", "{}"))
-	r.expect(202, r.do(http.MethodPost, "/hooks/git", "{}", "X-Gitlab-Token", "0123456789abcdef"))
-	r.expect(202, r.do(http.MethodPost, "/hooks/git", "{}", "X-Hub-Signature-256", "sha256="+hmacHex("{}", "0123456789abcdef")))
-	r.expect(401, r.do(http.MethodPost, "/hooks/git", "{} ", "X-Hub-Signature-256", "sha256="+hmacHex("{}", "0123456789abcdef")))
-	plain := newRig(t, nil)
-	plain.expect(404, plain.do(http.MethodPost, "/hooks/git", "{}"))
-}
-
 func TestARemovedClientsFileOpensNothingToOthers(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Public = true })
 	clients := "clients:\n  - name: eu\n    token: \"" + string(api.DigestOf([]byte("eu"))) + "\"\n    services: [checkout]\n    scopes: [prod]\n"

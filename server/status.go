@@ -1,15 +1,9 @@
 package server
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base64"
-	"encoding/hex"
-	"io"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -82,36 +76,4 @@ func (s *Server) clockSkew() time.Duration {
 		return 0
 	}
 	return time.Until(c.Recorded())
-}
-
-// postHook starts a round now. A hook carries no content that is believed: the
-// signature only keeps strangers from making the server fetch.
-func (s *Server) postHook(c echo.Context) error {
-	if len(s.cfg.HookSecret) == 0 {
-		return &api.Error{Code: api.CodeNotFound, Detail: "no webhook secret is configured", Hint: "start with --hook-secret-file"}
-	}
-	body, err := io.ReadAll(c.Request().Body)
-	if err != nil {
-		return err
-	}
-	if !hookSigned(c.Request().Header, body, s.cfg.HookSecret) {
-		return &api.Error{Code: api.CodeUnauthorized, Detail: "the webhook's signature does not verify", Hint: "set the same secret at the forge"}
-	}
-	s.Sync()
-	return c.NoContent(http.StatusAccepted)
-}
-
-// hookSigned knows GitHub's, Gitea's and Forgejo's HMAC and GitLab's token.
-func hookSigned(h http.Header, body, secret []byte) bool {
-	mac := hmac.New(sha256.New, secret)
-	mac.Write(body)
-	want := mac.Sum(nil)
-	for _, name := range []string{"X-Hub-Signature-256", "X-Forgejo-Signature", "X-Gitea-Signature"} {
-		got, err := hex.DecodeString(strings.TrimPrefix(h.Get(name), "sha256="))
-		if err == nil && hmac.Equal(got, want) {
-			return true
-		}
-	}
-	token := h.Get("X-Gitlab-Token")
-	return token != "" && subtle.ConstantTimeCompare([]byte(token), secret) == 1
 }
