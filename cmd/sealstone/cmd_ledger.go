@@ -16,7 +16,7 @@ import (
 )
 
 func newLedger(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "ledger", Short: "Create a ledger"}
+	cmd := &cobra.Command{Use: "ledger", Short: "Create a ledger, or recover one"}
 	var data, keys, origin, root string
 	initCmd := &cobra.Command{
 		Use:   "init --data DIR --origin NAME --root KEY.pub",
@@ -35,7 +35,7 @@ func newLedger(a *app) *cobra.Command {
 	for _, name := range []string{"data", "origin", "root"} {
 		_ = initCmd.MarkFlagRequired(name)
 	}
-	cmd.AddCommand(initCmd)
+	cmd.AddCommand(initCmd, newRecover(a))
 	return cmd
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/sealstone/sealstone/internal/mirror"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
+	"github.com/sealstone/sealstone/server"
 )
 
 func newVerify(a *app) *cobra.Command {
@@ -228,7 +229,35 @@ func (a *app) verifyData(ctx context.Context, data string, v *verification) erro
 			v.note(i, c)
 		}
 	}
-	return nil
+	v.checkTrustFile(data, trust)
+	return v.checkRows(st)
+}
+
+// checkTrustFile holds the trust file that serve would read to the one that
+// this verification believes.
+func (v *verification) checkTrustFile(data string, trust *ledger.Trust) {
+	have, err := dataTrust(data)
+	if err == nil && have.Digest != trust.Digest {
+		_, newer := trust.Next(have.Raw)
+		_, older := have.Next(trust.Raw)
+		if newer != nil && older != nil {
+			err = fmt.Errorf("is version %d of another trust file than the one that was passed: %w", have.Version, newer)
+		}
+	}
+	if err != nil {
+		v.find("%s: %v", trustFile, err)
+	}
+}
+
+// checkRows holds what the server shows to whom to the log.
+func (v *verification) checkRows(st *store.Store) error {
+	var log []server.Activated
+	for _, a := range v.activations {
+		log = append(log, server.Activated{Service: a.data.Service, Set: a.data.Set.Digest})
+	}
+	findings, err := server.CheckRows(st, log)
+	v.Findings = append(v.Findings, findings...)
+	return err
 }
 
 // progress prints a line that grows, on a terminal only.

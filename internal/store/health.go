@@ -103,7 +103,7 @@ func (s *Store) Health() []string {
 	return out
 }
 
-const recoverHint = "look with sealstone verify --data DIR; then put the newest good copy of the data directory back, see docs/operations.md"
+const recoverHint = "look with sealstone verify --data DIR; then sealstone ledger recover --data DIR --mirror DIR|URL --trust FILE, see docs/operations.md"
 
 // bar turns writes off for good. The first finding is the one that is told.
 func (s *Store) bar(detail string) {

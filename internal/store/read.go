@@ -66,3 +66,15 @@ func (s *Store) Row(key string) (value []byte, err error) {
 	})
 	return value, err
 }
+
+// RowKeys lists the rows whose key has a prefix.
+func (s *Store) RowKeys(prefix string) (keys []string, err error) {
+	err = s.ledger.Read(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketRows).Cursor()
+		for k, _ := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, _ = c.Next() {
+			keys = append(keys, string(k))
+		}
+		return nil
+	})
+	return keys, err
+}

@@ -165,7 +165,7 @@ func Init(cfg Config) error {
 	}
 	if _, err := os.Stat(cfg.Anchor); err == nil {
 		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("%s is the anchor of a ledger", cfg.Anchor), Err: ErrExists,
-			Hint: "if its data directory is lost, put the newest copy back, see docs/operations.md"}
+			Hint: "if its data directory is lost, make it from a mirror: sealstone ledger recover --data DIR --mirror DIR|URL --trust FILE"}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -1,0 +1,412 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/kv"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// Copy is a signed log to recover from: a mirror.
+type Copy struct {
+	Tree       ledger.Tree
+	Checkpoint []byte
+	RootAt     func(ctx context.Context, size int64) (tlog.Hash, error)
+	Entries    func(ctx context.Context, n int64) ([][]byte, error) // leaves from 256·n on
+	Details    func(ctx context.Context, n int64) ([]ledger.DetailLine, error)
+}
+
+// Recovery is what Recover did, or would do.
+type Recovery struct {
+	Had     int64    `json:"had"`     // entries that could be read here
+	Anchor  int64    `json:"anchor"`  // entries that are known to have been published; 0: nobody knows
+	Size    int64    `json:"size"`    // entries after it
+	Steps   []string `json:"steps"`   // in words
+	Missing []int64  `json:"missing"` // entries whose details neither side has
+}
+
+// ErrNoCopy says that a copy doesn't hold what the log is known to hold.
+var ErrNoCopy = errors.New("this copy can't stand for the log")
+
+// Steps of a recovery, in order. Tests fail each of them before and after.
+const (
+	stepBuild = "build"
+	stepFill  = "fill"
+	stepKnown = "known"
+	stepSwap  = "swap"
+)
+
+// Names of what a recovery makes.
+const (
+	fileBuilding = "ledger.db.recovering"
+	fileReplaced = "ledger.db.replaced"
+)
+
+// RecoverOptions of Recover.
+type RecoverOptions struct {
+	Known          []ledger.Tree // that somebody saw signed: the copy must go on from them
+	WithoutDetails bool          // go on where neither side has the detail of an entry
+	DryRun         bool          // read and check everything, change nothing
+}
+
+// Recover makes the ledger anew from a copy. The copy must go on from the anchor,
+// from what else is known, and must not be shorter than what can be read here.
+// Each entry is checked and folded as Verify does; tiles, fold and index follow;
+// details and the server's rows are taken over from here, details that are
+// missing from the copy. The new file takes the place of the old one, which is
+// kept, in one step: a run that is cut off has changed nothing that counts, and
+// is begun again.
+//
+// No server may run on the directory. The log's keys must be those of the trust
+// file: who lost them needs a succession.
+func Recover(ctx context.Context, cfg Config, from Copy, opt RecoverOptions) (*Recovery, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	r := &recovery{Recovery: Recovery{Size: from.Tree.Size, Steps: []string{}, Missing: []int64{}}, s: &Store{cfg: cfg}, from: from, opt: opt}
+	old, err := r.openOld()
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		defer old.Close()
+	}
+	if err := r.judge(ctx, old); err != nil {
+		return &r.Recovery, err
+	}
+	if err := r.build(ctx, old); err != nil || opt.DryRun {
+		return &r.Recovery, err
+	}
+	return &r.Recovery, r.put()
+}
+
+type recovery struct {
+	Recovery
+	s    *Store // with the config alone; gets the new file
+	from Copy
+	opt  RecoverOptions
+}
+
+func (r *recovery) say(format string, args ...any) {
+	r.Steps = append(r.Steps, fmt.Sprintf(format, args...))
+}
+
+// openOld opens what is there; nil when it can't be read. It keeps others from
+// opening it meanwhile.
+func (r *recovery) openOld() (*kv.DB, error) {
+	path := r.s.cfg.path(fileLedger)
+	db, err := kv.Open(path, kv.Options{MustExist: true, Format: formatLedger, NoSync: r.s.cfg.noSync})
+	switch {
+	case errors.Is(err, kv.ErrLocked):
+		return nil, fmt.Errorf("%s: %w: stop the server first", r.s.cfg.Dir, err)
+	case errors.Is(err, kv.ErrFormat):
+		return nil, err
+	case errors.Is(err, fs.ErrNotExist):
+		r.say("there is no %s", fileLedger)
+	case err != nil:
+		r.say("%s can't be read: %v", fileLedger, err)
+	default:
+		return db, nil
+	}
+	return nil, nil
+}
+
+// judge decides whether the copy may stand for the log.
+func (r *recovery) judge(ctx context.Context, old *kv.DB) error {
+	known := r.opt.Known
+	anchor, _, err := r.s.readAnchor()
+	switch {
+	case err == nil:
+		r.Anchor = anchor.Size
+		known = append([]ledger.Tree{anchor}, known...)
+	case !errors.Is(err, fs.ErrNotExist):
+		r.say("the anchor %s %v", r.s.cfg.Anchor, err)
+	}
+	if len(known) == 0 {
+		r.say("no anchor and no checkpoint says how long the log was: the copy is believed")
+	}
+	for _, t := range known {
+		if err := r.covers(ctx, t); err != nil {
+			return err
+		}
+	}
+	if err := r.compare(ctx, old); err != nil {
+		return err
+	}
+	r.say("make %d entries with tiles, fold and index from the copy", r.from.Tree.Size)
+	return nil
+}
+
+// covers demands that the copy goes on from a tree that was published.
+func (r *recovery) covers(ctx context.Context, t ledger.Tree) error {
+	if t.Size > r.from.Tree.Size {
+		return &api.Error{Code: api.CodeConflict, Err: ErrNoCopy, Detail: fmt.Sprintf("the copy has %d entries, and %d were published", r.from.Tree.Size, t.Size), Hint: successionHint}
+	}
+	root, err := r.from.RootAt(ctx, t.Size)
+	if err != nil {
+		return err
+	}
+	if root != t.Root {
+		return &api.Error{Code: api.CodeConflict, Err: ErrNoCopy, Detail: fmt.Sprintf("the copy has another root for %d entries than was published: one of the two is a fork", t.Size),
+			Hint: "keep both checkpoints; compare with what clients and other mirrors hold"}
+	}
+	return nil
+}
+
+const successionHint = "find a longer mirror; if there is none, the log ends here: the roots sign a trust file of a new origin that succeeds this one, see docs/operations.md"
+
+// readable is the tree that a file holds, if its last entries are whole.
+func (r *recovery) readable(db *kv.DB) (head ledger.Tree, err error) {
+	err = db.Read(func(tx *bbolt.Tx) error {
+		if head, err = readHead(tx); err != nil || head.Size == 0 {
+			return err
+		}
+		if _, err := loadTree(tx, head); err != nil {
+			return err
+		}
+		st, err := readFold(tx, r.s.cfg.Trust, head.Size)
+		if err != nil {
+			return err
+		}
+		return checkLast(tx, st, head)
+	})
+	return head, err
+}
+
+// compare holds what is here against the copy.
+func (r *recovery) compare(ctx context.Context, old *kv.DB) error {
+	if old == nil {
+		return nil
+	}
+	have, err := r.readable(old)
+	if err != nil {
+		r.say("%s is damaged: %v", fileLedger, err)
+		return nil
+	}
+	r.Had = have.Size
+	if have.Size > r.from.Tree.Size {
+		return &api.Error{Code: api.CodeConflict, Err: ErrNoCopy, Detail: fmt.Sprintf("the data directory has %d entries, the copy %d", have.Size, r.from.Tree.Size),
+			Hint: "take a longer copy; if those entries are not the log's, move " + fileLedger + " away first"}
+	}
+	root, err := r.from.RootAt(ctx, have.Size)
+	switch {
+	case err != nil:
+		return err
+	case root != have.Root:
+		r.say("the %d entries here are not those that were published", have.Size)
+	case have.Size < r.from.Tree.Size:
+		r.say("entries %d to %d are missing here", have.Size, r.from.Tree.Size-1)
+	}
+	return nil
+}
+
+// build makes the new file beside the old one, through the same functions that
+// write a batch.
+func (r *recovery) build(ctx context.Context, old *kv.DB) error {
+	s := r.s
+	s.work, s.edge = ledger.NewState(s.cfg.Trust.Origin), &tree{}
+	err := s.step(stepBuild, func() error {
+		if err := r.openNew(); err != nil {
+			return err
+		}
+		for n := int64(0); s.work.Size < r.from.Tree.Size; n++ {
+			if err := r.bundle(ctx, n); err != nil {
+				return err
+			}
+		}
+		if root, err := s.edge.root(); err != nil || root != r.from.Tree.Root {
+			return errors.Join(err, fmt.Errorf("%w: its entries hash to another root than its checkpoint's", ErrNoCopy))
+		}
+		if r.opt.DryRun {
+			return nil
+		}
+		if len(r.Missing) > 0 && !r.opt.WithoutDetails {
+			return &api.Error{Code: api.CodeConflict, Err: ErrNoCopy, Detail: fmt.Sprintf("the details of %d entries are neither here nor in the copy, the first is that of entry %d", len(r.Missing), r.Missing[0]),
+				Hint: "take a mirror that was made with --details, or go on --without-details"}
+		}
+		return errors.Join(r.rows(old), s.ledger.Sync())
+	})
+	return errors.Join(err, s.closeFiles())
+}
+
+func (r *recovery) openNew() (err error) {
+	s := r.s
+	if r.opt.DryRun {
+		return nil
+	}
+	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
+		return err
+	}
+	if err := os.Remove(s.cfg.path(fileBuilding)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// Without fsync: the file counts from the moment it is renamed, and is synced before.
+	if s.ledger, err = kv.Open(s.cfg.path(fileBuilding), kv.Options{Format: formatLedger, NoSync: true}); err != nil {
+		return err
+	}
+	if err := s.ledger.Write(func(tx *bbolt.Tx) error { return createBuckets(tx, ledgerBuckets...) }); err != nil {
+		return err
+	}
+	s.details.DB, err = kv.Open(s.cfg.path(fileDetails), kv.Options{Format: formatDetails, NoSync: s.cfg.noSync})
+	if err != nil {
+		return fmt.Errorf("%w: move it away; the details come from the copy", err)
+	}
+	if err := s.details.Write(func(tx *bbolt.Tx) error { return createBuckets(tx, bucketDetails) }); err != nil {
+		return err
+	}
+	s.objects, err = kv.Open(s.cfg.path(fileObjects), kv.Options{Format: formatObjects, NoSync: s.cfg.noSync})
+	if err != nil {
+		err = fmt.Errorf("%w: move it away; the sets in force are built again from Git", err)
+	}
+	return err
+}
+
+// bundle checks, folds and writes the entries of one bundle, and fills in their
+// details.
+func (r *recovery) bundle(ctx context.Context, n int64) error {
+	s := r.s
+	leaves, err := r.from.Entries(ctx, n)
+	if err != nil {
+		return err
+	}
+	b := &batch{s: s, base: s.work.Size, st: s.work}
+	for _, l := range s.cfg.Trust.ParseLeaves(b.base, leaves) {
+		if l.Err == nil {
+			l.Err = s.work.Apply(l.Change, s.cfg.Trust)
+		}
+		if l.Err != nil {
+			return fmt.Errorf("%w: %w", ErrNoCopy, l.Err)
+		}
+		b.changes = append(b.changes, l.Change)
+	}
+	if r.opt.DryRun {
+		for _, c := range b.changes {
+			sum, _ := c.Hash.Sum()
+			s.edge.add(sum, map[tileKey][]byte{})
+		}
+		return nil
+	}
+	next, _, err := s.write(b)
+	if err != nil {
+		return err
+	}
+	s.edge = next
+	return s.step(stepFill, func() error { return r.fill(ctx, n, b) })
+}
+
+// fill puts in place the details that the copy has and this side hasn't, or has
+// damaged. What the log erases later goes at the next start.
+func (r *recovery) fill(ctx context.Context, n int64, b *batch) error {
+	lines, err := r.from.Details(ctx, n)
+	if err != nil {
+		return err
+	}
+	shown := map[int64]ledger.DetailLine{}
+	for _, l := range lines {
+		shown[l.Index] = l
+	}
+	return r.s.details.Write(func(tx *bbolt.Tx) error {
+		rows := tx.Bucket(bucketDetails)
+		for k, c := range b.changes {
+			if c.Kind() == ledger.DetailErased {
+				r.erased(c.Data.Index)
+			}
+			i := b.base + int64(k)
+			if c.Data.Detail == "" || isDetail(rows.Get(be64(i)), c.Data.Detail) {
+				continue
+			}
+			line, ok := shown[i]
+			d, right := line.Of(c.Data.Detail)
+			if !ok || !right {
+				r.Missing = append(r.Missing, i)
+				continue
+			}
+			row, err := encodeDetail(d)
+			if err != nil {
+				return err
+			}
+			if err := rows.Put(be64(i), row); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// erased takes an entry off the list of those whose detail is missing.
+func (r *recovery) erased(index int64) {
+	r.Missing = slices.DeleteFunc(r.Missing, func(i int64) bool { return i == index })
+}
+
+func isDetail(row []byte, want api.Digest) bool {
+	if row == nil {
+		return false
+	}
+	d, err := decodeDetail(row)
+	if err != nil {
+		return false
+	}
+	name, err := d.Digest()
+	return err == nil && name == want
+}
+
+// rows takes over the server's own rows. They are memories, not evidence: a
+// server that has none reads them out of Git again.
+func (r *recovery) rows(old *kv.DB) error {
+	if old == nil {
+		return nil
+	}
+	all := map[string][]byte{}
+	err := old.Read(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketRows)
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(k, v []byte) error {
+			all[string(k)] = bytes.Clone(v)
+			return nil
+		})
+	})
+	if err != nil && !errors.Is(err, kv.ErrCorrupt) {
+		return err
+	}
+	return r.s.ledger.Write(func(tx *bbolt.Tx) error { return (&batch{rows: all}).writeRows(tx) })
+}
+
+// put moves the anchor, then the file: cut off between the two, the old file is
+// behind its anchor, so it takes no changes and is recovered again.
+func (r *recovery) put() error {
+	s := r.s
+	err := s.step(stepKnown, func() error {
+		if r.Anchor == r.from.Tree.Size {
+			return nil
+		}
+		return kv.WriteFile(s.cfg.Anchor, r.from.Checkpoint)
+	})
+	if err != nil {
+		return err
+	}
+	return s.step(stepSwap, func() error {
+		kept := s.cfg.path(fileReplaced)
+		if err := os.Remove(kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.Link(s.cfg.path(fileLedger), kept); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.Rename(s.cfg.path(fileBuilding), s.cfg.path(fileLedger)); err != nil {
+			return err
+		}
+		return kv.SyncDir(s.cfg.Dir)
+	})
+}
