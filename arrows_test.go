@@ -14,19 +14,20 @@ const module = "github.com/sealstone/sealstone"
 // import. Data flows one way: Git → bundler → bundle → ledger → server → SDK →
 // evaluation.
 var arrows = map[string]string{
-	"api":             "",
-	"flags":           "",
-	"internal/canon":  "",
-	"bundle":          "api internal/canon",
-	"ledger":          "api internal/canon golang.org/x/mod",
-	"schemas":         "api internal/canon github.com/santhosh-tekuri/jsonschema/v5",
-	"internal/kv":     "api go.etcd.io/bbolt",
-	"internal/mirror": "api ledger internal/kv golang.org/x/mod",
-	"internal/store":  "api bundle ledger internal/canon internal/kv go.etcd.io/bbolt golang.org/x/mod",
-	"bundler":         "api bundle flags internal/canon schemas github.com/go-git/go-git/v5 github.com/go-git/go-billy/v5 go.yaml.in/yaml/v3 golang.org/x/crypto",
-	"plan":            "api bundle bundler flags",
-	"sdk":             "api bundle flags ledger internal/canon internal/kv github.com/open-feature/go-sdk",
-	"server": "api bundle bundler flags ledger schemas internal/canon internal/kv internal/store " +
+	"api":                "",
+	"flags":              "",
+	"internal/canon":     "",
+	"bundle":             "api internal/canon",
+	"ledger":             "api internal/canon golang.org/x/mod",
+	"schemas":            "api internal/canon github.com/santhosh-tekuri/jsonschema/v5",
+	"internal/kv":        "api go.etcd.io/bbolt",
+	"internal/instances": "api internal/kv go.etcd.io/bbolt golang.org/x/mod",
+	"internal/mirror":    "api ledger internal/kv golang.org/x/mod",
+	"internal/store":     "api bundle ledger internal/canon internal/kv go.etcd.io/bbolt golang.org/x/mod",
+	"bundler":            "api bundle flags internal/canon schemas github.com/go-git/go-git/v5 github.com/go-git/go-billy/v5 go.yaml.in/yaml/v3 golang.org/x/crypto",
+	"plan":               "api bundle bundler flags",
+	"sdk":                "api bundle flags ledger internal/canon internal/kv github.com/open-feature/go-sdk",
+	"server": "api bundle bundler flags ledger schemas internal/canon internal/instances internal/kv internal/store " +
 		"github.com/labstack/echo/v4 github.com/prometheus/client_golang golang.org/x/mod",
 	"examples": "",
 }

@@ -1,6 +1,9 @@
 package api
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // Pending is the answer of GET /v1/pending: statements that the server holds
 // valid and the log doesn't have yet, each a DSSE envelope, verbatim.
@@ -148,6 +151,9 @@ type Instance struct {
 	Artifact  string   `json:"sealstone.artifact.digest,omitempty"` // sha256 of the executable, or as given
 	Image     string   `json:"oci.manifest.digest,omitempty"`
 	BaseImage string   `json:"org.opencontainers.image.base.digest,omitempty"`
+	SBOM      string   `json:"sealstone.sbom.digest,omitempty"`
+	Deps      Digest   `json:"sealstone.dependencies.digest,omitempty"` // see DependenciesDigest
+	DepList   []string `json:"sealstone.dependencies,omitempty"`        // package URLs, sorted; sent when the server asks for them
 	SDK       string   `json:"telemetry.sdk.version,omitempty"`
 	Started   string   `json:"process.creation.time,omitempty"`
 	Bundle    Digest   `json:"sealstone.bundle.digest,omitempty"`
@@ -162,6 +168,21 @@ type Instance struct {
 	FirstUse  bool     `json:"sealstone.trust.first_use,omitempty"`
 }
 
+// ReportAnswer is the body of a report's answer, when it has one: members that
+// the server lacks and the next report should carry.
+type ReportAnswer struct {
+	Want []string `json:"want"`
+}
+
+// WantDependencies asks for the list behind a report's dependency digest.
+const WantDependencies = "sealstone.dependencies"
+
+// DependenciesDigest names a list of package URLs: the sha256 of its lines,
+// sorted, each ended by a newline.
+func DependenciesDigest(list []string) Digest {
+	return DigestOf([]byte(strings.Join(list, "\n") + "\n"))
+}
+
 // Refusal is the last thing a client did not believe.
 type Refusal struct {
 	Check   string `json:"check"`
@@ -174,12 +195,14 @@ type Live struct {
 	Time     string        `json:"time"` // that it is about: now, or as asked with at=
 	Size     int64         `json:"size"` // of the log at that time
 	Services []LiveService `json:"services"`
+	Next     string        `json:"next,omitempty"` // more instances: ask again with after= this
 }
 
 // LiveService is what is live of one service.
 type LiveService struct {
 	Service string      `json:"service"`
 	Scopes  []LiveScope `json:"scopes"`
+	Omitted int         `json:"omitted,omitempty"` // scopes that instances report from, nothing names, and the answer has no room for
 }
 
 // LiveScope sets what the log proves beside what instances report.
@@ -187,7 +210,22 @@ type LiveScope struct {
 	Scope     Scope          `json:"scope"`
 	Proven    *Proven        `json:"proven,omitempty"` // nil: nothing is activated here
 	Drift     []string       `json:"drift,omitempty"`  // in words, empty when all agree
-	Instances []LiveInstance `json:"instances"`        // reported; null, so unknown, for another time than now
+	Counts    []LiveCount    `json:"counts,omitempty"` // reported: all instances, by what they run
+	Instances []LiveInstance `json:"instances"`        // reported: a page of them; null, so unknown, for a time that is longer ago than reports are kept
+}
+
+// LiveCount is how many instances of a scope report the same.
+type LiveCount struct {
+	Artifact  string   `json:"artifact,omitempty"`
+	Version   string   `json:"version,omitempty"`
+	Revision  string   `json:"revision,omitempty"`
+	Bundle    Digest   `json:"bundle,omitempty"`
+	Mode      Mode     `json:"mode,omitempty"`
+	State     State    `json:"state,omitempty"`
+	Lease     string   `json:"lease,omitempty"`
+	Drift     []string `json:"drift,omitempty"`
+	Instances int      `json:"instances"`
+	Omitted   bool     `json:"omitted,omitempty"` // the sum of counts that the answer has no room for
 }
 
 // Proven is what the log says is in effect at a scope.
@@ -206,9 +244,64 @@ type Proven struct {
 // LiveInstance is a process as it last reported.
 type LiveInstance struct {
 	Instance
-	Lease    string   `json:"lease"` // live, suspect or gone
+	Lease    string   `json:"lease"`           // live, suspect or gone
+	Since    string   `json:"since,omitempty"` // it reports this artifact and bundle
 	LastSeen string   `json:"lastSeen"`
 	Drift    []string `json:"drift,omitempty"`
+	Client   string   `json:"client,omitempty"` // whose token the report came with
+}
+
+// Artifacts is the answer of GET /v1/live/artifacts: who runs an image, or
+// something with a dependency. Instances that are gone don't count.
+type Artifacts struct {
+	Time    string     `json:"time"`
+	Found   []Artifact `json:"artifacts"`
+	Omitted int        `json:"omitted,omitempty"` // artifacts that the answer has no room for
+	Unknown int        `json:"unknown"`           // instances that don't say what was asked about
+}
+
+// Artifact is what some instances of a target run.
+type Artifact struct {
+	Target     Target `json:"target"`
+	Version    string `json:"service.version,omitempty"`
+	Revision   string `json:"vcs.ref.head.revision,omitempty"`
+	Digest     string `json:"sealstone.artifact.digest,omitempty"`
+	Image      string `json:"oci.manifest.digest,omitempty"`
+	BaseImage  string `json:"org.opencontainers.image.base.digest,omitempty"`
+	SBOM       string `json:"sealstone.sbom.digest,omitempty"`
+	Dependency string `json:"dependency,omitempty"` // the package URL that fits
+	Unordered  bool   `json:"unordered,omitempty"`  // its version is no semantic version: it may be below or not
+	Instances  int    `json:"instances"`
+}
+
+// LiveFlags is the answer of GET /v1/flags: every flag that is in effect for a
+// target, with the change that last touched it.
+type LiveFlags struct {
+	Time   string     `json:"time"`
+	Size   int64      `json:"size"`
+	Target Target     `json:"target"`
+	Proven *Proven    `json:"proven"`
+	Flags  []LiveFlag `json:"flags"`
+}
+
+// LiveFlag is a flag's definition in short.
+type LiveFlag struct {
+	Key     string      `json:"key"`
+	State   string      `json:"state"` // ENABLED or DISABLED
+	Default string      `json:"default,omitempty"`
+	Rules   int         `json:"rules"`
+	Changed *FlagChange `json:"changed,omitempty"` // nil: not since entry Since, and the answer looked no further
+	Since   int64       `json:"since,omitempty"`
+}
+
+// FlagChange is the change that gave a flag its present definition.
+type FlagChange struct {
+	Index  int64  `json:"index"` // -1 for a statement that isn't in the log
+	Kind   string `json:"kind"`
+	Time   string `json:"time"`
+	By     string `json:"by,omitempty"`
+	Commit string `json:"commit,omitempty"`
+	Why    string `json:"why,omitempty"` // subject of the commit, or reason of the statement
 }
 
 // Status is the answer of GET /v1/status.

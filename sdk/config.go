@@ -56,6 +56,7 @@ type Instance struct {
 	Artifact  string // sha256:... ; empty is the digest of the executable
 	Image     string // digest of the image's OCI manifest
 	BaseImage string // digest of the image's base
+	SBOM      string // digest of the SBOM that belongs to the artifact
 }
 
 // Times and bounds that are no business of a Config.
@@ -94,7 +95,7 @@ func (c *Config) validate() (api.Target, error) {
 	if len(c.Servers) == 0 && c.Cache == "" && c.Fallback == "" {
 		errs = append(errs, errors.New("no Servers, Cache or Fallback: there is nowhere to get a bundle from"))
 	}
-	for name, d := range map[string]string{"Artifact": c.Instance.Artifact, "Image": c.Instance.Image, "BaseImage": c.Instance.BaseImage} {
+	for name, d := range map[string]string{"Artifact": c.Instance.Artifact, "Image": c.Instance.Image, "BaseImage": c.Instance.BaseImage, "SBOM": c.Instance.SBOM} {
 		if d != "" && !api.Digest(d).Valid() {
 			errs = append(errs, fmt.Errorf("field Instance.%s: %w", name, api.ErrDigest))
 		}

@@ -30,16 +30,17 @@ type fakeLog struct {
 	t *testing.T
 	*ledgertest.Fixture
 
-	mu       sync.Mutex
-	state    *ledger.State
-	leaves   [][]byte
-	hashes   []tlog.Hash
-	objects  map[api.Digest][]byte
-	pending  []json.RawMessage
-	trust    []byte
-	watchers map[chan string]bool
-	reports  []api.Instance
-	requests []string
+	mu        sync.Mutex
+	state     *ledger.State
+	leaves    [][]byte
+	hashes    []tlog.Hash
+	objects   map[api.Digest][]byte
+	pending   []json.RawMessage
+	trust     []byte
+	watchers  map[chan string]bool
+	knowsDeps bool
+	reports   []api.Instance
+	requests  []string
 
 	down     bool                                  // connections fail
 	hang     bool                                  // requests get no answer
@@ -345,6 +346,10 @@ func (l *fakeLog) body(r *http.Request) ([]byte, error) {
 		var i api.Instance
 		must(l.t, json.NewDecoder(r.Body).Decode(&i))
 		l.reports = append(l.reports, i)
+		if i.Deps != "" && i.DepList == nil && !l.knowsDeps {
+			return json.Marshal(api.ReportAnswer{Want: []string{api.WantDependencies}})
+		}
+		l.knowsDeps = l.knowsDeps || i.DepList != nil
 		return nil, nil
 	case strings.HasPrefix(path, "/v2/checkout/"):
 		b, ok := l.objects[api.Digest(path[strings.LastIndexByte(path, '/')+1:])]

@@ -145,16 +145,16 @@ func (r *remote) get(ctx context.Context, s *server, path string, limit int64, t
 	return b, err
 }
 
-// post sends a small document and forgets the answer.
-func (r *remote) post(ctx context.Context, s *server, path string, body []byte) error {
+// post sends a small document and returns the answer, of at most maxProblem bytes.
+func (r *remote) post(ctx context.Context, s *server, path string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	resp, err := r.request(ctx, http.MethodPost, s.base+path, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxProblem)) // so that the connection is used again
-	return resp.Body.Close()
+	defer resp.Body.Close()
+	return io.ReadAll(io.LimitReader(resp.Body, maxProblem)) // read, so that the connection is used again
 }
 
 // watch holds a server's event stream and calls notify when it opens and at

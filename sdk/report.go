@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/sealstone/sealstone/api"
@@ -20,11 +22,11 @@ const Version = "0.1.0"
 // and as a heartbeat. What is reported is an observation, not evidence, and
 // losing a report loses nothing else.
 func (c *Client) report(ctx context.Context) {
-	me := c.identity()
+	me, deps := c.identity()
 	for {
 		select {
 		case <-c.ready:
-			c.sendReport(ctx, me)
+			c.sendReport(ctx, me, deps)
 		default: // nothing runs yet
 		}
 		t := time.NewTimer(jitter(c.cfg.ReportEvery))
@@ -42,31 +44,51 @@ func (c *Client) report(ctx context.Context) {
 	}
 }
 
-func (c *Client) sendReport(ctx context.Context, me api.Instance) {
-	body, err := json.Marshal(c.describe(me))
+// sendReport tells the first server that listens. The list of dependencies
+// goes along only when that server doesn't know it yet.
+func (c *Client) sendReport(ctx context.Context, me api.Instance, deps []string) {
+	in := c.describe(me)
 	for _, s := range c.remote.servers {
-		if err != nil || ctx.Err() != nil {
-			break
-		}
-		e := c.remote.post(ctx, s, "/v1/instances", body)
-		if e == nil {
+		if ctx.Err() != nil {
 			return
 		}
-		c.log.Debug("sealstone: report", slog.String("server", s.base), slog.Any("error", e))
+		want, err := c.postReport(ctx, s, in)
+		if err == nil && want {
+			in.DepList = deps
+			_, err = c.postReport(ctx, s, in)
+		}
+		if err == nil {
+			return
+		}
+		c.log.Debug("sealstone: report", slog.String("server", s.base), slog.Any("error", err))
 	}
 }
 
-// identity is what doesn't change in the life of the process.
-func (c *Client) identity() api.Instance {
+func (c *Client) postReport(ctx context.Context, s *server, in api.Instance) (wantDeps bool, err error) {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return false, err
+	}
+	b, err := c.remote.post(ctx, s, "/v1/instances", body)
+	var answer api.ReportAnswer
+	if err != nil || len(b) == 0 || json.Unmarshal(b, &answer) != nil { // an older server, or no Sealstone at all
+		return false, err
+	}
+	return slices.Contains(answer.Want, api.WantDependencies), nil
+}
+
+// identity is what doesn't change in the life of the process, and the list of
+// dependencies that its digest names.
+func (c *Client) identity() (me api.Instance, deps []string) {
 	i := c.cfg.Instance
-	me := api.Instance{Target: c.target, ID: i.ID, Version: i.Version, Revision: i.Revision, Artifact: i.Artifact, Image: i.Image,
-		BaseImage: i.BaseImage, SDK: Version, Started: api.FormatTime(time.Now())}
+	me = api.Instance{Target: c.target, ID: i.ID, Version: i.Version, Revision: i.Revision, Artifact: i.Artifact, Image: i.Image,
+		BaseImage: i.BaseImage, SBOM: i.SBOM, SDK: Version, Started: api.FormatTime(time.Now())}
 	if me.Artifact == "" {
 		me.Artifact = executableDigest()
 	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return me
+		return me, nil
 	}
 	if me.Version == "" && info.Main.Version != "(devel)" {
 		me.Version = info.Main.Version
@@ -79,7 +101,23 @@ func (c *Client) identity() api.Instance {
 			me.Modified = s.Value == "true"
 		}
 	}
-	return me
+	deps = dependencies(info)
+	me.Deps = api.DependenciesDigest(deps)
+	return me, deps
+}
+
+// dependencies lists what the build says that it is made of, as package URLs.
+func dependencies(info *debug.BuildInfo) []string {
+	goVersion, _, _ := strings.Cut(strings.TrimPrefix(info.GoVersion, "go"), " ")
+	list := []string{"pkg:golang/stdlib@v" + goVersion}
+	for _, d := range info.Deps {
+		if d.Replace != nil {
+			d = d.Replace // a folder's has no version: unknown
+		}
+		list = append(list, "pkg:golang/"+d.Path+"@"+d.Version)
+	}
+	slices.Sort(list)
+	return list
 }
 
 // executableDigest names the running file; "" when it can't be read.

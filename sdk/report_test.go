@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,16 +21,20 @@ func TestReportsWhatRuns(t *testing.T) {
 		set := l.activate("prod", 1, release(1))
 		cfg := l.config()
 		image := string(api.DigestOf([]byte("image")))
-		cfg.Instance = sdk.Instance{ID: "pod-1", Version: "v1.2.3", Revision: "abc", Image: image}
+		cfg.Instance = sdk.Instance{ID: "pod-1", Version: "v1.2.3", Revision: "abc", Image: image, SBOM: image}
 		c := open(t, cfg)
 		settled(time.Second)
 		first := l.reports[0]
-		if first.ID != "pod-1" || first.Version != "v1.2.3" || first.Revision != "abc" || first.Image != image || !api.Digest(first.Artifact).Valid() ||
+		if first.ID != "pod-1" || first.Version != "v1.2.3" || first.Revision != "abc" || first.Image != image || first.SBOM != image || !api.Digest(first.Artifact).Valid() ||
 			first.Bundle != c.Live().Bundle || first.Set != set.Digest || first.Index != 2 || first.Started == "" || !slices.Equal(first.SafeModes, []api.Mode{"degraded"}) {
 			t.Errorf("report %+v", first)
 		}
+		second := l.reports[1] // the server asked for the list, once
+		if first.DepList != nil || !slices.ContainsFunc(second.DepList, isStdlib) || second.Deps != api.DependenciesDigest(second.DepList) || second.Deps != first.Deps {
+			t.Errorf("dependencies %s, %s %q", first.Deps, second.Deps, second.DepList)
+		}
 		settled(time.Minute)
-		if n := len(l.reports); n < 4 || n > 7 {
+		if n := len(l.reports); n < 5 || n > 8 || slices.ContainsFunc(l.reports[2:], func(i api.Instance) bool { return i.DepList != nil }) {
 			t.Errorf("%d reports in the first minute", n)
 		}
 		before := len(l.reports)
@@ -47,6 +52,8 @@ func TestReportsWhatRuns(t *testing.T) {
 		}
 	})
 }
+
+func isStdlib(url string) bool { return strings.HasPrefix(url, "pkg:golang/stdlib@v1.") }
 
 func TestTokenFileIsReadAnew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")

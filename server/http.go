@@ -39,8 +39,10 @@ func (s *Server) routes() http.Handler {
 	v1.GET("/changes/:index", s.getChange)
 	v1.GET("/history", s.getHistory)
 	v1.GET("/safe-modes", s.getSafeModes)
-	v1.POST("/instances", s.postInstance, middleware.BodyLimit("64K"))
+	v1.POST("/instances", s.postInstance, middleware.BodyLimit("1M"))
 	v1.GET("/live", s.getLive)
+	v1.GET("/live/artifacts", s.getArtifacts)
+	v1.GET("/flags", s.getFlags)
 	v1.GET("/status", s.getStatus)
 
 	e.GET("/log/*", s.getLog, s.authenticate, needLog)

@@ -6,145 +6,33 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"sync"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/instances"
 	"github.com/sealstone/sealstone/ledger"
 )
 
-// A lease says how long a report counts: live, then suspect, then gone, and
-// forgotten a while after.
+// Bounds of an answer about instances.
 const (
-	suspectAfter = 35 * time.Second // two heartbeats missed
-	goneAfter    = 60 * time.Second
-	forgetAfter  = 24 * time.Hour
-	maxInstances = 100_000
+	pageInstances = 100 // unless instances= says otherwise
+	maxPage       = 1000
+	maxCounts     = 100 // a scope
+	maxStrays     = 100 // a service: scopes that only reports name
 )
-
-// liveTable is what instances reported: observations, never state.
-type liveTable struct {
-	mu   sync.RWMutex
-	rows map[string]*observed // by service, target and instance
-}
-
-type observed struct {
-	api.Instance
-	seen time.Time
-}
-
-func (t *liveTable) init() { t.rows = map[string]*observed{} }
-
-func (t *liveTable) put(in api.Instance, now time.Time) error {
-	key := in.Target.String() + "\x00" + in.ID
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.rows[key] == nil && len(t.rows) >= maxInstances {
-		return &api.Error{Code: api.CodeTooMany, Detail: fmt.Sprintf("%d instances are known, the limit", maxInstances)}
-	}
-	t.rows[key] = &observed{in, now}
-	return nil
-}
-
-// reports tells whether any instance reports from a scope or below it.
-func (t *liveTable) reports(service string, scope api.Scope) bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	for _, o := range t.rows {
-		if o.Target.Service == service && scope.Contains(o.Target.Scope) {
-			return true
-		}
-	}
-	return false
-}
-
-func (t *liveTable) all() []*observed {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	out := make([]*observed, 0, len(t.rows))
-	for _, o := range t.rows {
-		out = append(out, o)
-	}
-	slices.SortFunc(out, func(a, b *observed) int {
-		return cmp.Or(cmp.Compare(a.Target.String(), b.Target.String()), cmp.Compare(a.ID, b.ID))
-	})
-	return out
-}
-
-func (t *liveTable) forget(now time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for k, o := range t.rows {
-		if now.Sub(o.seen) > forgetAfter {
-			delete(t.rows, k)
-		}
-	}
-}
-
-func (s *Server) leaseLoop(ctx context.Context) {
-	tick := time.NewTicker(time.Minute)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			s.live.forget(now)
-		}
-	}
-}
-
-// postInstance takes a report. It is bound to what the token may read, and
-// stays an observation: labelled reported, beside what is proven.
-func (s *Server) postInstance(c echo.Context) error {
-	var in api.Instance
-	if err := c.Bind(&in); err != nil {
-		return &api.Error{Code: api.CodeInvalid, Detail: "instance report: " + err.Error(), Hint: "docs/formats.md shows one", Err: err}
-	}
-	if err := checkInstance(&in); err != nil {
-		return err
-	}
-	if !who(c).readsTarget(in.Target) {
-		return &api.Error{Code: api.CodeForbidden, Detail: fmt.Sprintf("client %q may not report for %s", who(c).name, in.Target)}
-	}
-	if err := s.live.put(in, time.Now()); err != nil {
-		return err
-	}
-	return c.NoContent(http.StatusNoContent)
-}
-
-func checkInstance(in *api.Instance) error {
-	if in.ID == "" || len(in.ID) > 128 || in.Target.Service == "" || in.Target.Scope == "" {
-		return &api.Error{Code: api.CodeInvalid, Detail: "instance report: target and service.instance.id are needed", Hint: "docs/formats.md shows one"}
-	}
-	for _, s := range []string{in.Version, in.Revision, in.Artifact, in.Image, in.BaseImage, in.SDK, in.Started, in.HeadAt, string(in.Bundle), string(in.Mode), string(in.Set)} {
-		if len(s) > 256 {
-			return &api.Error{Code: api.CodeInvalid, Detail: "instance report: a member is longer than 256 bytes"}
-		}
-	}
-	if !slices.Contains([]api.State{api.StateReady, api.StateStale, api.StateError, api.StateNotReady}, in.State) {
-		return &api.Error{Code: api.CodeInvalid, Detail: "instance report: sealstone.state is READY, STALE, ERROR or NOT_READY"}
-	}
-	if len(in.SafeModes) > 64 || slices.ContainsFunc(in.SafeModes, func(m api.Mode) bool { return api.CheckName(string(m)) != nil }) {
-		return &api.Error{Code: api.CodeInvalid, Detail: "instance report: at most 64 safe modes, by their names"}
-	}
-	if r := in.Refusal; r != nil {
-		if len(r.Check) > 64 || len(r.Time) > 64 {
-			return &api.Error{Code: api.CodeInvalid, Detail: "instance report: a refusal's check and time are at most 64 bytes"}
-		}
-		r.Message = clean(r.Message)
-	}
-	return nil
-}
 
 // liveView is what a question about what is live is answered from.
 type liveView struct {
-	st      *ledger.State
-	now     time.Time
-	past    bool                                 // another time: the log alone knows it
-	reports map[string]map[api.Scope][]*observed // by service; of now only
+	st   *ledger.State
+	now  time.Time // or the time that is asked about
+	past bool
+	kept bool // what instances reported is known
+	seen *observed
+	page *page
 }
 
 // getLive sets what the log proves beside what instances report.
@@ -159,16 +47,23 @@ func (s *Server) getLive(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	v := liveView{st: s.store.Snapshot().State, now: time.Now()}
-	if at.IsZero() {
-		v.reports = s.live.byScope()
-	} else if err := s.lookBack(c.Request().Context(), &v, at); err != nil {
+	pg, err := pageOf(c)
+	if err != nil {
 		return err
 	}
-	out := api.Live{Time: api.FormatTime(v.now), Size: v.st.Size, Services: []api.LiveService{}}
-	for _, name := range liveServices(v.st, v.reports) {
+	v := &liveView{st: s.store.Snapshot().State, now: time.Now(), kept: true, page: pg}
+	if !at.IsZero() {
+		if err := s.lookBack(c.Request().Context(), v, at); err != nil {
+			return err
+		}
+	}
+	if v.seen, err = s.observe(v, service, who(c).reads); err != nil {
+		return err
+	}
+	out := api.Live{Time: api.FormatTime(v.now), Size: v.st.Size, Services: []api.LiveService{}, Next: pg.finish()}
+	for _, name := range v.services() {
 		if (service == "" || service == name) && who(c).reads(name) {
-			out.Services = append(out.Services, s.liveService(&v, name))
+			out.Services = append(out.Services, s.liveService(v, name))
 		}
 	}
 	return c.JSON(http.StatusOK, out)
@@ -180,6 +75,7 @@ func (s *Server) lookBack(ctx context.Context, v *liveView, at time.Time) error 
 	if err != nil {
 		return err
 	}
+	v.kept = v.now.Sub(at) < instances.KeepFor
 	if at.Before(v.now) {
 		v.now = at
 	}
@@ -188,26 +84,149 @@ func (s *Server) lookBack(ctx context.Context, v *liveView, at time.Time) error 
 	return err
 }
 
-func (t *liveTable) byScope() map[string]map[api.Scope][]*observed {
-	out := map[string]map[api.Scope][]*observed{}
-	for _, o := range t.all() {
-		name := o.Target.Service
-		if out[name] == nil {
-			out[name] = map[api.Scope][]*observed{}
+// page is the part of the instances that an answer lists: the first ones after
+// a place in the order of target and id, or those with one id.
+type page struct {
+	limit  int
+	after  api.Target
+	afterI string
+	id     string
+	rows   []instances.Row // sorted up to the last trim
+	more   bool
+}
+
+func pageOf(c echo.Context) (*page, error) {
+	p := &page{limit: pageInstances, id: c.QueryParam("instance")}
+	if v := c.QueryParam("instances"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 0 || n > maxPage {
+			return nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("query member instances: write 0 to %d", maxPage)}
 		}
-		out[name][o.Target.Scope] = append(out[name][o.Target.Scope], o)
+		p.limit = n
+	}
+	if v := c.QueryParam("after"); v != "" {
+		target, id, _ := strings.Cut(v, " ")
+		t, err := api.ParseTarget(target)
+		if err != nil {
+			return nil, &api.Error{Code: api.CodeInvalid, Detail: "query member after: " + err.Error(), Hint: "pass the answer's next"}
+		}
+		p.after, p.afterI = t, id
+	}
+	return p, nil
+}
+
+// offer keeps a row if it may be among the first ones.
+func (p *page) offer(r *instances.Row) {
+	if compareRow(r, p.after, p.afterI) <= 0 {
+		return
+	}
+	if len(p.rows) >= p.limit && p.more && compareRow(r, p.rows[p.limit-1].Facts.Target, p.rows[p.limit-1].ID) > 0 {
+		return
+	}
+	if p.limit == 0 {
+		p.more = true
+		return
+	}
+	p.rows = append(p.rows, *r)
+	if len(p.rows) >= 4*p.limit {
+		p.trim()
+	}
+}
+
+func (p *page) trim() {
+	slices.SortFunc(p.rows, func(a, b instances.Row) int { return compareRow(&a, b.Facts.Target, b.ID) })
+	if len(p.rows) > p.limit {
+		p.rows, p.more = p.rows[:p.limit], true
+	}
+}
+
+// finish sorts what is left and says where to go on.
+func (p *page) finish() (next string) {
+	p.trim()
+	if !p.more || len(p.rows) == 0 {
+		return ""
+	}
+	last := p.rows[len(p.rows)-1]
+	return last.Facts.Target.String() + " " + last.ID
+}
+
+func compareRow(r *instances.Row, t api.Target, id string) int {
+	a := r.Facts.Target
+	return cmp.Or(cmp.Compare(a.Service, t.Service), cmp.Compare(a.Scope, t.Scope), cmp.Compare(r.ID, id))
+}
+
+// observed counts instances by service and scope, and by what they report.
+type observed struct {
+	scopes map[string]map[api.Scope]map[report]int
+	now    time.Time
+	named  map[string]bool // memo: bundles that the log named
+}
+
+// report is what of a report says whether an instance drifts.
+type report struct {
+	facts    *instances.Facts
+	state    api.State
+	lease    string
+	refusal  string
+	lastSeen string // of a single instance; "" in counts
+}
+
+func reportOf(r *instances.Row, now time.Time) report {
+	out := report{facts: r.Facts, state: r.State, lease: r.Lease(now)}
+	if r.Refusal != nil {
+		out.refusal = r.Refusal.Check
 	}
 	return out
 }
 
-func liveServices(st *ledger.State, reports map[string]map[api.Scope][]*observed) []string {
+// observe walks the instances once. Those of another time have an interval then.
+func (s *Server) observe(v *liveView, service string, reads func(string) bool) (*observed, error) {
+	out := &observed{scopes: map[string]map[api.Scope]map[report]int{}, now: v.now, named: map[string]bool{}}
+	add := func(r *instances.Row) {
+		t := r.Facts.Target
+		if !reads(t.Service) || service != "" && service != t.Service || v.page != nil && v.page.id != "" && v.page.id != r.ID {
+			return
+		}
+		out.add(t, reportOf(r, v.now))
+		if v.page != nil {
+			v.page.offer(r)
+		}
+	}
+	switch {
+	case v.past && !v.kept:
+		return out, nil
+	case v.past:
+		return out, s.live.At(v.now, service, add)
+	case v.page != nil && v.page.id != "":
+		for _, r := range s.live.Find(v.page.id) {
+			add(&r)
+		}
+		return out, nil
+	}
+	s.live.Scan(service, add)
+	return out, nil
+}
+
+func (o *observed) add(t api.Target, r report) {
+	if o.scopes[t.Service] == nil {
+		o.scopes[t.Service] = map[api.Scope]map[report]int{}
+	}
+	if o.scopes[t.Service][t.Scope] == nil {
+		o.scopes[t.Service][t.Scope] = map[report]int{}
+	}
+	o.scopes[t.Service][t.Scope][r]++
+}
+
+// services are those that the view shows: with an instance asked for, only its
+// own.
+func (v *liveView) services() []string {
 	names := map[string]bool{}
-	for n := range st.Services {
-		if len(st.HeadLines(n)) > 0 {
+	for n := range v.st.Services {
+		if v.page.id == "" && len(v.st.HeadLines(n)) > 0 {
 			names[n] = true
 		}
 	}
-	for n := range reports {
+	for n := range v.seen.scopes {
 		names[n] = true
 	}
 	return sortedKeys(names)
@@ -216,7 +235,39 @@ func liveServices(st *ledger.State, reports map[string]map[api.Scope][]*observed
 func (s *Server) liveService(v *liveView, name string) api.LiveService {
 	out := api.LiveService{Service: name, Scopes: []api.LiveScope{}}
 	at := map[string]bool{}
-	for _, c := range v.st.ServiceChains(name) {
+	if v.page.id == "" {
+		at = s.namedScopes(v.st, name)
+	}
+	strays := 0
+	for _, scope := range sortedScopes(v.seen.scopes[name]) {
+		if at[string(scope)] {
+			continue
+		}
+		if strays++; strays > maxStrays {
+			out.Omitted++
+			continue
+		}
+		at[string(scope)] = true
+	}
+	for _, scope := range sortedKeys(at) {
+		out.Scopes = append(out.Scopes, s.liveScope(v, api.Target{Service: name, Scope: api.Scope(scope)}))
+	}
+	return out
+}
+
+func sortedScopes[T any](m map[api.Scope]T) []api.Scope {
+	list := make([]api.Scope, 0, len(m))
+	for s := range m {
+		list = append(list, s)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// namedScopes are those of a service's chains and of the sets in force.
+func (s *Server) namedScopes(st *ledger.State, name string) map[string]bool {
+	at := map[string]bool{}
+	for _, c := range st.ServiceChains(name) {
 		if c.Lane == ledger.LaneOverride || c.Lane == ledger.LaneMain {
 			at[string(c.Scope)] = true
 		}
@@ -228,46 +279,110 @@ func (s *Server) liveService(v *liveView, name string) api.LiveService {
 			}
 		}
 	}
-	for scope := range v.reports[name] {
-		at[string(scope)] = true
-	}
-	for _, scope := range sortedKeys(at) {
-		out.Scopes = append(out.Scopes, s.liveScope(v, api.Target{Service: name, Scope: api.Scope(scope)}))
-	}
-	return out
+	return at
 }
 
 func (s *Server) liveScope(v *liveView, t api.Target) api.LiveScope {
-	out := api.LiveScope{Scope: t.Scope}
-	reports, chains := v.reports[t.Service][t.Scope], v.st.ServiceChains(t.Service)
+	out, chains := api.LiveScope{Scope: t.Scope}, v.st.ServiceChains(t.Service)
 	if !v.past {
-		out.Instances, chains = []api.LiveInstance{}, s.pending.over(v.st, t.Service)
+		chains = s.pending.over(v.st, t.Service)
 	}
 	if eff, err := s.resolveIn(chains, t); err == nil {
 		out.Proven = s.proven(eff)
 	}
-	drifting := 0
-	for _, o := range reports {
-		in := api.LiveInstance{Instance: o.Instance, Lease: lease(v.now.Sub(o.seen)), LastSeen: api.FormatTime(o.seen)}
-		in.Drift = s.drift(out.Proven, &in)
-		if len(in.Drift) > 0 {
-			drifting++
+	reports := v.seen.scopes[t.Service][t.Scope]
+	total, drifting := 0, 0
+	for r, n := range reports {
+		total += n
+		if len(s.drift(v.seen, out.Proven, r)) > 0 {
+			drifting += n
 		}
-		out.Instances = append(out.Instances, in)
 	}
-	if drifting > 0 {
-		out.Drift = append(out.Drift, fmt.Sprintf("%d of %d instances differ", drifting, len(reports)))
+	out.Drift = s.scopeDrift(v, t, out.Proven, total, drifting)
+	if v.page.id == "" {
+		out.Counts = s.liveCounts(v.seen, out.Proven, reports)
 	}
-	if p := out.Proven; p != nil && p.Overdue {
-		out.Drift = append(out.Drift, fmt.Sprintf("safe mode %s is overdue since %s", p.Mode, p.Expires))
+	if v.kept {
+		out.Instances = []api.LiveInstance{}
 	}
-	if out.Proven == nil && len(reports) > 0 {
-		out.Drift = append(out.Drift, "instances report here, and nothing is activated")
-	}
-	if a, _, _, _ := s.source.snapshot(); len(reports) > 0 && !a.Layout.Listed(t.Scope) {
-		out.Drift = append(out.Drift, "scope is not listed in sealstone.yaml")
+	for i := range v.page.rows {
+		if r := &v.page.rows[i]; r.Facts.Target == t {
+			out.Instances = append(out.Instances, s.liveInstance(v.seen, out.Proven, r))
+		}
 	}
 	return out
+}
+
+func (s *Server) liveInstance(seen *observed, p *api.Proven, r *instances.Row) api.LiveInstance {
+	in := api.LiveInstance{Instance: r.Report(), Lease: r.Lease(seen.now), Since: instances.Time(r.Since), LastSeen: instances.Time(r.Seen), Client: r.Facts.Client}
+	rep := reportOf(r, seen.now)
+	rep.lastSeen = in.LastSeen
+	in.Drift = words(s.drift(seen, p, rep))
+	return in
+}
+
+// scopeDrift is how a whole scope differs.
+func (s *Server) scopeDrift(v *liveView, t api.Target, p *api.Proven, total, drifting int) (out []string) {
+	if drifting > 0 {
+		out = append(out, fmt.Sprintf("%d of %d instances differ", drifting, total))
+	}
+	if p != nil && p.Overdue {
+		out = append(out, fmt.Sprintf("safe mode %s is overdue since %s", p.Mode, p.Expires))
+	}
+	if p == nil && total > 0 {
+		out = append(out, "instances report here, and nothing is activated")
+	}
+	if v.past {
+		return out
+	}
+	a, _, _, _ := s.source.snapshot()
+	if total > 0 && !a.Layout.Listed(t.Scope) {
+		out = append(out, "scope is not listed in sealstone.yaml")
+	}
+	for _, r := range a.Rejected {
+		if r.Service == t.Service && p != nil {
+			out = append(out, fmt.Sprintf("commit %.12s asks for another set, which is rejected", r.Commit))
+		}
+	}
+	return out
+}
+
+// liveCounts merges reports that read the same, biggest first.
+func (s *Server) liveCounts(seen *observed, p *api.Proven, reports map[report]int) []api.LiveCount {
+	type key struct {
+		artifact, version, revision string
+		bundle                      api.Digest
+		mode                        api.Mode
+		state                       api.State
+		lease, drift                string
+	}
+	merged := map[key]*api.LiveCount{}
+	for r, n := range reports {
+		f, drift := r.facts, words(s.drift(seen, p, r))
+		k := key{f.Artifact, f.Version, f.Revision, f.Bundle, f.Mode, r.state, r.lease, strings.Join(drift, "\n")}
+		if merged[k] == nil {
+			merged[k] = &api.LiveCount{Artifact: f.Artifact, Version: f.Version, Revision: f.Revision, Bundle: f.Bundle, Mode: f.Mode, State: r.state, Lease: r.lease, Drift: drift}
+		}
+		merged[k].Instances += n
+	}
+	list := make([]api.LiveCount, 0, len(merged))
+	for _, c := range merged {
+		list = append(list, *c)
+	}
+	slices.SortFunc(list, compareCounts)
+	if len(list) <= maxCounts {
+		return list
+	}
+	rest := api.LiveCount{Omitted: true}
+	for _, c := range list[maxCounts:] {
+		rest.Instances += c.Instances
+	}
+	return append(list[:maxCounts], rest)
+}
+
+func compareCounts(a, b api.LiveCount) int {
+	return cmp.Or(cmp.Compare(b.Instances, a.Instances), cmp.Compare(a.Artifact, b.Artifact), cmp.Compare(a.Version, b.Version), cmp.Compare(a.Revision, b.Revision),
+		cmp.Compare(a.Bundle, b.Bundle), cmp.Compare(a.Mode, b.Mode), cmp.Compare(a.State, b.State), cmp.Compare(a.Lease, b.Lease), slices.Compare(a.Drift, b.Drift))
 }
 
 func (s *Server) proven(eff *effect) *api.Proven {
@@ -285,47 +400,51 @@ func (s *Server) proven(eff *effect) *api.Proven {
 	return p
 }
 
-func lease(age time.Duration) string {
-	switch {
-	case age > goneAfter:
-		return "gone"
-	case age > suspectAfter:
-		return "suspect"
-	}
-	return "live"
-}
+// difference is one way in which a report differs from what the log proves: a
+// kind for counting, and words.
+type difference struct{ kind, words string }
 
-// drift says in words how a report differs from what the log proves.
-func (s *Server) drift(p *api.Proven, in *api.LiveInstance) []string {
-	var out []string
-	switch {
-	case p == nil || in.Lease == "gone":
-	case in.Bundle == "":
-		out = append(out, "runs no bundle")
-	case in.Bundle != p.Bundle && !s.everNamed(in.Target.Service, in.Bundle):
-		out = append(out, "runs a bundle the log never named")
-	case in.Bundle != p.Bundle:
-		out = append(out, "runs "+in.Bundle.Short()+", active is "+p.Bundle.Short())
-	}
-	if in.State != api.StateReady {
-		out = append(out, "state "+string(in.State))
-	}
-	if in.Lease != "live" {
-		out = append(out, "silent since "+in.LastSeen)
-	}
-	if in.Refusal != nil {
-		out = append(out, "refused an answer: "+in.Refusal.Check)
-	}
-	if in.FirstUse {
-		out = append(out, "trusts on first use")
+func words(list []difference) (out []string) {
+	for _, d := range list {
+		out = append(out, d.words)
 	}
 	return out
 }
 
-func (s *Server) everNamed(service string, d api.Digest) bool {
-	if !d.Valid() {
-		return false
+// drift says how a report differs from what the log proves.
+func (s *Server) drift(seen *observed, p *api.Proven, r report) (out []difference) {
+	differ := func(kind, words string) { out = append(out, difference{kind, words}) }
+	switch b := r.facts.Bundle; {
+	case p == nil || r.lease == "gone":
+	case b == "":
+		differ("bundle", "runs no bundle")
+	case b != p.Bundle && !s.everNamed(seen, r.facts.Target.Service, b):
+		differ("unknown-bundle", "runs a bundle the log never named")
+	case b != p.Bundle:
+		differ("bundle", "runs "+b.Short()+", active is "+p.Bundle.Short())
 	}
-	row, err := s.store.Row(namedRow(service, d))
-	return err == nil && row != nil
+	if r.state != api.StateReady && r.state != "" { // unknown at another time than now
+		differ(strings.ToLower(string(r.state)), "state "+string(r.state))
+	}
+	if r.lease != "live" {
+		differ("silent", strings.TrimSuffix("silent since "+r.lastSeen, " since "))
+	}
+	if r.refusal != "" {
+		differ("refused", "refused an answer: "+r.refusal)
+	}
+	if r.facts.FirstUse {
+		differ("first-use", "trusts on first use")
+	}
+	return out
+}
+
+func (s *Server) everNamed(seen *observed, service string, d api.Digest) bool {
+	key := service + " " + string(d)
+	known, ok := seen.named[key]
+	if !ok {
+		row, err := s.store.Row(namedRow(service, d))
+		known = err == nil && row != nil
+		seen.named[key] = known
+	}
+	return known
 }

@@ -1,7 +1,10 @@
 package server
 
 import (
+	"cmp"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -66,16 +69,18 @@ func (m *metrics) count(next echo.HandlerFunc) echo.HandlerFunc {
 type collector struct{ s *Server }
 
 var (
-	descSuccess = prometheus.NewDesc("sealstone_source_last_success_timestamp_seconds", "Unix time of the last successful round; 0 before the first.", nil, nil)
-	descSize    = prometheus.NewDesc("sealstone_ledger_size", "Changes in the published log.", nil, nil)
-	descWrites  = prometheus.NewDesc("sealstone_ledger_writable", "1 when the ledger takes changes.", nil, nil)
-	descPending = prometheus.NewDesc("sealstone_pending_statements", "Safe-mode statements that the log could not take yet.", nil, nil)
-	descWatch   = prometheus.NewDesc("sealstone_watchers", "Open watch streams.", nil, nil)
-	descReject  = prometheus.NewDesc("sealstone_bundle_rejected", "1 for a service that stays at its last good set.", []string{"service"}, nil)
-	descActive  = prometheus.NewDesc("sealstone_bundle_activated_timestamp_seconds", "Unix time at which the set in force was activated.", []string{"service", "scope", "set"}, nil)
-	descMode    = prometheus.NewDesc("sealstone_safe_mode", "1 for a safe mode in force, 2 when it is overdue.", []string{"service", "scope", "mode"}, nil)
-	descLive    = prometheus.NewDesc("sealstone_instances", "Instances that report, by target, state and lease.", []string{"service", "scope", "state", "lease"}, nil)
-	descInfo    = prometheus.NewDesc("sealstone_build_info", "1, with the server's version.", []string{"version"}, nil)
+	descSuccess  = prometheus.NewDesc("sealstone_source_last_success_timestamp_seconds", "Unix time of the last successful round; 0 before the first.", nil, nil)
+	descSize     = prometheus.NewDesc("sealstone_ledger_size", "Changes in the published log.", nil, nil)
+	descWrites   = prometheus.NewDesc("sealstone_ledger_writable", "1 when the ledger takes changes.", nil, nil)
+	descPending  = prometheus.NewDesc("sealstone_pending_statements", "Safe-mode statements that the log could not take yet.", nil, nil)
+	descWatch    = prometheus.NewDesc("sealstone_watchers", "Open watch streams.", nil, nil)
+	descReject   = prometheus.NewDesc("sealstone_bundle_rejected", "1 for a service that stays at its last good set.", []string{"service"}, nil)
+	descActive   = prometheus.NewDesc("sealstone_bundle_activated_timestamp_seconds", "Unix time at which the set in force was activated.", []string{"service", "scope", "set"}, nil)
+	descMode     = prometheus.NewDesc("sealstone_safe_mode", "1 for a safe mode in force, 2 when it is overdue.", []string{"service", "scope", "mode"}, nil)
+	descLive     = prometheus.NewDesc("sealstone_instances", "Instances that report, by target, state and lease.", []string{"service", "scope", "state", "lease"}, nil)
+	descLiveInfo = prometheus.NewDesc("sealstone_live_info", "Instances that are not gone, by what they report to run.", []string{"service", "scope", "mode", "bundle", "artifact"}, nil)
+	descDrift    = prometheus.NewDesc("sealstone_drift", "Instances that differ from what the log proves, by kind of difference.", []string{"service", "scope", "kind"}, nil)
+	descInfo     = prometheus.NewDesc("sealstone_build_info", "1, with the server's version.", []string{"version"}, nil)
 )
 
 // Describe sends nothing: series come and go with services.
@@ -112,15 +117,66 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	c.instances(gauge)
 }
 
+// instances counts what is reported, and how it differs from what is proven.
 func (c *collector) instances(gauge func(*prometheus.Desc, float64, ...string)) {
-	type key struct{ service, scope, state, lease string }
-	counts, now := map[key]int{}, time.Now()
-	for _, o := range c.s.live.all() {
-		counts[key{o.Target.Service, string(o.Target.Scope), string(o.State), lease(now.Sub(o.seen))}]++
+	type key [5]string
+	byLease, info, drift := map[key]int{}, map[key]int{}, map[key]int{}
+	st := c.s.store.Snapshot().State
+	seen, _ := c.s.observe(&liveView{st: st, now: time.Now()}, "", func(string) bool { return true }) // of now, nothing can fail
+	for service, scopes := range seen.scopes {
+		for scope, reports := range scopes {
+			t := api.Target{Service: service, Scope: scope}
+			var proven *api.Proven
+			if eff, err := c.s.resolveIn(c.s.pending.over(st, service), t); err == nil {
+				proven = &api.Proven{Bundle: eff.Entry.Digest}
+			}
+			at := [2]string{service, string(scope)}
+			for r, n := range reports {
+				byLease[key{at[0], at[1], string(r.state), r.lease}] += n
+				if r.lease != "gone" {
+					info[key{at[0], at[1], string(r.facts.Mode), label(r.facts.Bundle), label(api.Digest(r.facts.Artifact))}] += n
+				}
+				for _, d := range c.s.drift(seen, proven, r) {
+					drift[key{at[0], at[1], d.kind}] += n
+				}
+			}
+		}
 	}
-	for k, n := range counts {
-		gauge(descLive, float64(n), k.service, k.scope, k.state, k.lease)
+	emit := func(d *prometheus.Desc, m map[key]int, labels int) {
+		for k, n := range capped(m) {
+			gauge(d, float64(n), k[:labels]...)
+		}
 	}
+	emit(descLive, byLease, 4)
+	emit(descLiveInfo, info, 5)
+	emit(descDrift, drift, 3)
+}
+
+// maxSeries bounds the series of a metric that reports can add to: the rest is
+// one series of others.
+const maxSeries = 1000
+
+func capped[K ~[5]string](m map[K]int) map[K]int {
+	if len(m) <= maxSeries {
+		return m
+	}
+	out, other := map[K]int{}, K{"other", "other", "other", "other", "other"}
+	keys := slices.SortedFunc(maps.Keys(m), func(a, b K) int { return cmp.Or(cmp.Compare(m[b], m[a]), slices.Compare(a[:], b[:])) })
+	for i, k := range keys {
+		if i >= maxSeries {
+			k = other
+		}
+		out[k] += m[keys[i]]
+	}
+	return out
+}
+
+// label shortens a digest to 12 hex digits. What is no digest is not passed on.
+func label(d api.Digest) string {
+	if !d.Valid() {
+		return "unknown"
+	}
+	return d.Hex()[:12]
 }
 
 func unix(t time.Time) float64 {

@@ -69,16 +69,20 @@ func (p *programs) set(d api.Digest) (*bundle.Set, error) {
 	if v, ok := p.sets.Load(d); ok {
 		return v.(*bundle.Set), nil
 	}
+	set, err := p.readSet(d)
+	if err == nil {
+		p.sets.Store(d, set)
+	}
+	return set, err
+}
+
+// readSet reads a set without keeping it.
+func (p *programs) readSet(d api.Digest) (*bundle.Set, error) {
 	b, err := p.store.Object(d)
 	if err != nil {
 		return nil, fmt.Errorf("set %s: %w", d.Short(), err)
 	}
-	set, err := bundle.ParseSet(b)
-	if err != nil {
-		return nil, err
-	}
-	p.sets.Store(d, set)
-	return set, nil
+	return bundle.ParseSet(b)
 }
 
 func (p *programs) bundle(d api.Digest, service string, mode api.Mode) (*program, error) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/instances"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -25,13 +26,14 @@ type Config struct {
 	Node   note.Signer
 	Trust  *ledger.Trust
 
-	Poll        time.Duration // between fetches, ± 20 %; 0 is 10 s
-	OpenReads   bool          // reads need no token
-	Public      bool          // others than this machine can connect: without clients.yaml reads need a token that nobody has
-	PendingFile string        // keeps unrecorded safe-mode statements over a restart; "" keeps them in memory
-	CORSOrigins []string      // origins that browsers may call OFREP from
-	OFREPRate   float64       // OFREP evaluations a second that each client may ask for; 0 is no limit
-	HookSecret  []byte        // nil: POST /hooks/git is 404
+	Poll        time.Duration    // between fetches, ± 20 %; 0 is 10 s
+	OpenReads   bool             // reads need no token
+	Public      bool             // others than this machine can connect: without clients.yaml reads need a token that nobody has
+	Instances   *instances.Table // what instances report; nil keeps it in memory
+	PendingFile string           // keeps unrecorded safe-mode statements over a restart; "" keeps them in memory
+	CORSOrigins []string         // origins that browsers may call OFREP from
+	OFREPRate   float64          // OFREP evaluations a second that each client may ask for; 0 is no limit
+	HookSecret  []byte           // nil: POST /hooks/git is 404
 	Version     string
 	Logger      *slog.Logger // nil: slog.Default
 }
@@ -53,7 +55,8 @@ type Server struct {
 	memo     tags     // entity tags of OFREP's answers
 	limiter  *middleware.RateLimiterMemoryStore
 	pending  pending // statements the log doesn't have yet
-	live     liveTable
+	live     *instances.Table
+	walks    walks // which change touched which flag
 	source   sourceState
 	hooks    hooks
 	metrics  *metrics
@@ -84,7 +87,9 @@ func New(cfg Config) (*Server, error) {
 	s.streams.init()
 	s.limiter = newLimiter(cfg.OFREPRate)
 	s.programs.init(s.store)
-	s.live.init()
+	if s.live = cfg.Instances; s.live == nil {
+		s.live, _ = instances.Open("", time.Now()) // in memory, nothing can fail
+	}
 	if err := s.restore(); err != nil {
 		return nil, err
 	}

@@ -321,7 +321,7 @@ func (s *Server) admitSafeMode(state *ledger.State, prev ledger.Chain, generatio
 // knownScope keeps a typing error from entering a mode nowhere.
 func (s *Server) knownScope(st *ledger.Signed) bool {
 	a, _, _, _ := s.source.snapshot()
-	return a.Commit == "" || a.Layout.Listed(st.Scope) || s.live.reports(st.Service, st.Scope)
+	return a.Commit == "" || a.Layout.Listed(st.Scope) || s.live.Reports(st.Service, st.Scope)
 }
 
 func (s *Server) fitsHead(state *ledger.State, st *ledger.Signed, there bool) error {

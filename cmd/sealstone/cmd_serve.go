@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/instances"
+	"github.com/sealstone/sealstone/internal/kv"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/server"
 )
@@ -93,6 +95,7 @@ type node struct {
 	server *server.Server
 	store  *store.Store
 	source *bundler.Source
+	seen   *instances.Table
 	origin string
 }
 
@@ -119,12 +122,30 @@ func openNode(o serveOptions, log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, source.Close())
 	}
-	s, err := server.New(server.Config{Store: st, Source: source, Branch: o.branch, Node: cfg.Node, Trust: trust, Poll: o.poll,
-		OpenReads: o.openReads, Public: o.public(), PendingFile: filepath.Join(o.data, "pending.json"), CORSOrigins: o.cors, OFREPRate: o.ofrepRate, HookSecret: secret, Version: version(), Logger: log})
+	seen, err := openInstances(filepath.Join(o.data, "instances.db"), log)
 	if err != nil {
 		return nil, errors.Join(err, st.Close(), source.Close())
 	}
-	return &node{s, st, source, trust.Origin}, nil
+	s, err := server.New(server.Config{Store: st, Instances: seen, Source: source, Branch: o.branch, Node: cfg.Node, Trust: trust, Poll: o.poll,
+		OpenReads: o.openReads, Public: o.public(), PendingFile: filepath.Join(o.data, "pending.json"), CORSOrigins: o.cors, OFREPRate: o.ofrepRate, HookSecret: secret, Version: version(), Logger: log})
+	if err != nil {
+		return nil, errors.Join(err, seen.Close(time.Now()), st.Close(), source.Close())
+	}
+	return &node{s, st, source, seen, trust.Origin}, nil
+}
+
+// openInstances begins anew beside a file that can't be read: it holds
+// observations only, and must not keep a server from starting.
+func openInstances(path string, log *slog.Logger) (*instances.Table, error) {
+	t, err := instances.Open(path, time.Now())
+	if !errors.Is(err, kv.ErrCorrupt) && !errors.Is(err, kv.ErrTruncated) && !errors.Is(err, kv.ErrFormat) {
+		return t, err
+	}
+	log.Warn("what instances reported can't be read, beginning anew", slog.String("moved", path+".damaged"), slog.Any("error", err))
+	if err := os.Rename(path, path+".damaged"); err != nil {
+		return nil, err
+	}
+	return instances.Open(path, time.Now())
 }
 
 func readSecret(path string) ([]byte, error) {
@@ -199,4 +220,6 @@ func (n *node) run(ctx context.Context, ln net.Listener) error {
 	return err
 }
 
-func (n *node) close() error { return errors.Join(n.store.Close(), n.source.Close()) }
+func (n *node) close() error {
+	return errors.Join(n.seen.Close(time.Now()), n.store.Close(), n.source.Close())
+}

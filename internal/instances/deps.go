@@ -1,0 +1,145 @@
+package instances
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/mod/semver"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+// Bounds of lists of dependencies.
+const (
+	maxDeps     = 4096 // lines of one list
+	maxDep      = 512  // bytes of a line
+	maxListSize = 48 << 20
+)
+
+// list is the dependencies of a build, held once for all that run it: package
+// URLs, sorted, so that a name is found by halving.
+type list struct {
+	lines []string
+	types []string // "pkg:golang/", ...
+	size  int
+}
+
+func newList(lines []string) *list {
+	l := &list{lines: slices.Clone(lines)}
+	for _, line := range lines {
+		l.size += len(line) + 32
+		if kind, _, ok := strings.Cut(strings.TrimPrefix(line, "pkg:"), "/"); ok && !slices.Contains(l.types, "pkg:"+kind+"/") {
+			l.types = append(l.types, "pkg:"+kind+"/")
+		}
+	}
+	return l
+}
+
+// checkList checks a list that came along against its digest.
+func checkList(in *api.Instance) error {
+	if in.DepList == nil {
+		return nil
+	}
+	if len(in.DepList) > maxDeps || !slices.IsSorted(in.DepList) {
+		return invalid("sealstone.dependencies is sorted and has at most %d lines", maxDeps)
+	}
+	for _, line := range in.DepList {
+		if len(line) > maxDep || !strings.HasPrefix(line, "pkg:") || strings.ContainsFunc(line, control) {
+			return invalid("sealstone.dependencies has package URLs of at most %d bytes, such as pkg:golang/golang.org/x/net@v0.40.0", maxDep)
+		}
+	}
+	if api.DependenciesDigest(in.DepList) != in.Deps {
+		return invalid("sealstone.dependencies.digest is not the sha256 of the list's lines")
+	}
+	return nil
+}
+
+// learn keeps the list of a report, and tells whether one is wanted.
+func (t *Table) learn(in *api.Instance) (want bool) {
+	if in.Deps == "" || t.lists[in.Deps] != nil || t.listSize >= maxListSize {
+		return false
+	}
+	if in.DepList == nil {
+		return true
+	}
+	l := newList(in.DepList)
+	t.keep(in.Deps, l)
+	t.unsaved.lists[in.Deps] = l
+	return false
+}
+
+func (t *Table) keep(d api.Digest, l *list) {
+	t.lists[d] = l
+	t.listSize += l.size
+}
+
+func (t *Table) forgetLists() {
+	used := map[api.Digest]bool{}
+	for f := range t.groups {
+		used[f.Deps] = true
+	}
+	for d, l := range t.lists {
+		if !used[d] {
+			delete(t.lists, d)
+			t.listSize -= l.size
+		}
+	}
+}
+
+// Hit is a dependency of a list that was asked for.
+type Hit struct {
+	URL       string
+	Unordered bool // its version can't be compared
+}
+
+// Dependency finds the lists that have a package, given by name or package URL
+// without version, in a version below one; "" is any. known has the digests of
+// all lists.
+func (t *Table) Dependency(name, below string) (hits map[api.Digest][]Hit, known map[api.Digest]bool) {
+	t.mu.RLock()
+	lists := maps.Clone(t.lists)
+	t.mu.RUnlock()
+	hits, known = map[api.Digest][]Hit{}, map[api.Digest]bool{}
+	for d, l := range lists {
+		known[d] = true
+		if h := l.find(name, below); len(h) > 0 {
+			hits[d] = h
+		}
+	}
+	return hits, known
+}
+
+func (l *list) find(name, below string) (hits []Hit) {
+	prefixes := []string{name + "@"}
+	if !strings.HasPrefix(name, "pkg:") {
+		prefixes = nil
+		for _, t := range l.types {
+			prefixes = append(prefixes, t+name+"@")
+		}
+	}
+	for _, p := range prefixes {
+		at, _ := slices.BinarySearch(l.lines, p)
+		for ; at < len(l.lines) && strings.HasPrefix(l.lines[at], p); at++ {
+			version, _, _ := strings.Cut(l.lines[at][len(p):], "?")
+			if less, ordered := lessThan(version, below); less || !ordered {
+				hits = append(hits, Hit{l.lines[at], !ordered})
+			}
+		}
+	}
+	return hits
+}
+
+// lessThan compares semantic versions, with or without a leading v.
+func lessThan(version, below string) (less, ordered bool) {
+	if below == "" {
+		return true, true
+	}
+	a, b := canonical(version), canonical(below)
+	return semver.Compare(a, b) < 0, semver.IsValid(a)
+}
+
+// ValidVersion tells whether a version can be compared with.
+func ValidVersion(s string) bool { return semver.IsValid(canonical(s)) }
+
+func canonical(s string) string { return "v" + strings.TrimPrefix(s, "v") }
