@@ -13,76 +13,115 @@ import (
 	"github.com/sealstone/sealstone/api"
 )
 
+// liveOptions say what of the answer is wanted.
+type liveOptions struct {
+	at, instance, after string
+	instances           int // listed; -1 is as the server likes
+	drift               bool
+}
+
 func newLive(a *app) *cobra.Command {
-	var drift, code bool
-	var at string
+	var o liveOptions
+	var code, watch bool
 	cmd := &cobra.Command{
 		Use:   "live [SERVICE]",
 		Short: "Show what is live, where, since when, by whose change",
 		Long: "Show, by service and scope, what the ledger proves to be in effect beside what\n" +
 			"running instances report, and where the two differ. With --at it is what the ledger\n" +
-			"proves to have been in effect then; what instances reported isn't known.",
+			"proves to have been in effect then, and who reported what at that time.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			found, err := a.live(c.Context(), args, at, drift)
+			if !c.Flags().Changed("instances") {
+				o.instances = -1
+			}
+			if watch {
+				return a.watchLive(c.Context(), args, o)
+			}
+			found, err := a.live(c.Context(), args, o)
 			if err == nil && code && found {
 				return exitCode(exitFinding)
 			}
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&drift, "drift", false, "only scopes that drift")
-	cmd.Flags().StringVar(&at, "at", "", "what was in effect at this time, RFC 3339")
-	cmd.Flags().BoolVar(&code, "exit-code", false, "exit 2 when something drifts")
+	f := cmd.Flags()
+	f.BoolVar(&o.drift, "drift", false, "only scopes that drift")
+	f.StringVar(&o.at, "at", "", "what was in effect at this time, RFC 3339")
+	f.StringVar(&o.instance, "instance", "", "only the instance with this id, with all it says of itself")
+	f.IntVar(&o.instances, "instances", 100, "list this many instances, 0 to 1000")
+	f.StringVar(&o.after, "after", "", "go on listing instances after this one")
+	f.BoolVar(&code, "exit-code", false, "exit 2 when something drifts")
+	f.BoolVar(&watch, "watch", false, "show it again whenever it changes: redrawn on a terminal, else as JSON lines")
+	cmd.MarkFlagsMutuallyExclusive("watch", "at")
+	cmd.MarkFlagsMutuallyExclusive("watch", "exit-code")
+	cmd.AddCommand(newLiveFlags(a), newLiveDeps(a), newLiveImages(a))
 	return cmd
 }
 
-func (a *app) live(ctx context.Context, args []string, at string, driftOnly bool) (drifts bool, err error) {
+func (a *app) live(ctx context.Context, args []string, o liveOptions) (drifts bool, err error) {
 	c, err := a.client()
 	if err != nil {
 		return false, err
 	}
+	live, drifts, err := c.live(ctx, args, o)
+	if err != nil {
+		return false, err
+	}
+	return drifts, a.print(live, func(w io.Writer) {
+		if len(live.Services) == 0 {
+			fmt.Fprintln(a.err, nothingLive(ctx, c, args, o))
+		}
+		showLive(w, live, o)
+		if live.Next != "" && o.instances >= 0 {
+			fmt.Fprintf(a.err, "more: add --after %q\n", live.Next)
+		}
+	})
+}
+
+// live asks for what is live, and keeps what is wanted of it.
+func (c *client) live(ctx context.Context, args []string, o liveOptions) (live api.Live, drifts bool, err error) {
 	q := url.Values{}
 	if len(args) > 0 {
 		q.Set("service", args[0])
 	}
-	if at != "" {
-		t, err := parseTime("--at", at)
+	if o.at != "" {
+		t, err := parseTime("--at", o.at)
 		if err != nil {
-			return false, err
+			return live, false, err
 		}
 		q.Set("at", t.Format(time.RFC3339Nano))
 	}
-	var live api.Live
-	if err := c.get(ctx, "/v1/live", q, &live); err != nil {
-		return false, err
+	if o.instances >= 0 {
+		q.Set("instances", fmt.Sprint(o.instances))
 	}
-	now, err := api.ParseTime(live.Time)
-	if err != nil {
-		return false, err
+	for name, v := range map[string]string{"instance": o.instance, "after": o.after} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	if err := c.get(ctx, "/v1/live", q, &live); err != nil {
+		return live, false, err
 	}
 	for i, s := range live.Services {
 		kept := s.Scopes[:0:0]
 		for _, sc := range s.Scopes {
 			drifts = drifts || len(sc.Drift) > 0
-			if !driftOnly || len(sc.Drift) > 0 {
+			if !o.drift || len(sc.Drift) > 0 {
 				kept = append(kept, sc)
 			}
 		}
 		live.Services[i].Scopes = kept
 	}
-	return drifts, a.print(live, func(w io.Writer) {
-		if len(live.Services) == 0 {
-			fmt.Fprintln(a.err, nothingLive(ctx, c, args, at))
-		}
-		liveTable(w, live, now)
-	})
+	return live, drifts, nil
 }
 
 // nothingLive explains an empty table.
-func nothingLive(ctx context.Context, c *client, args []string, at string) string {
-	if at != "" {
-		return "nothing was activated at " + at
+func nothingLive(ctx context.Context, c *client, args []string, o liveOptions) string {
+	switch {
+	case o.instance != "":
+		return fmt.Sprintf("no instance %q reports here: ids are those of sealstone live --instances 1000", o.instance)
+	case o.at != "":
+		return "nothing was activated at " + o.at
 	}
 	var all api.Live
 	if len(args) > 0 && c.get(ctx, "/v1/live", nil, &all) == nil && len(all.Services) > 0 {
@@ -95,17 +134,130 @@ func nothingLive(ctx context.Context, c *client, args []string, at string) strin
 	return "nothing is activated yet: a server that just started is reading its repository, or /v1/status says what is wrong"
 }
 
-func liveTable(w io.Writer, live api.Live, now time.Time) {
+func showLive(w io.Writer, live api.Live, o liveOptions) {
+	now, err := api.ParseTime(live.Time)
+	if err != nil {
+		now = time.Now()
+	}
+	if o.instance != "" {
+		instanceSheets(w, live, now)
+		return
+	}
 	var rows [][]string
 	for _, s := range live.Services {
 		for _, sc := range s.Scopes {
 			rows = append(rows, liveRow(s.Service, sc, now))
-			for _, in := range sc.Instances {
-				rows = append(rows, instanceRow(in, now))
-			}
+			rows = append(rows, reportedRows(sc, now, o.instances >= 0)...)
+		}
+		if s.Omitted > 0 {
+			rows = append(rows, []string{s.Service, fmt.Sprintf("and %d more scopes that instances report from", s.Omitted)})
 		}
 	}
 	table(w, "SERVICE SCOPE MODE BUNDLE RELEASE SINCE ENTRY BY DRIFT", rows)
+}
+
+// reportedRows lists a few instances, and counts many.
+func reportedRows(sc api.LiveScope, now time.Time, list bool) (rows [][]string) {
+	total := 0
+	for _, c := range sc.Counts {
+		total += c.Instances
+	}
+	if total > len(sc.Instances) {
+		for _, c := range sc.Counts {
+			rows = append(rows, countRow(c))
+		}
+		if !list {
+			return rows
+		}
+	}
+	for _, in := range sc.Instances {
+		rows = append(rows, instanceRow(in, now))
+	}
+	return rows
+}
+
+func countRow(c api.LiveCount) []string {
+	if c.Omitted {
+		return []string{"  reported", fmt.Sprintf("%d others", c.Instances)}
+	}
+	return []string{"  reported", fmt.Sprintf("%d instances", c.Instances), dash(string(c.Mode)), dash(c.Bundle.Short()), artifactName(c.Version, c.Revision), "-", "-",
+		leased(c.State, c.Lease), dash(strings.Join(c.Drift, "; "))}
+}
+
+// artifactName prefers the commit: a version is a label.
+func artifactName(version, revision string) string {
+	if revision != "" {
+		return short(revision)
+	}
+	return dash(version)
+}
+
+func leased(state api.State, lease string) string {
+	if state == "" {
+		return lease
+	}
+	if lease != "live" {
+		return string(state) + ", " + lease
+	}
+	return string(state)
+}
+
+// instanceSheets show all that an instance says of itself. What it doesn't say
+// is unknown.
+func instanceSheets(w io.Writer, live api.Live, now time.Time) {
+	for _, s := range live.Services {
+		for _, sc := range s.Scopes {
+			for _, in := range sc.Instances {
+				table(w, "", instanceSheet(in, sc.Proven, now))
+			}
+		}
+	}
+}
+
+func instanceSheet(in api.LiveInstance, p *api.Proven, now time.Time) (rows [][]string) {
+	add := func(name, value string) {
+		if value == "" {
+			value = "unknown"
+		}
+		rows = append(rows, []string{name, value})
+	}
+	add("instance", in.ID)
+	add("target", in.Target.String())
+	add("state", leased(in.State, in.Lease))
+	add("last seen", in.LastSeen+" ("+ago(in.LastSeen, now)+")")
+	add("drift", dash(strings.Join(in.Drift, "; ")))
+	if p != nil {
+		add("proven", string(p.Bundle)+", "+string(p.Mode)+", entry "+fmt.Sprint(p.Index)+", since "+p.Since)
+	}
+	add("bundle", string(in.Bundle))
+	add("set", string(in.Set))
+	add("mode", string(in.Mode))
+	add("entry", fmt.Sprint(in.Index))
+	add("since", in.Since)
+	add("head", in.HeadAt)
+	modes := make([]string, len(in.SafeModes))
+	for i, m := range in.SafeModes {
+		modes[i] = string(m)
+	}
+	add("safe modes ready", dash(strings.Join(modes, " ")))
+	add("version", in.Version)
+	revision := in.Revision
+	if in.Modified {
+		revision += " and changes that are not committed"
+	}
+	add("revision", revision)
+	add("artifact", in.Artifact)
+	add("image", in.Image)
+	add("base image", in.BaseImage)
+	add("sbom", in.SBOM)
+	add("dependencies", string(in.Deps))
+	add("sdk", in.SDK)
+	add("started", in.Started)
+	if r := in.Refusal; r != nil {
+		add("refused", r.Check+": "+r.Message+" ("+r.Time+")")
+	}
+	add("reported by", in.Client)
+	return rows
 }
 
 func liveRow(service string, sc api.LiveScope, now time.Time) []string {
@@ -118,13 +270,6 @@ func liveRow(service string, sc api.LiveScope, now time.Time) []string {
 }
 
 func instanceRow(in api.LiveInstance, now time.Time) []string {
-	state := string(in.State)
-	if in.Lease != "live" {
-		state += ", " + in.Lease
-	}
-	artifact := in.Version
-	if in.Revision != "" {
-		artifact = short(in.Revision)
-	}
-	return []string{"  reported", in.ID, string(in.Mode), in.Bundle.Short(), dash(artifact), "seen " + ago(in.LastSeen, now), fmt.Sprint(in.Index), state, dash(strings.Join(in.Drift, "; "))}
+	return []string{"  reported", in.ID, string(in.Mode), in.Bundle.Short(), artifactName(in.Version, in.Revision), "seen " + ago(in.LastSeen, now), fmt.Sprint(in.Index),
+		leased(in.State, in.Lease), dash(strings.Join(in.Drift, "; "))}
 }

@@ -264,7 +264,7 @@ func (d *demo) writeProof(ctx context.Context, path string, index int64) error {
 func (d *demo) showLive(ctx context.Context) error {
 	settled := func() bool {
 		var out bytes.Buffer
-		drifts, err := d.sre(&out).live(ctx, nil, "", false)
+		drifts, err := d.sre(&out).live(ctx, nil, liveOptions{instances: -1})
 		return err == nil && !drifts && len(d.node.server.Status().SafeModes) == 1
 	}
 	if err := eventually(ctx, "instances report what the log proves", settled); err != nil {
@@ -272,7 +272,7 @@ func (d *demo) showLive(ctx context.Context) error {
 	}
 	d.say("$ sealstone live checkout")
 	var out bytes.Buffer
-	if _, err := d.sre(&out).live(ctx, []string{"checkout"}, "", false); err != nil {
+	if _, err := d.sre(&out).live(ctx, []string{"checkout"}, liveOptions{instances: -1}); err != nil {
 		return err
 	}
 	for line := range strings.Lines(out.String()) {

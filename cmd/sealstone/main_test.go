@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -50,7 +52,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"shop": cmdShop, "commit": cmdCommit, "keygen": cmdKeygen, "waitfor": cmdWaitFor, "setvar": cmdSetVar, "jsonvar": cmdJSONVar, "edit": cmdEdit, "until": cmdUntil, "rewrite": cmdRewrite,
+			"shop": cmdShop, "commit": cmdCommit, "keygen": cmdKeygen, "waitfor": cmdWaitFor, "setvar": cmdSetVar, "jsonvar": cmdJSONVar, "edit": cmdEdit, "until": cmdUntil, "rewrite": cmdRewrite, "post": cmdPost,
 		},
 	})
 }
@@ -163,4 +165,17 @@ func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	ts.Fatalf("%q never printed %q: %s", args[1:], args[0], ts.ReadFile("stderr"))
+}
+
+// post PATH FILE sends a file to the server as JSON; its answer is the stdout.
+func cmdPost(ts *testscript.TestScript, _ bool, args []string) {
+	res, err := http.Post(ts.Getenv("SEALSTONE_SERVER")+args[0], "application/json", strings.NewReader(ts.ReadFile(args[1])))
+	ts.Check(err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	ts.Check(err)
+	if res.StatusCode >= 300 {
+		ts.Fatalf("%s: %s", res.Status, b)
+	}
+	_, _ = ts.Stdout().Write(b)
 }

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+func newLiveFlags(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "flags TARGET",
+		Short: "List a target's flags, each with the change that last touched it",
+		Args:  cobra.ExactArgs(1),
+		RunE:  func(c *cobra.Command, args []string) error { return a.liveFlags(c.Context(), args[0]) },
+	}
+}
+
+func (a *app) liveFlags(ctx context.Context, target string) error {
+	if _, err := api.ParseTarget(target); err != nil {
+		return err
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	var answer api.LiveFlags
+	if err := c.get(ctx, "/v1/flags", url.Values{"target": {target}}, &answer); err != nil {
+		return err
+	}
+	return a.print(answer, func(w io.Writer) {
+		var rows [][]string
+		for _, f := range answer.Flags {
+			rows = append(rows, flagRow(f))
+		}
+		table(w, "FLAG STATE DEFAULT RULES CHANGED ENTRY BY COMMIT WHY", rows)
+	})
+}
+
+func flagRow(f api.LiveFlag) []string {
+	row := []string{f.Key, f.State, dash(f.Default), strconv.Itoa(f.Rules)}
+	ch := f.Changed
+	if ch == nil {
+		return append(row, "-", fmt.Sprintf("before %d", f.Since), "-", "-", "not looked for further back: ask again")
+	}
+	entry := "pending"
+	if ch.Index >= 0 {
+		entry = strconv.FormatInt(ch.Index, 10)
+	}
+	return append(row, ch.Time, entry, dash(ch.By), dash(short(ch.Commit)), dash(ch.Why))
+}
+
+func newLiveDeps(a *app) *cobra.Command {
+	var below, service string
+	cmd := &cobra.Command{
+		Use:   "deps NAME",
+		Short: "Show who runs a dependency, or a version of it below another",
+		Long: "Show who runs a dependency, by the lists that instances report. NAME is as in a package\n" +
+			"URL, with or without pkg:type/ in front: golang.org/x/net, pkg:npm/lodash, stdlib.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.liveArtifacts(c.Context(), url.Values{"dependency": {args[0]}, "below": {below}, "service": {service}})
+		},
+	}
+	cmd.Flags().StringVar(&below, "below", "", "only versions below this one, for example v0.40.0")
+	cmd.Flags().StringVar(&service, "service", "", "only this service")
+	return cmd
+}
+
+func newLiveImages(a *app) *cobra.Command {
+	var base, image, service string
+	cmd := &cobra.Command{
+		Use:   "images (--base DIGEST | --image DIGEST)",
+		Short: "Show who runs an image, or stands on a base image",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.liveArtifacts(c.Context(), url.Values{"base": {base}, "image": {image}, "service": {service}})
+		},
+	}
+	cmd.Flags().StringVar(&base, "base", "", "digest of the base image")
+	cmd.Flags().StringVar(&image, "image", "", "digest of the image")
+	cmd.Flags().StringVar(&service, "service", "", "only this service")
+	cmd.MarkFlagsOneRequired("base", "image")
+	cmd.MarkFlagsMutuallyExclusive("base", "image")
+	return cmd
+}
+
+func (a *app) liveArtifacts(ctx context.Context, q url.Values) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	for name, v := range q {
+		if v[0] == "" {
+			q.Del(name)
+		}
+	}
+	var answer api.Artifacts
+	if err := c.get(ctx, "/v1/live/artifacts", q, &answer); err != nil {
+		return err
+	}
+	return a.print(answer, func(w io.Writer) {
+		var rows [][]string
+		for _, f := range answer.Found {
+			rows = append(rows, artifactRow(f))
+		}
+		table(w, "TARGET INSTANCES VERSION REVISION ARTIFACT IMAGE BASE DEPENDENCY", rows)
+		if answer.Omitted > 0 {
+			fmt.Fprintf(w, "and %d more: name a service with --service\n", answer.Omitted)
+		}
+		if answer.Unknown > 0 {
+			fmt.Fprintf(w, "unknown: %d instances report nothing about it\n", answer.Unknown)
+		}
+	})
+}
+
+func artifactRow(f api.Artifact) []string {
+	dependency := dash(f.Dependency)
+	if f.Unordered {
+		dependency += " (its version can't be compared)"
+	}
+	digest := func(s string) string { return dash(api.Digest(s).Short()) }
+	return []string{f.Target.String(), strconv.Itoa(f.Instances), dash(f.Version), dash(short(f.Revision)), digest(f.Digest), digest(f.Image), digest(f.BaseImage), dependency}
+}
