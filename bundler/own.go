@@ -62,10 +62,7 @@ func where(pointer string) string {
 	if pointer == "" {
 		return ""
 	}
-	if len(pointer) > 120 {
-		pointer = pointer[:120] + "..."
-	}
-	return strings.ToValidUTF8(pointer, "?") + ": "
+	return schemas.BriefPointer(pointer) + ": "
 }
 
 // text returns a string member, "" when absent.

@@ -102,7 +102,7 @@ var (
 	ruleScopeUnlisted = rule("E_SCOPE_UNLISTED", "A scope is not listed in sealstone.yaml", "List it there, or correct it")
 	ruleScopeIdle     = rule("W_SCOPE_IDLE", "Nothing is activated at or above a listed scope", "Activate a service there, or drop the scope")
 	ruleDependsOn     = rule("E_DEPENDS_ON", "A service depends on one that is not in this repository", "Correct the name")
-	ruleTTL           = rule("E_SAFE_MODE_TTL", "The ttl of a safe mode is not between 1s and 24h", "Write a duration such as 30m or 4h")
+	ruleTTL           = rule("E_SAFE_MODE_TTL", "The ttl of a safe mode is not between 1m and 24h", "Write a duration such as 30m or 4h")
 	ruleActService    = rule("E_ACTIVATION_SERVICE", "The service in an activation file is not the file's name", "Name the file activations/<service>.yaml")
 	ruleActTwice      = rule("E_ACTIVATION_TWICE", "A scope is activated twice in one file", "Keep one of them")
 	ruleActGone       = rule("E_ACTIVATION_GONE", "An activation file vanished", "Restore it; to retire the service for good, write `retired: true` in it")

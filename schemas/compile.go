@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -26,7 +28,7 @@ type Source func(name string) ([]byte, error)
 type RefError struct{ URL string }
 
 func (e *RefError) Error() string {
-	return fmt.Sprintf("reference to %.120q, which is neither a file of schemas/ nor built in", e.URL)
+	return fmt.Sprintf("reference to %s, which is neither a file of schemas/ nor built in", brief(strconv.Quote(e.URL)))
 }
 
 // ErrNotFound is what a Source returns for a name it doesn't have.
@@ -178,13 +180,33 @@ func (l *loader) explain(err error) error {
 		for len(leaf.Causes) > 0 {
 			leaf = leaf.Causes[0]
 		}
-		return fmt.Errorf("is not a valid JSON Schema at %.200q: %.200s", unescape(leaf.InstanceLocation), leaf.Message)
+		return fmt.Errorf("is not a valid JSON Schema at %q: %.200s", BriefPointer(unescape(leaf.InstanceLocation)), brief(leaf.Message))
 	}
 	if se, ok := errors.AsType[*jsonschema.SchemaError](err); ok {
 		err = se.Err
 	}
 	msg := strings.ReplaceAll(strings.TrimPrefix(err.Error(), "jsonschema: "), base, "")
-	return fmt.Errorf("can't be compiled: %.300s", msg)
+	return fmt.Errorf("can't be compiled: %.300s", brief(msg))
+}
+
+// longText finds quoted values and words of more than 64 bytes: the library
+// quotes what it finds, which may be long or secret.
+var longText = regexp.MustCompile("'[^']{65,}'|\"[^\"]{65,}\"|`[^`]{65,}`|[^\\s/'\"`]{65,}")
+
+// BriefPointer is a JSON pointer for a message: no name of more than 64 bytes,
+// about 120 bytes in all.
+func BriefPointer(p string) string {
+	parts := strings.Split(p, "/")
+	for i, name := range parts {
+		if len(name) > 64 {
+			parts[i] = fmt.Sprintf("(%d bytes)", len(name))
+		}
+	}
+	return strings.ToValidUTF8(clip(strings.Join(parts, "/"), 120), "?")
+}
+
+func brief(msg string) string {
+	return longText.ReplaceAllStringFunc(msg, func(s string) string { return fmt.Sprintf("a value of %d bytes", len(s)) })
 }
 
 func schemaName(url, base, suffix string) (string, bool) {

@@ -143,7 +143,7 @@ func faultOf(ve *jsonschema.ValidationError, keyword string) Fault {
 	case "required":
 		f.Message = strings.Replace(ve.Message, "missing properties:", "missing member", 1)
 	}
-	f.Message = clip(f.Message, 200)
+	f.Message = clip(brief(f.Message), 200)
 	return f
 }
 

@@ -127,7 +127,7 @@ func (a *app) noteDirty(dir string) {
 func (a *app) printReport(r *bundler.Report, format string) error {
 	if format == "github" {
 		for _, f := range r.Faults {
-			fmt.Fprintf(a.out, "::%s file=%s,line=%d,col=%d,title=%s::%s. %s\n", f.Severity, f.File, f.Line, f.Col, f.Rule, oneLine(f.Message), oneLine(f.Fix))
+			fmt.Fprintln(a.out, annotation(f))
 		}
 		return nil
 	}
@@ -143,6 +143,28 @@ func (a *app) printReport(r *bundler.Report, format string) error {
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// annotation is a workflow command of GitHub Actions (and Forgejo's): shown at
+// the line, within the diff where the line was changed. A fault without a line
+// is shown at the file.
+func annotation(f bundler.Fault) string {
+	var at []string
+	if f.File != "" {
+		at = append(at, "file="+escapeProperty(f.File))
+	}
+	if f.Line > 0 {
+		at = append(at, fmt.Sprintf("line=%d,col=%d", f.Line, max(1, f.Col)))
+	}
+	at = append(at, "title="+f.Rule)
+	return fmt.Sprintf("::%s %s::%s", f.Severity, strings.Join(at, ","), escapeData(f.Message+". "+f.Fix))
+}
+
+// A name or a value out of a repository must not end a command and begin one of
+// its own. GitHub's escapes: these three in text, two more in properties.
+var (
+	escapeData     = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A").Replace
+	escapeProperty = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C").Replace
+)
 
 // builtSet and builtBundle are what build -o json prints.
 type builtSet struct {
