@@ -28,7 +28,7 @@ var arrows = map[string]string{
 	"plan":               "api bundle bundler flags",
 	"sdk":                "api bundle flags ledger internal/canon internal/kv github.com/open-feature/go-sdk",
 	"server": "api bundle bundler flags ledger schemas internal/canon internal/instances internal/kv internal/store " +
-		"github.com/labstack/echo/v4 github.com/prometheus/client_golang golang.org/x/mod",
+		"github.com/labstack/echo/v4 github.com/prometheus/client_golang",
 	"examples": "",
 }
 

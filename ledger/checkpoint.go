@@ -25,10 +25,11 @@ func CheckpointBody(origin string, t Tree) string {
 	return fmt.Sprintf("%s\n%d\n%s\n", origin, t.Size, base64.StdEncoding.EncodeToString(t.Root[:]))
 }
 
-// SignCheckpoint returns the signed note. Sign only what is durably committed:
+// SignCheckpoint returns the note, signed by each key: two while one replaces the
+// other. Sign only what is durably committed:
 // a signed checkpoint that is later lost is a fork.
-func SignCheckpoint(origin string, t Tree, log note.Signer) ([]byte, error) {
-	return note.Sign(&note.Note{Text: CheckpointBody(origin, t)}, log)
+func SignCheckpoint(origin string, t Tree, log ...note.Signer) ([]byte, error) {
+	return note.Sign(&note.Note{Text: CheckpointBody(origin, t)}, log...)
 }
 
 // ErrCheckpoint is wrapped by every refusal of a checkpoint.

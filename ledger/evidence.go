@@ -171,7 +171,7 @@ func (p *prover) changes(e *Evidence, _ string) error {
 		if c.Roots == nil {
 			continue
 		}
-		ops, err := p.trust.ParseOperatorsEnvelope(c.Data.Statement)
+		ops, err := p.trust.OperatorsAt(i, c.Data.Statement)
 		if err != nil {
 			return Refuse(CheckStatementSignature, fmt.Errorf("entry %d: %w", i, err))
 		}
@@ -262,7 +262,7 @@ func (t *Trust) ProveAlone(e *Evidence, tree Tree) error {
 		}
 		changes[ec.Index] = c
 		if c.Roots != nil {
-			if sets[ec.Index], err = t.ParseOperatorsEnvelope(c.Data.Statement); err != nil {
+			if sets[ec.Index], err = t.OperatorsAt(ec.Index, c.Data.Statement); err != nil {
 				return Refuse(CheckStatementSignature, fmt.Errorf("entry %d: %w", ec.Index, err))
 			}
 		}

@@ -312,7 +312,7 @@ func TestGrantsCoverTheirPlaces(t *testing.T) {
 	f := ledgertest.New(t)
 	grant := func(do, service string, scope api.Scope) *ledger.Operators {
 		op := ledger.Operator{ID: "ops", Keys: []string{ledgertest.SSHLine(f.OperatorKey)}, May: []ledger.Grant{{Do: []string{do}, Services: []string{service}, Scopes: []api.Scope{scope}}}}
-		o, err := f.Trust.ParseOperatorsEnvelope(f.SignOperators(1, []byte("x"), op))
+		o, err := f.Trust.OperatorsAt(1, f.SignOperators(1, []byte("x"), op))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -95,7 +95,7 @@ func TestTrustGoesOnlyWhereItsRootsLead(t *testing.T) {
 	f := ledgertest.New(t)
 	second := ledger.KeySigner{Private: f.Key("second root")}
 	st := f.Trust.TrustStatement
-	st.Version, st.Roots = 2, []string{ledgertest.SSHLine(second.Private)}
+	st.Version, st.From, st.Roots = 2, 1, []string{ledgertest.SSHLine(second.Private)}
 	sign := func(st ledger.TrustStatement, by ...ledger.Signer) []byte {
 		b, err := ledger.SignTrust(st, by...)
 		if err != nil {
@@ -113,7 +113,7 @@ func TestTrustGoesOnlyWhereItsRootsLead(t *testing.T) {
 		t.Errorf("without its own root: %v", err)
 	}
 	same := st
-	same.Version = 1
+	same.Version, same.From = 1, 0
 	if _, err := f.Trust.Next(sign(same, f.Root, second)); !errors.Is(err, ledger.ErrTrust) {
 		t.Errorf("same version: %v", err)
 	}

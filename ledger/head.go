@@ -90,18 +90,22 @@ func (t *Trust) OpenHead(b []byte) (*Head, error) {
 	if len(b) > MaxEnvelope {
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrHead, len(b), MaxEnvelope)
 	}
+	return openStored(t, func(v *Trust) (*Head, int64, error) { return v.openHead(b) })
+}
+
+func (t *Trust) openHead(b []byte) (*Head, int64, error) {
 	n, err := openNote(b, t.headKeys())
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrHead, err)
+		return nil, 0, fmt.Errorf("%w: %w", ErrHead, err)
 	}
 	h, err := ParseHeadBody(n.Text)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if h.Origin != t.Origin {
-		return nil, fmt.Errorf("%w: origin %.64q, want %q", ErrHead, h.Origin, t.Origin)
+		return nil, 0, fmt.Errorf("%w: origin %.64q, want %q", ErrHead, h.Origin, t.Origin)
 	}
-	return h, nil
+	return h, h.Tree.Size, nil
 }
 
 // ParseHeadBody accepts exactly what Body prints.

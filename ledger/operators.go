@@ -228,9 +228,10 @@ func (o *Operators) KeyOwner(id string) string {
 	return ""
 }
 
-// ParseOperatorsEnvelope reads operators.sig, or the statement of an
-// operators.changed, and checks that enough roots signed it.
-func (t *Trust) ParseOperatorsEnvelope(b []byte) (*Operators, error) {
+// OperatorsAt reads operators.sig, or the statement of an operators.changed, and
+// checks that enough roots signed it whose version counts at a log index: that
+// of the change, or for one that isn't in the log yet, the log's size.
+func (t *Trust) OperatorsAt(index int64, b []byte) (*Operators, error) {
 	e, err := ParseEnvelope(b, TypeStatement)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrOperators, err)
@@ -246,10 +247,24 @@ func (t *Trust) ParseOperatorsEnvelope(b []byte) (*Operators, error) {
 	if st.Log != t.Origin {
 		return nil, fmt.Errorf("%w: signed for log %.64q, this is %q", ErrOperators, st.Log, t.Origin)
 	}
-	if n := countRoots(e, t.rootKeys); n < t.Threshold {
-		return nil, fmt.Errorf("%w: %w: %d of %d needed root signatures", ErrOperators, ErrSignature, n, t.Threshold)
+	if err := t.rootsSigned(index, e); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOperators, err)
 	}
 	return NewOperators(st)
+}
+
+// rootsSigned holds an envelope to the roots of a version that counts at index.
+func (t *Trust) rootsSigned(index int64, e *Envelope) error {
+	n := countRoots(e, t.rootKeys)
+	if n >= t.Threshold {
+		return nil
+	}
+	for v, until := range t.older() {
+		if index < until && countRoots(e, v.rootKeys) >= v.Threshold {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %d of %d needed root signatures, by version %d of the trust file", ErrSignature, n, t.Threshold, t.Version)
 }
 
 func countRoots(e *Envelope, roots []SSHKey) int {

@@ -145,6 +145,9 @@ func (s *State) apply(c *Change, t *Trust) error {
 		c.By, _ = s.Operators.Signer(c.Statement)
 	}
 	if c.Kind() == LedgerCreated {
+		if err := t.created(c.Data.Trust); err != nil {
+			return err
+		}
 		s.Trust = c.Data.Trust
 	}
 	index := s.Size
@@ -207,7 +210,7 @@ func (s *State) followsOverride(c *Change) error {
 }
 
 func (s *State) newOperators(c *Change, t *Trust) (*Operators, error) {
-	ops, err := t.ParseOperatorsEnvelope(c.Data.Statement)
+	ops, err := t.OperatorsAt(s.Size, c.Data.Statement)
 	if err != nil {
 		return nil, err
 	}

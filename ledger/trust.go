@@ -3,7 +3,6 @@ package ledger
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -14,7 +13,8 @@ import (
 
 // TrustStatement is the payload of a trust file: which keys a client believes.
 type TrustStatement struct {
-	Log       []string  `json:"log"` // vkeys
+	From      int64     `json:"from,omitempty"` // log index from which the versions before this one count no more; see Trust.older
+	Log       []string  `json:"log"`            // vkeys
 	Node      []NodeKey `json:"node"`
 	Origin    string    `json:"origin"`
 	Roots     []string  `json:"roots"` // "ssh-ed25519 AAAA..."
@@ -38,13 +38,16 @@ type Succeeds struct {
 	Size   int64  `json:"size"`
 }
 
-// Trust is a trust file, checked and ready to verify with.
+// Trust is a version of a trust file, checked and ready to verify with, and
+// those before it that are known.
 type Trust struct {
 	TrustStatement
-	Raw      []byte     // the envelope's bytes
+	Raw      []byte     // the bytes of this version's envelope; File has all versions
 	Digest   api.Digest // of the DSSE payload, as ledger.created cites it
 	Envelope *Envelope
 
+	prev     *Trust // the version before, nil for the first that is known
+	past     bool   // see Past
 	log      []note.Verifier
 	node     []note.Verifier
 	rootKeys []SSHKey
@@ -67,55 +70,38 @@ func SignTrust(st TrustStatement, roots ...Signer) ([]byte, error) {
 	return e.Encode()
 }
 
-// ParseTrust reads a trust file that somebody was handed: it is signed by its
-// own roots, which proves that it is whole, not that it is the right one.
-func ParseTrust(b []byte) (*Trust, error) {
-	b = []byte(strings.TrimSuffix(string(b), "\n"))
-	e, err := ParseEnvelope(b, TypeTrust)
+// parseVersion reads one version, in form: nobody's signature is counted.
+func parseVersion(b []byte) (*Trust, error) {
+	t, err := parseEnvelopeOf(b)
+	if err == nil {
+		err = t.check()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTrust, err)
-	}
-	payload, err := e.Bytes()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTrust, err)
-	}
-	t := &Trust{Raw: b, Digest: api.DigestOf(payload), Envelope: e}
-	if err := canon.Unmarshal(payload, &t.TrustStatement); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTrust, err)
-	}
-	if err := t.check(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTrust, err)
-	}
-	if n := countRoots(e, t.rootKeys); n < t.Threshold {
-		return nil, fmt.Errorf("%w: %w: %d of %d needed root signatures", ErrTrust, ErrSignature, n, t.Threshold)
 	}
 	return t, nil
 }
 
-// Next reads a higher version, which enough of this version's roots must have
-// signed as well.
-func (t *Trust) Next(b []byte) (*Trust, error) {
-	n, err := ParseTrust(b)
+func parseEnvelopeOf(b []byte) (*Trust, error) {
+	e, err := ParseEnvelope(b, TypeTrust)
 	if err != nil {
 		return nil, err
 	}
-	if n.Version <= t.Version {
-		return nil, fmt.Errorf("%w: version %d is not above %d", ErrTrust, n.Version, t.Version)
+	payload, err := e.Bytes()
+	if err != nil {
+		return nil, err
 	}
-	if have := countRoots(n.Envelope, t.rootKeys); have < t.Threshold {
-		return nil, fmt.Errorf("%w: %w: version %d has %d of %d needed signatures by version %d's roots", ErrTrust, ErrSignature,
-			n.Version, have, t.Threshold, t.Version)
-	}
-	if n.Origin != t.Origin && (n.Succeeds == nil || n.Succeeds.Origin != t.Origin) {
-		return nil, fmt.Errorf("%w: origin changes from %q to %q without saying that it succeeds it", ErrTrust, t.Origin, n.Origin)
-	}
-	return n, nil
+	t := &Trust{Raw: b, Digest: api.DigestOf(payload), Envelope: e}
+	return t, canon.Unmarshal(payload, &t.TrustStatement)
 }
 
 func (t *Trust) check() error {
 	errs := []error{CheckOrigin(t.Origin)}
 	if t.Version < 1 {
 		errs = append(errs, errors.New("version must be 1 or more"))
+	}
+	if first := t.Version == 1 || t.Succeeds != nil; first != (t.From == 0) || t.From < 0 {
+		errs = append(errs, errors.New("member \"from\" is an index above 0 in every version but a log's first, which has none"))
 	}
 	for _, line := range t.Roots {
 		k, err := ParseSSHKey(line)
@@ -188,15 +174,6 @@ func (t *Trust) CheckNode(index int64, e *Envelope) error {
 		}
 	}
 	return fmt.Errorf("%w: no node key for entry %d made it (it says key %.80q)", ErrSignature, index, one.KeyID)
-}
-
-// OpenCheckpoint verifies a signed checkpoint.
-func (t *Trust) OpenCheckpoint(b []byte) (Tree, error) {
-	n, err := openNote(b, t.log)
-	if err != nil {
-		return Tree{}, fmt.Errorf("%w: %w", ErrCheckpoint, err)
-	}
-	return ParseCheckpointBody(n.Text, t.Origin)
 }
 
 // headKeys are the node keys that may sign heads: those without until.

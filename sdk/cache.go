@@ -146,15 +146,19 @@ func (c *cache) trustFiles(name string) (list [][]byte) {
 	return list
 }
 
-// putTrust files a version under names: that of the origin from which a start
+// putTrust files the versions above from under names: that of the origin from which a start
 // gets to it, which isn't its own when it succeeds another log; or that of first
 // use, so that no later start takes it for one that was given.
-func (c *cache) putTrust(t *ledger.Trust, names []string) {
+func (c *cache) putTrust(t *ledger.Trust, from int, names []string) {
 	if c == nil {
 		return
 	}
-	for _, name := range names {
-		c.warn("write trust", c.db.Put(bucketTrust, fmt.Sprintf("%s %08d", name, t.Version), t.Raw))
+	for _, v := range t.Versions() {
+		for _, name := range names {
+			if v.Version > from {
+				c.warn("write trust", c.db.Put(bucketTrust, fmt.Sprintf("%s %08d", name, v.Version), v.Raw))
+			}
+		}
 	}
 }
 

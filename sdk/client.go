@@ -53,6 +53,7 @@ type Client struct {
 	held        map[api.Digest]*held
 	seen        map[api.Digest]verdict // statements judged before
 	saveHeld    bool
+	trustAsked  time.Time // when a newer trust file was last looked for without need
 	docs        []*docEntry
 	refusals    []Refusal
 	state       api.State

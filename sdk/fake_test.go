@@ -54,8 +54,11 @@ type fakeLog struct {
 func newFake(t *testing.T) *fakeLog { return fakeFor(t, ledgertest.Origin) }
 
 func fakeFor(t *testing.T, origin string) *fakeLog {
-	f := ledgertest.For(t, origin)
-	l := &fakeLog{t: t, Fixture: f, state: ledger.NewState(origin), objects: map[api.Digest][]byte{}, trust: f.Trust.Raw,
+	return fakeOf(t, ledgertest.For(t, origin))
+}
+
+func fakeOf(t *testing.T, f *ledgertest.Fixture) *fakeLog {
+	l := &fakeLog{t: t, Fixture: f, state: ledger.NewState(f.Origin), objects: map[api.Digest][]byte{}, trust: f.Trust.Raw,
 		watchers: map[chan string]bool{}, headKey: f.Node}
 	l.append(ledger.LedgerCreated, ledger.Data{Fields: ledger.Fields{Trust: f.Trust.Digest}})
 	l.operators(f.OperatorsSig, 1)
@@ -492,15 +495,14 @@ func open(t *testing.T, cfg sdk.Config) *sdk.Client {
 // succeed is an empty log that goes on from this one, by trust version 2.
 func (l *fakeLog) succeed(origin string) *fakeLog {
 	l.t.Helper()
-	next := fakeFor(l.t, origin)
+	next := ledgertest.For(l.t, origin)
 	st, end := next.Trust.TrustStatement, l.tree(int64(len(l.leaves)))
 	st.Version, st.Succeeds = 2, &ledger.Succeeds{Origin: l.Origin, Size: end.Size, Root: base64.StdEncoding.EncodeToString(end.Root[:])}
 	raw, err := ledger.SignTrust(st, l.Root, next.Root)
 	must(l.t, err)
 	next.Trust, err = ledger.ParseTrust(raw)
 	must(l.t, err)
-	next.trust = raw
-	return next
+	return fakeOf(l.t, next)
 }
 
 // rotateNode hands over to a new node key from the next entry on.

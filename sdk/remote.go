@@ -20,7 +20,6 @@ import (
 const (
 	maxEvidence = 16 << 20
 	maxPending  = 4 << 20
-	maxTrust    = 128 << 10
 	maxProblem  = 16 << 10
 )
 

@@ -25,7 +25,7 @@ func (c *Client) loadCache(ctx context.Context) {
 		c.loadServed(ctx, c.former)
 	}
 	if seen := c.cache.evidence(c.trust.Origin, c.target, recordSeen); seen != nil {
-		if p, err := c.trust.Prove(seen, c.target.Service, nil); err == nil && p.Tree.Size >= c.known.Tree.Size {
+		if p, err := c.trust.Past().Prove(seen, c.target.Service, nil); err == nil && p.Tree.Size >= c.known.Tree.Size {
 			c.known, c.checkpoint = p.Known(), seen.Checkpoint
 			if c.proven != nil {
 				c.proven = p // its modes count, on the set before
@@ -51,7 +51,7 @@ func (c *Client) loadServed(ctx context.Context, trust *ledger.Trust) {
 // loadStored verifies stored evidence and stages its set from stored objects,
 // by the same code that judges a server.
 func (c *Client) loadStored(ctx context.Context, trust *ledger.Trust, e *ledger.Evidence, local func(api.Digest) ([]byte, bool)) error {
-	p, err := trust.Prove(e, c.target.Service, nil)
+	p, err := trust.Past().Prove(e, c.target.Service, nil)
 	if err != nil {
 		return err
 	}

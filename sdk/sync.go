@@ -101,11 +101,13 @@ func (c *Client) ask(ctx context.Context, s *server, full bool) (*answer, error)
 	known, trust := c.known, c.trust
 	c.mu.Unlock()
 	a, err := c.askWith(ctx, s, trust, known, full)
-	if newer := c.newerTrust(ctx, s, trust, err); newer != nil { // the keys were rotated
-		c.mu.Lock()
-		known = c.known // nothing, if the log is another one now
-		c.mu.Unlock()
-		a, err = c.askWith(ctx, s, newer, known, true)
+	if rotated(err) || err == nil && c.trustIsDue() {
+		if newer := c.newerTrust(ctx, s, trust); newer != nil {
+			c.mu.Lock()
+			known = c.known // nothing, if the log is another one now
+			c.mu.Unlock()
+			a, err = c.askWith(ctx, s, newer, known, true)
+		}
 	}
 	if err == nil && !a.full && !sameChains(known.Chains, a.proven.Chains) {
 		return c.ask(ctx, s, true)

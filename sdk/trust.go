@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -30,7 +31,7 @@ func (c *Client) needTrust(ctx context.Context) error {
 }
 
 func (c *Client) askTrust(ctx context.Context, s *server) (*ledger.Trust, error) {
-	raw, err := c.remote.get(ctx, s, "/v1/trust", maxTrust, askTimeout)
+	raw, err := c.remote.get(ctx, s, "/v1/trust", ledger.MaxTrustFile, askTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -38,29 +39,45 @@ func (c *Client) askTrust(ctx context.Context, s *server) (*ledger.Trust, error)
 	return t, ledger.Refuse(ledger.CheckTrust, err)
 }
 
-// newerTrust looks for a higher version of the trust file when a signature by
-// a log or node key did not verify, and takes it when enough of the roots that
-// we trust have signed it. It returns nil when there is none.
-func (c *Client) newerTrust(ctx context.Context, s *server, old *ledger.Trust, failed error) *ledger.Trust {
-	refused, ok := errors.AsType[*ledger.CheckError](failed)
-	if !ok || (refused.Check != ledger.CheckHead && refused.Check != ledger.CheckCheckpoint && refused.Check != ledger.CheckNodeSignature) {
+// newerTrust looks for higher versions of the trust file, and takes them when
+// each is signed by enough of the roots of the one before. It returns nil when
+// there is none.
+func (c *Client) newerTrust(ctx context.Context, s *server, old *ledger.Trust) *ledger.Trust {
+	raw, err := c.remote.get(ctx, s, "/v1/trust", ledger.MaxTrustFile, askTimeout)
+	if err != nil {
 		return nil
 	}
-	raw, err := c.remote.get(ctx, s, "/v1/trust", maxTrust, askTimeout)
-	if err != nil || string(raw) == string(old.Raw) {
-		return nil
-	}
-	if same, err := ledger.ParseTrust(raw); err == nil && same.Version <= old.Version {
-		return nil // not newer: nothing is offered
-	}
-	t, err := old.Next(raw)
+	t, err := old.Follow(raw)
 	if err != nil {
 		c.refuse(s.base, ledger.Refuse(ledger.CheckTrust, err), raw)
+		return nil
+	}
+	if t.Version == old.Version {
 		return nil
 	}
 	c.log.Info("sealstone: new version of the trust file", slog.String("origin", t.Origin), slog.Int("version", t.Version))
 	c.setTrust(t, false)
 	return t
+}
+
+// trustIsDue tells, once in a while, that it is time to look for a newer trust
+// file though nothing was refused: what the roots took away from an old key must
+// reach those who never meet that key.
+func (c *Client) trustIsDue() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	due := time.Since(c.trustAsked) >= fullEvery
+	if due {
+		c.trustAsked = time.Now()
+	}
+	return due
+}
+
+// rotated tells whether another version of the trust file may believe what this
+// one refused: a signature by a key that it doesn't know.
+func rotated(failed error) bool {
+	refused, ok := errors.AsType[*ledger.CheckError](failed)
+	return ok && slices.Contains([]ledger.Check{ledger.CheckHead, ledger.CheckCheckpoint, ledger.CheckNodeSignature, ledger.CheckStatementSignature}, refused.Check)
 }
 
 // setTrust makes a trust file the one to verify with. With another origin, what
@@ -77,6 +94,10 @@ func (c *Client) setTrust(t *ledger.Trust, firstUse bool) {
 		c.known, c.checkpoint = known, checkpoint
 		c.saveHeld = len(c.held) > 0 // they are still obeyed, and go by the new origin's key
 	}
+	from := 0
+	if c.trust != nil {
+		from = c.trust.Version
+	}
 	c.trust, c.firstUse = t, c.firstUse || firstUse
 	filed := []string{c.given, t.Origin} // by a later start with the same file, and with one of this log
 	if c.firstUse {
@@ -84,7 +105,7 @@ func (c *Client) setTrust(t *ledger.Trust, firstUse bool) {
 	}
 	c.mu.Unlock()
 	c.cache.use(t.Origin, c.target)
-	c.cache.putTrust(t, slices.Compact(filed))
+	c.cache.putTrust(t, from, slices.Compact(filed))
 }
 
 // remembered is what the cache holds of a log: the newest head that was proven.
@@ -95,7 +116,7 @@ func (c *Client) remembered(t *ledger.Trust) (known *ledger.Known, checkpoint st
 		if e == nil {
 			continue
 		}
-		if p, err := t.Prove(e, c.target.Service, nil); err == nil && p.Tree.Size >= known.Tree.Size {
+		if p, err := t.Past().Prove(e, c.target.Service, nil); err == nil && p.Tree.Size >= known.Tree.Size {
 			known, checkpoint = p.Known(), e.Checkpoint
 		}
 	}

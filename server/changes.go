@@ -169,7 +169,7 @@ func (s *Server) operatorAt(ch *ledger.Change) string {
 	if err != nil || set.Roots == nil {
 		return ""
 	}
-	ops, err := s.cfg.Trust.ParseOperatorsEnvelope(set.Data.Statement)
+	ops, err := s.store.Trusted().OperatorsAt(ch.Data.Operators, set.Data.Statement)
 	if err != nil {
 		return ""
 	}

@@ -153,5 +153,5 @@ func indexList(v string) ([]int64, error) {
 }
 
 func (s *Server) getTrust(c echo.Context) error {
-	return c.Blob(http.StatusOK, "application/json", s.cfg.Trust.Raw)
+	return c.Blob(http.StatusOK, "application/jsonl", s.store.Trusted().File())
 }

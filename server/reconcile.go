@@ -334,7 +334,7 @@ func (s *Server) readOperators(u *unit) {
 		return
 	}
 	sig := trimNewline(u.tip.OperatorsSig)
-	ops, err := s.cfg.Trust.ParseOperatorsEnvelope(sig)
+	ops, err := s.store.Trusted().OperatorsAt(s.store.Snapshot().Tree.Size, sig)
 	if err == nil && !ops.SHA256.Names(u.tip.Operators) {
 		err = errors.New("operators.sig is not over this operators.yaml; run sealstone operators sign")
 	}

@@ -10,21 +10,17 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4/middleware"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sealstone/sealstone/bundler"
 	"github.com/sealstone/sealstone/internal/instances"
 	"github.com/sealstone/sealstone/internal/store"
-	"github.com/sealstone/sealstone/ledger"
 )
 
-// Config is what a Server is made of. Store, Source, Node and Trust are needed.
+// Config is what a Server is made of. Store and Source are needed.
 type Config struct {
 	Store  *store.Store
 	Source *bundler.Source
 	Branch string // as in the source; goes into each release's ref
-	Node   note.Signer
-	Trust  *ledger.Trust
 
 	Poll        time.Duration    // between fetches, ± 20 %; 0 is 10 s
 	OpenReads   bool             // reads need no token
@@ -69,8 +65,8 @@ type Server struct {
 // from the store and the local repository; it does not touch the network, so a
 // restart serves what was live while Git is down.
 func New(cfg Config) (*Server, error) {
-	if cfg.Store == nil || cfg.Source == nil || cfg.Node == nil || cfg.Trust == nil {
-		return nil, errors.New("server: store, source, node key and trust are needed")
+	if cfg.Store == nil || cfg.Source == nil {
+		return nil, errors.New("server: store and source are needed")
 	}
 	if cfg.Poll <= 0 {
 		cfg.Poll = 10 * time.Second

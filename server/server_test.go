@@ -86,7 +86,7 @@ func (r *rig) open(url string, edit func(*Config)) {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = src.Close() })
-	cfg := Config{Store: st, Source: src, Branch: "main", Node: r.f.Node, Trust: r.f.Trust, Logger: slog.New(slog.DiscardHandler), Version: "test"}
+	cfg := Config{Store: st, Source: src, Branch: "main", Logger: slog.New(slog.DiscardHandler), Version: "test"}
 	if edit != nil {
 		edit(&cfg)
 	}

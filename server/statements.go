@@ -37,8 +37,8 @@ func (s *Server) postChange(c echo.Context) error {
 	if err != nil {
 		return &api.Error{Code: api.CodeInvalid, Detail: plainJSON(err), Hint: "docs/formats.md describes statements; sealstone signs and sends them", Err: err}
 	}
-	if st.Log != s.cfg.Trust.Origin {
-		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("the statement is meant for log %q, this is %q", st.Log, s.cfg.Trust.Origin)}
+	if st.Log != s.store.Trusted().Origin {
+		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("the statement is meant for log %q, this is %q", st.Log, s.store.Trusted().Origin)}
 	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), appendTimeout)
 	defer cancel()

@@ -126,7 +126,7 @@ func openNode(o serveOptions, log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close(), source.Close())
 	}
-	s, err := server.New(server.Config{Store: st, Instances: seen, Source: source, Branch: o.branch, Node: cfg.Node, Trust: trust, Poll: o.poll,
+	s, err := server.New(server.Config{Store: st, Instances: seen, Source: source, Branch: o.branch, Poll: o.poll,
 		OpenReads: o.openReads, Public: o.public(), PendingFile: filepath.Join(o.data, "pending.json"), CORSOrigins: o.cors, OFREPRate: o.ofrepRate, HookSecret: secret, Version: version(), Logger: log})
 	if err != nil {
 		return nil, errors.Join(err, seen.Close(time.Now()), st.Close(), source.Close())

@@ -66,7 +66,7 @@ func For(t testing.TB, origin string) *Fixture {
 	op := ledger.Operator{ID: OperatorID, Keys: []string{SSHLine(f.OperatorKey)}, May: []ledger.Grant{Everything()}}
 	f.OperatorsYAML = fmt.Appendf(nil, "version: 1\noperators:\n  - id: %s\n    keys: [%q]\n    may: [{do: [erase, record, safe-mode, source], services: [\"*\"], scopes: [\"*\"]}]\n", OperatorID, SSHLine(f.OperatorKey))
 	f.OperatorsSig = f.SignOperators(1, f.OperatorsYAML, op)
-	f.OperatorsSet = must(f.Trust.ParseOperatorsEnvelope(f.OperatorsSig))(t)
+	f.OperatorsSet = must(f.Trust.OperatorsAt(1, f.OperatorsSig))(t)
 	return f
 }
 
@@ -113,6 +113,9 @@ func (f *Fixture) TrustFile(version int, edit func(*ledger.TrustStatement)) *led
 		Node: []ledger.NodeKey{{VKey: f.NodeVKey}}, Roots: []string{SSHLine(f.RootKey)}}
 	if edit != nil {
 		edit(&st)
+	}
+	if version > 1 && st.Succeeds == nil && st.From == 0 {
+		st.From = 1
 	}
 	return must(ledger.ParseTrust(must(ledger.SignTrust(st, f.Root))(f.t)))(f.t)
 }

@@ -109,7 +109,7 @@ func (m *Mirror) copy(ctx context.Context, old, next *Log) error {
 	if err := m.sweep(old.Size); err != nil {
 		return err
 	}
-	if err := m.write(filepath.Join(m.Dir, "trust.json"), append(m.Trust.Raw, '\n'), 0o644); err != nil {
+	if err := m.write(filepath.Join(m.Dir, "trust.json"), m.Trust.File(), 0o644); err != nil {
 		return err
 	}
 	next.tiles = map[string][]byte{} // those that compare read were not written

@@ -102,7 +102,7 @@ func (s *Store) readAnchor() (newest ledger.Tree, checkpoint []byte, err error) 
 	var errs []error
 	for slot := range slices.Chunk(b, anchorSlot) {
 		cp := append(bytes.TrimRight(slot, "\n"), '\n')
-		t, err := s.cfg.Trust.OpenCheckpoint(cp)
+		t, err := s.Trusted().Past().OpenCheckpoint(cp)
 		if err != nil {
 			errs = append(errs, err)
 		} else if checkpoint == nil || t.Size > newest.Size {

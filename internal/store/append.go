@@ -232,7 +232,7 @@ func (b *batch) add(d *Draft, m *mark) (Receipt, error) {
 		return Receipt{}, err
 	}
 	m.note(b.st, c.Data.Service)
-	if err := b.st.Apply(c, b.s.cfg.Trust); err != nil {
+	if err := b.st.Apply(c, b.s.Trusted()); err != nil {
 		return Receipt{}, foldError(err)
 	}
 	if n := len(b.st.HeadLines(c.Data.Service)); n > ledger.MaxChains {
@@ -272,7 +272,11 @@ func (b *batch) change(d *Draft) (*ledger.Change, error) {
 	if at.IsZero() {
 		at = b.now
 	}
-	c, err := ledger.NewEvent(b.st.Origin, d.Kind, d.ID, at, b.now, data).Seal(b.s.node, d.signed)
+	node, err := b.s.keys.Load().leaf(b.st.Size)
+	if err != nil {
+		return nil, err
+	}
+	c, err := ledger.NewEvent(b.st.Origin, d.Kind, d.ID, at, b.now, data).Seal(node, d.signed)
 	return c, leafError(err)
 }
 

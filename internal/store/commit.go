@@ -262,7 +262,7 @@ func (s *Store) publish(t ledger.Tree) error {
 	var cp []byte
 	err := s.step(stepSign, func() (err error) {
 		if !s.health.isBehind() {
-			cp, err = ledger.SignCheckpoint(s.cfg.Trust.Origin, t, s.cfg.Log)
+			cp, err = ledger.SignCheckpoint(s.cfg.Trust.Origin, t, s.keys.Load().log...)
 		}
 		return err
 	})

@@ -23,7 +23,8 @@ func (s *Store) Head(service string, now time.Time) ([]byte, *ledger.Head, error
 }
 
 func (s *Store) head(snap *Snapshot, service string, now time.Time) ([]byte, *ledger.Head, error) {
-	if s.cfg.Node == nil {
+	key := s.keys.Load().head()
+	if key == nil {
 		return nil, nil, &api.Error{Code: api.CodeUnavailable, Detail: "the ledger is opened without a node key"}
 	}
 	if s.health.isBehind() {
@@ -35,7 +36,7 @@ func (s *Store) head(snap *Snapshot, service string, now time.Time) ([]byte, *le
 	if ops := snap.State.Operators; ops != nil {
 		h.Operators = ledger.Ref{Index: ops.Index, Hash: ops.Hash}
 	}
-	b, err := h.Sign(s.cfg.Node)
+	b, err := h.Sign(key)
 	return b, h, err
 }
 

@@ -139,7 +139,7 @@ func readOperators(tx *bbolt.Tx, st *ledger.State, t *ledger.Trust) error {
 	if err != nil || c.Hash != ref.Hash || c.Roots == nil {
 		return fmt.Errorf("operators set at entry %d: %w", ref.Index, errors.Join(kv.ErrCorrupt, err))
 	}
-	ops, err := t.ParseOperatorsEnvelope(c.Data.Statement)
+	ops, err := t.OperatorsAt(ref.Index, c.Data.Statement)
 	if err != nil {
 		return fmt.Errorf("operators set at entry %d: %w", ref.Index, err)
 	}

@@ -174,7 +174,7 @@ func (r *recovery) readable(db *kv.DB) (head ledger.Tree, err error) {
 		if _, err := loadTree(tx, head); err != nil {
 			return err
 		}
-		st, err := readFold(tx, r.s.cfg.Trust, head.Size)
+		st, err := readFold(tx, r.s.Trusted(), head.Size)
 		if err != nil {
 			return err
 		}
@@ -214,7 +214,7 @@ func (r *recovery) compare(ctx context.Context, old *kv.DB) error {
 // write a batch.
 func (r *recovery) build(ctx context.Context, old *kv.DB) error {
 	s := r.s
-	s.work, s.edge = ledger.NewState(s.cfg.Trust.Origin), &tree{}
+	s.work, s.edge = ledger.NewState(s.Trusted().Origin), &tree{}
 	err := s.step(stepBuild, func() error {
 		if err := r.openNew(); err != nil {
 			return err
@@ -280,9 +280,9 @@ func (r *recovery) bundle(ctx context.Context, n int64) error {
 		return err
 	}
 	b := &batch{s: s, base: s.work.Size, st: s.work}
-	for _, l := range s.cfg.Trust.ParseLeaves(b.base, leaves) {
+	for _, l := range s.Trusted().ParseLeaves(b.base, leaves) {
 		if l.Err == nil {
-			l.Err = s.work.Apply(l.Change, s.cfg.Trust)
+			l.Err = s.work.Apply(l.Change, s.Trusted())
 		}
 		if l.Err != nil {
 			return fmt.Errorf("%w: %w", ErrNoCopy, l.Err)

@@ -24,7 +24,8 @@ type Config struct {
 	Anchor string           // path of the anchor file, better on another disk; "" is Dir/anchor
 	Log    note.Signer      // signs checkpoints; nil only with ReadOnly
 	Node   note.Signer      // signs leaves and heads; nil only with ReadOnly
-	Trust  *ledger.Trust    // the newest version
+	More   []note.Signer    // further keys that the trust file names, while one is replaced
+	Trust  *ledger.Trust    // the newest version, with those before it
 	Now    func() time.Time // nil is time.Now
 
 	// ReadOnly opens for looking and Verify: nothing is written, several
@@ -63,7 +64,7 @@ type Store struct {
 	ledger  *kv.DB
 	objects *kv.DB
 	details detailFile
-	node    ledger.NodeSigner
+	keys    atomic.Pointer[keyring] // replaced by the append loop
 
 	snap    atomic.Pointer[Snapshot]
 	changed atomic.Pointer[chan struct{}]
@@ -106,29 +107,6 @@ func (c *Config) validate() error {
 	}
 	if c.Anchor == "" {
 		c.Anchor = filepath.Join(c.Dir, "anchor")
-	}
-	return c.checkSigners()
-}
-
-// checkSigners finds a wrong key before it has signed anything.
-func (c *Config) checkSigners() error {
-	if c.ReadOnly {
-		return nil
-	}
-	cp, err := ledger.SignCheckpoint(c.Trust.Origin, ledger.Tree{Root: ledger.EmptyRoot()}, c.Log)
-	if err == nil {
-		_, err = c.Trust.OpenCheckpoint(cp)
-	}
-	if err != nil {
-		return fmt.Errorf("store: the log key is not one of the trust file: %w", err)
-	}
-	h := ledger.Head{Origin: c.Trust.Origin, Service: "check", Issued: time.Unix(0, 0)}
-	b, err := h.Sign(c.Node)
-	if err == nil {
-		_, err = c.Trust.OpenHead(b)
-	}
-	if err != nil {
-		return fmt.Errorf("store: the node key is not one that the trust file lets sign: %w", err)
 	}
 	return nil
 }
@@ -224,8 +202,15 @@ func open(cfg Config, fresh bool) (*Store, error) {
 	if _, err := os.Stat(cfg.path(fileLedger)); errors.Is(err, fs.ErrNotExist) {
 		return nil, noLedger(cfg.Dir)
 	}
+	keys := &keyring{trust: cfg.Trust}
+	if !cfg.ReadOnly {
+		var err error
+		if keys, err = newKeyring(cfg.Trust, append([]note.Signer{cfg.Log, cfg.Node}, cfg.More...)); err != nil {
+			return nil, err
+		}
+	}
 	s := &Store{cfg: cfg, reqs: make(chan *request), quit: make(chan struct{}), done: make(chan struct{})}
-	s.node = ledger.NodeSigner{Signer: cfg.Node}
+	s.keys.Store(keys)
 	ch := make(chan struct{})
 	s.changed.Store(&ch)
 	err := s.openFiles()
@@ -274,6 +259,9 @@ func (s *Store) load(fresh bool) error {
 		return fmt.Errorf("store: the ledger was created under trust file %s, this is %s", s.work.Trust, t.Digest)
 	}
 	if head.Size > 0 {
+		if err := s.takeTrust(head.Size); err != nil {
+			return err
+		}
 		s.compareAnchor(head)
 	}
 	if err := s.loadErased(); err != nil {
@@ -310,7 +298,7 @@ func (s *Store) reload() (head ledger.Tree, err error) {
 			s.work = ledger.NewState(s.cfg.Trust.Origin)
 			return nil
 		}
-		if s.work, err = readFold(tx, s.cfg.Trust, head.Size); err != nil {
+		if s.work, err = readFold(tx, s.Trusted(), head.Size); err != nil {
 			return err
 		}
 		if err := checkLast(tx, s.work, head); err != nil { // reads go on with what was folded when it was whole
@@ -329,7 +317,7 @@ func (s *Store) reload() (head ledger.Tree, err error) {
 func (s *Store) refold(head ledger.Tree, cause error) error {
 	var changes []*ledger.Change
 	err := s.ledger.Read(func(tx *bbolt.Tx) (err error) {
-		s.work, err = fold(tx, s.cfg.Trust, head.Size, func(c *ledger.Change) { changes = append(changes, c) })
+		s.work, err = fold(tx, s.Trusted(), head.Size, func(c *ledger.Change) { changes = append(changes, c) })
 		return err
 	})
 	if err != nil {

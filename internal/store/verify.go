@@ -155,11 +155,11 @@ func (v *verifier) foldAll(tx *bbolt.Tx, first int64, leaves [][]byte) {
 	if v.broken {
 		return
 	}
-	for k, l := range v.s.cfg.Trust.ParseLeaves(first, leaves) {
+	for k, l := range v.s.Trusted().ParseLeaves(first, leaves) {
 		i := first + int64(k)
 		err := l.Err
 		if err == nil {
-			err = v.state.Apply(l.Change, v.s.cfg.Trust)
+			err = v.state.Apply(l.Change, v.s.Trusted())
 		}
 		if err != nil && leaves[k] != nil {
 			v.find(fmt.Sprintf("entry %d", i), "%v; entries after it were not folded", err)
@@ -257,7 +257,7 @@ func (v *verifier) count(tx *bbolt.Tx, bucket []byte, want int64) {
 
 // checkFold compares the folded rows, and what is published, with the fold.
 func (v *verifier) checkFold(tx *bbolt.Tx, head ledger.Tree) {
-	have, err := readFold(tx, v.s.cfg.Trust, head.Size)
+	have, err := readFold(tx, v.s.Trusted(), head.Size)
 	if err != nil {
 		v.find("folded state", "%v", err)
 		return
