@@ -26,6 +26,13 @@ type nodeKey struct {
 	signer note.Signer // nil: not ours, or no longer here
 }
 
+func (c *Config) keyring() (*keyring, error) {
+	if c.ReadOnly {
+		return &keyring{trust: c.Trust}, nil
+	}
+	return newKeyring(c.Trust, append([]note.Signer{c.Log, c.Node}, c.More...))
+}
+
 // newKeyring finds the private key of each public one of the newest version.
 // Keys that it doesn't name are left alone: they may be of the version to come.
 func newKeyring(t *ledger.Trust, signers []note.Signer) (*keyring, error) {

@@ -73,7 +73,12 @@ func Recover(ctx context.Context, cfg Config, from Copy, opt RecoverOptions) (*R
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	keys, err := cfg.keyring()
+	if err != nil {
+		return nil, err
+	}
 	r := &recovery{Recovery: Recovery{Size: from.Tree.Size, Steps: []string{}, Missing: []int64{}}, s: &Store{cfg: cfg}, from: from, opt: opt}
+	r.s.keys.Store(keys)
 	old, err := r.openOld()
 	if err != nil {
 		return nil, err

@@ -202,19 +202,15 @@ func open(cfg Config, fresh bool) (*Store, error) {
 	if _, err := os.Stat(cfg.path(fileLedger)); errors.Is(err, fs.ErrNotExist) {
 		return nil, noLedger(cfg.Dir)
 	}
-	keys := &keyring{trust: cfg.Trust}
-	if !cfg.ReadOnly {
-		var err error
-		if keys, err = newKeyring(cfg.Trust, append([]note.Signer{cfg.Log, cfg.Node}, cfg.More...)); err != nil {
-			return nil, err
-		}
+	keys, err := cfg.keyring()
+	if err != nil {
+		return nil, err
 	}
 	s := &Store{cfg: cfg, reqs: make(chan *request), quit: make(chan struct{}), done: make(chan struct{})}
 	s.keys.Store(keys)
 	ch := make(chan struct{})
 	s.changed.Store(&ch)
-	err := s.openFiles()
-	if err == nil {
+	if err = s.openFiles(); err == nil {
 		err = s.load(fresh)
 	}
 	if err != nil {
