@@ -26,18 +26,18 @@ func readDoc(t *testing.T, name string) string {
 	return string(b)
 }
 
-// shown is a command of the README's tour with the lines that it prints.
+// shown is a command of a page with the lines that it prints.
 type shown struct {
 	command string
 	lines   []string
 }
 
-// tourOf takes the commands out of the console blocks of the README's tour.
-func tourOf(t *testing.T) []shown {
+// tourOf takes the commands out of the console blocks of a page's section.
+func tourOf(t *testing.T, page, section string) []shown {
 	t.Helper()
-	_, tour, ok := strings.Cut(readDoc(t, "README.md"), "\n## A tour of five minutes\n")
+	_, tour, ok := strings.Cut(readDoc(t, page), "\n## "+section+"\n")
 	if !ok {
-		t.Fatal("README.md has no tour")
+		t.Fatalf("%s has no section %q", page, section)
 	}
 	tour, _, _ = strings.Cut(tour, "\n## ")
 	var out []shown
@@ -76,11 +76,17 @@ func pattern(line string) string {
 }
 
 // The README's tour is the script: each of its commands, in order, each with
-// every line that the README shows.
+// every line that the README shows. So are the sections of docs/time-travel.md.
 func TestREADMETour(t *testing.T) {
-	script := strings.Split(readDoc(t, "cmd/sealstone/testdata/script/tour.txtar"), "\n")
+	holdToScript(t, "README.md", "A tour of five minutes", "tour.txtar", 10)
+	holdToScript(t, "docs/time-travel.md", "What was in effect", "history.txtar", 4)
+	holdToScript(t, "docs/time-travel.md", "What differs", "diff.txtar", 4)
+}
+
+func holdToScript(t *testing.T, page, section, name string, least int) {
+	script := strings.Split(readDoc(t, "cmd/sealstone/testdata/script/"+name), "\n")
 	at, n := 0, 0
-	for _, c := range tourOf(t) {
+	for _, c := range tourOf(t, page, section) {
 		words, ok := strings.CutPrefix(c.command, "sealstone ")
 		if !ok {
 			continue // git, ssh-keygen and the shell, which the script does by other means
@@ -88,21 +94,22 @@ func TestREADMETour(t *testing.T) {
 		n++
 		words = strings.TrimSuffix(words, " &")
 		i := slices.IndexFunc(script[at:], func(l string) bool {
+			l = strings.TrimPrefix(l, "! ")
 			return l == "exec sealstone "+words || strings.HasPrefix(l, "exec sealstone "+words+" ")
 		})
 		if i < 0 {
-			t.Fatalf("tour.txtar does not run, or not in this place: sealstone %s", words)
+			t.Fatalf("%s does not run, or not in this place: sealstone %s", name, words)
 		}
 		at += i + 1
 		for _, line := range c.lines {
 			if script[at] != "stdout '"+pattern(line)+"'" && script[at] != "stderr '"+pattern(line)+"'" {
-				t.Errorf("after sealstone %s\ntour.txtar has  %s\nREADME needs    stdout '%s'", words, script[at], pattern(line))
+				t.Errorf("after sealstone %s\n%s has  %s\n%s needs    stdout '%s'", words, name, script[at], page, pattern(line))
 			}
 			at++
 		}
 	}
-	if n < 10 {
-		t.Errorf("only %d commands were found in the README's tour", n)
+	if n < least {
+		t.Errorf("only %d commands were found in %s: %s", n, page, section)
 	}
 }
 
