@@ -312,7 +312,7 @@ func (c *client) provenAt(ctx context.Context, t api.Target, at time.Time) (*api
 
 func (c *client) provenNow(ctx context.Context, t api.Target) (*api.Proven, error) {
 	var live api.Live
-	if err := c.get(ctx, "/v1/live", url.Values{"service": {t.Service}}, &live); err != nil {
+	if err := c.get(ctx, "/v1/live", url.Values{"service": {t.Service}, "instances": {"0"}}, &live); err != nil {
 		return nil, err
 	}
 	var best *api.LiveScope
