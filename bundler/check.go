@@ -14,7 +14,9 @@ import (
 
 // CheckOptions say how strict a check is.
 type CheckOptions struct {
-	Strict bool // warnings are errors
+	Strict   bool     // warnings are errors
+	Services []string // look into these alone, beside what all share; nil is all
+	Since    string   // the commit that this one follows; "" is its first parent
 }
 
 // A Report is every fault of one commit.
@@ -35,7 +37,7 @@ func (r *Report) OK() bool { return len(r.Faults.Errors()) == 0 }
 func (b *Builder) Check(ctx context.Context, commit string, opt CheckOptions) (*Report, error) {
 	r := &reader{ctx: ctx, b: b}
 	rep := &Report{Commit: commit}
-	r.repository(rep)
+	r.repository(rep, opt)
 	if r.err != nil {
 		return nil, r.err
 	}
@@ -70,7 +72,7 @@ func shared(fs Faults) Faults {
 	return out
 }
 
-func (r *reader) repository(rep *Report) {
+func (r *reader) repository(rep *Report, opt CheckOptions) {
 	tip, faults := r.b.Tip(r.ctx, rep.Commit)
 	r.add(faults...)
 	rel, err := r.b.release(r.ctx, rep.Commit)
@@ -84,8 +86,8 @@ func (r *reader) repository(rep *Report) {
 	if tip == nil {
 		tip = &Tip{Commit: rep.Commit, Services: slices.Sorted(maps.Keys(rel.services))}
 	} else {
-		r.since(tip)
-		r.pins(tip)
+		r.since(tip, opt.Since)
+		r.pins(tip, opt.Services)
 		r.idleScopes(tip)
 		r.checkOperatorsSig(tip)
 		if tip.Operators != nil {
@@ -93,7 +95,7 @@ func (r *reader) repository(rep *Report) {
 			r.add(faults...)
 		}
 	}
-	r.everyService(rep, rel, tip)
+	r.everyService(rep, rel, tip, opt.Services)
 }
 
 // rootNames looks at the root for what only a check cares about.
@@ -168,9 +170,12 @@ func (r *reader) everySchema(rel *release) {
 }
 
 // pins builds what pinned activations ask for.
-func (r *reader) pins(tip *Tip) {
+func (r *reader) pins(tip *Tip, only []string) {
 	var pinned []Activation
 	for _, a := range tip.Activations {
+		if only != nil && !slices.Contains(only, a.Service) {
+			continue
+		}
 		if !a.Retired && a.Release != latest {
 			pinned = append(pinned, a)
 		}
@@ -220,12 +225,14 @@ func (r *reader) idleScopes(tip *Tip) {
 
 // since compares a tip with the first parent, as the server does with the last
 // accepted tip.
-func (r *reader) since(tip *Tip) {
+func (r *reader) since(tip *Tip, old string) {
 	before := &Tip{}
-	c, err := r.b.repo.Commit(tip.Commit)
-	if err == nil && len(c.Parents) > 0 {
-		r.add(r.b.Vanished(r.ctx, c.Parents[0], tip.Commit)...)
-		if t, _ := r.b.Tip(r.ctx, c.Parents[0]); t != nil { // a shallow clone has none
+	if c, err := r.b.repo.Commit(tip.Commit); old == "" && err == nil && len(c.Parents) > 0 {
+		old = c.Parents[0]
+	}
+	if old != "" {
+		r.add(r.b.Vanished(r.ctx, old, tip.Commit)...)
+		if t, _ := r.b.Tip(r.ctx, old); t != nil { // a shallow clone has none
 			before = t
 		}
 	}
@@ -315,9 +322,12 @@ func (r *reader) activationNames(commit string) map[string]plumbing.Hash {
 // everyService reads all services of the commit and builds what a promotion of
 // it would: the set of each scope where the service is activated, and of each
 // outermost scope that its overlays are for; with neither, of every env.
-func (r *reader) everyService(rep *Report, rel *release, tip *Tip) {
+func (r *reader) everyService(rep *Report, rel *release, tip *Tip, only []string) {
 	names := slices.Sorted(maps.Keys(rel.services))
 	rep.Services = len(names)
+	if only != nil {
+		names = slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(only, name) })
+	}
 	for part := range slices.Chunk(names, 16*runtime.GOMAXPROCS(0)) {
 		if r.stop() || len(r.faults) > 2*maxFaults {
 			break // the report is full; reading on would only cost memory

@@ -266,6 +266,27 @@ func (r *Repo) IsAncestor(ctx context.Context, old, new string) (bool, error) {
 	return found, err
 }
 
+// MergeBase finds the newest commit that both histories have; "" when there is
+// none.
+func (r *Repo) MergeBase(ctx context.Context, a, b string) (string, error) {
+	base := ""
+	err := r.walk(ctx, a, b, func(h plumbing.Hash, c colour) bool {
+		if c == above|below {
+			base = h.String()
+		}
+		return base == ""
+	})
+	return base, err
+}
+
+// Shallow reports whether the clone ends before the history does.
+func (r *Repo) Shallow() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	commits, err := r.git.Storer.Shallow()
+	return err == nil && len(commits) > 0
+}
+
 // CountBetween counts the commits that new has and old hasn't, at most
 // maxBetween.
 func (r *Repo) CountBetween(ctx context.Context, old, new string) (int, error) {

@@ -95,7 +95,7 @@ func TestCompareFollowsEvaluators(t *testing.T) {
 		return flagsOf(`{"$evaluators":{"inner":` + inner + `,"staff":` + staff + `},` + flow(rule)[1:])
 	}
 	through := text(t, with(`{"if":[{"$ref":"staff"},"a","b"]}`, `{"$ref":"inner"}`, `{"==":[1,1]}`), with(`{"if":[{"$ref":"staff"},"a","b"]}`, `{"$ref":"inner"}`, `{"==":[1,2]}`))
-	if want := "flag flow  changed\n    its rule reads inner, which changed\nevaluator inner  changed\n  ~ ==.1  1 → 2\n"; through != want {
+	if want := "flag flow  changed\n    its rule reads inner, which changed\nevaluator inner  changed\n    changes through it: flow\n  ~ ==.1  1 → 2\n"; through != want {
 		t.Errorf("got\n%s", through)
 	}
 	moved := text(t, with(`{"if":[{"==":[1,1]},"a","b"]}`, `{"var":"x"}`, `{"==":[1,1]}`), with(`{"if":[{"$ref":"inner"},"a","b"]}`, `{"var":"x"}`, `{"==":[1,1]}`))

@@ -20,20 +20,31 @@ const Width = 100
 // below it, and where each new one is set.
 func (d Difference) WriteText(w io.Writer) {
 	for i := range d {
-		d[i].writeText(w, "")
+		d[i].writeText(w, d.readers(&d[i]))
 	}
 }
 
-func (i *Item) writeText(w io.Writer, indent string) {
-	fmt.Fprintf(w, "%s%s\n", indent, i.title())
-	for _, line := range i.notes() {
-		fmt.Fprintf(w, "%s    %s\n", indent, line)
+// readers names the flags that change through an evaluator.
+func (d Difference) readers(evaluator *Item) []string {
+	var out []string
+	for _, i := range d {
+		if evaluator.Kind == KindEvaluator && slices.Contains(i.Through, evaluator.Name) && !slices.Contains(out, i.Name) {
+			out = append(out, i.Name)
+		}
+	}
+	return out
+}
+
+func (i *Item) writeText(w io.Writer, readers []string) {
+	fmt.Fprintln(w, i.title())
+	for _, line := range i.notes(readers) {
+		fmt.Fprintf(w, "    %s\n", line)
 	}
 	for _, r := range i.Rollouts {
-		lines(w, indent+"  ~ "+KeyPath(r.Path), []string{r.String()}, r.At)
+		lines(w, "  ~ "+KeyPath(r.Path), []string{r.String()}, where(r.At))
 	}
 	for _, e := range i.Edits {
-		e.writeText(w, indent)
+		e.writeText(w)
 	}
 }
 
@@ -60,10 +71,17 @@ func (i *Item) common() bool {
 		slices.ContainsFunc(i.Rollouts, func(r Rollout) bool { return in(r.At) })
 }
 
-func (i *Item) notes() []string {
+func (i *Item) notes(readers []string) []string {
 	var out []string
 	if len(i.Through) > 0 {
 		out = append(out, "its rule reads "+visible(strings.Join(i.Through, ", "))+", which changed")
+	}
+	switch {
+	case i.Kind != KindEvaluator:
+	case len(readers) == 0:
+		out = append(out, "no flag changes through it")
+	default:
+		out = append(out, "changes through it: "+visible(firstOf(readers, 6)))
 	}
 	if i.Reworded {
 		out = append(out, "written differently, means the same")
@@ -71,21 +89,20 @@ func (i *Item) notes() []string {
 	return out
 }
 
-func (e *Edit) writeText(w io.Writer, indent string) {
+func (e *Edit) writeText(w io.Writer) {
 	path := KeyPath(e.Path)
 	switch {
 	case e.Old == "":
-		lines(w, indent+"  + "+path, []string{visible(e.New)}, e.At)
+		lines(w, "  + "+path, []string{visible(e.New)}, where(e.At))
 	case e.New == "":
-		lines(w, indent+"  - "+path, []string{visible(e.Old)}, e.At)
+		lines(w, "  - "+path, []string{visible(e.Old)}, strings.TrimSuffix("was "+where(e.At), "was "))
 	default:
-		lines(w, indent+"  ~ "+path, []string{visible(e.Old), "→ " + visible(e.New)}, e.At)
+		lines(w, "  ~ "+path, []string{visible(e.Old), "→ " + visible(e.New)}, where(e.At))
 	}
 }
 
 // lines writes what fits into one line, and else one thing a line.
-func lines(w io.Writer, head string, values []string, at *bundler.Position) {
-	place := where(at)
+func lines(w io.Writer, head string, values []string, place string) {
 	one := strings.TrimRight(head+"  "+strings.Join(values, " ")+"  "+place, " ")
 	if utf8.RuneCountInString(one) <= Width {
 		fmt.Fprintln(w, one)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/go-git/go-git/v5"
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ import (
 	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/bundler"
 	"github.com/sealstone/sealstone/examples"
+	"github.com/sealstone/sealstone/plan"
 )
 
 func newInit(a *app) *cobra.Command {
@@ -274,8 +276,8 @@ func newPromote(a *app) *cobra.Command {
 		Use:   "promote SERVICE --to SCOPE",
 		Short: "Edit a service's activation file to run a release at a scope",
 		Long: "Edit activations/SERVICE.yaml in the work tree, and nothing else: the release, and\n" +
-			"as expect the digest of the set that it builds to. Review, commit, open a pull\n" +
-			"request. The release is --release, what another scope runs (--from), or HEAD.",
+			"as expect the digest of the set that it builds to. It prints the plan of this edit.\n" +
+			"Review, commit, open a pull request. The release is --release, what another scope runs (--from), or HEAD.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.promote(c.Context(), dir, args[0], to, release, from)
@@ -305,52 +307,58 @@ func (a *app) promote(ctx context.Context, dir, service, to, release, from strin
 	if err != nil {
 		return err
 	}
-	p, err := promoteIn(ctx, dir, service, scope, release, from)
+	p, effect, err := promoteIn(ctx, dir, service, scope, release, from)
 	if faults, ok := errors.AsType[bundler.Faults](err); ok {
 		return a.faultsError(faults)
 	}
 	if err != nil {
 		return err
 	}
+	effect.WriteText(a.err)
 	return a.print(p, func(w io.Writer) {
 		fmt.Fprintf(w, "%s: %s runs %s, set %s\n", p.File, p.Scope, short(p.Release), p.Expect)
 		fmt.Fprintf(w, "next: git commit -m \"Promote %s to %s\" %s\n", service, scope, p.File)
 	})
 }
 
-func promoteIn(ctx context.Context, dir, service string, scope api.Scope, release, from string) (*promoted, error) {
+func promoteIn(ctx context.Context, dir, service string, scope api.Scope, release, from string) (*promoted, *plan.Plan, error) {
 	repo, head, err := openCommit(dir, "HEAD")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	b := bundler.New(repo)
 	tip, faults := b.Tip(ctx, head)
 	if tip == nil {
-		return nil, faults
+		return nil, nil, faults
 	}
 	if !tip.Config.Listed(scope) {
-		return nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("scope %s is not listed in sealstone.yaml", scope),
+		return nil, nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("scope %s is not listed in sealstone.yaml", scope),
 			Hint: "the nearest one is " + dash(tip.Config.Nearest(string(scope)))}
 	}
 	commit, err := releaseOf(repo, tip, service, release, api.Scope(from), head)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	built, err := b.Build(ctx, tip, bundler.Activation{Service: service, Scope: scope, Release: commit})
+	act := bundler.Activation{Service: service, Scope: scope, Release: commit}
+	built, err := b.Build(ctx, tip, act)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	file := filepath.Join("activations", service+".yaml")
 	path := filepath.Join(dir, file)
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	edited, err := bundler.Promote(text, scope, commit, built.Digest)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &promoted{service, scope, commit, built.Digest, file}, os.WriteFile(path, edited, 0o644)
+	effect, err := plan.Edited(ctx, b, tip, act, plan.Options{Base: "HEAD", Now: time.Now()})
+	if err != nil {
+		return nil, nil, err
+	}
+	return &promoted{service, scope, commit, built.Digest, file}, effect, os.WriteFile(path, edited, 0o644)
 }
 
 // releaseOf is the commit to promote.

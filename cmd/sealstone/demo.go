@@ -93,7 +93,7 @@ func (d *demo) setUp(ctx context.Context) error {
 // pinProd promotes every service's release to prod, as pull requests would.
 func (d *demo) pinProd(ctx context.Context, release string) error {
 	for _, service := range demoNames {
-		if _, err := promoteIn(ctx, d.path("shop"), service, "prod", release, ""); err != nil {
+		if _, _, err := promoteIn(ctx, d.path("shop"), service, "prod", release, ""); err != nil {
 			return err
 		}
 	}

@@ -54,7 +54,7 @@ func (d *demo) promote(ctx context.Context) error {
 		return err
 	}
 	for _, service := range demoNames {
-		p, err := promoteIn(ctx, d.path("shop"), service, "prod", head.Hash().String(), "")
+		p, _, err := promoteIn(ctx, d.path("shop"), service, "prod", head.Hash().String(), "")
 		if err != nil {
 			return err
 		}

@@ -151,7 +151,7 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.tokenFile, "token-file", os.Getenv("SEALSTONE_TOKEN_FILE"), "file with the read token [$SEALSTONE_TOKEN_FILE]")
 	f.StringVar(&a.trust, "trust", os.Getenv("SEALSTONE_TRUST"), "trust file to verify with [$SEALSTONE_TRUST]")
 	for _, add := range []func(*app) *cobra.Command{
-		newDemo, newInit, newCheck, newBuild, newPromote, newLedger, newOperators, newTrust, newToken, newServe,
+		newDemo, newInit, newCheck, newBuild, newPlan, newPromote, newLedger, newOperators, newTrust, newToken, newServe,
 		newSafeMode, newChanges, newHistory, newDiff, newLive, newEval, newVerify, newMirror, newSource, newContext, newVersion,
 	} {
 		root.AddCommand(add(a))

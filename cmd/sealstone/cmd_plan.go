@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/plan"
+)
+
+func newPlan(a *app) *cobra.Command {
+	var base, head string
+	var code bool
+	cmd := &cobra.Command{
+		Use:   "plan [DIR]",
+		Short: "Show what a revision would change, for a reviewer",
+		Long: "Show what merging --head into --base would change: what goes live, what waits for\n" +
+			"a promotion, values with the lines that set them, how recorded contexts evaluate\n" +
+			"then, and the commands to promote, to go back and to build the same bytes. It\n" +
+			"reads what is committed. -o markdown is for a pull request's comment. With a\n" +
+			"server it counts running instances. Exit 1 when the head has errors.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.plan(c.Context(), dirArg(args), base, head, code)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&base, "base", "", "revision to compare with (default: where HEAD left origin/main or main)")
+	f.StringVar(&head, "head", "HEAD", "revision to plan")
+	f.BoolVar(&code, "exit-code", false, "exit 2 when something changes")
+	return cmd
+}
+
+func (a *app) plan(ctx context.Context, dir, base, head string, code bool) error {
+	repo, err := bundler.OpenRepo(dir)
+	if err != nil {
+		return err
+	}
+	p, err := a.makePlan(ctx, repo, base, head)
+	if err != nil {
+		return deepen(repo, err)
+	}
+	if head == "HEAD" {
+		a.noteDirty(dir)
+	}
+	if repo.Shallow() && len(p.Errors) > 0 {
+		fmt.Fprintln(a.err, "note: this is a shallow clone, so commits that activations name may be missing; "+fetchAll)
+	}
+	if err := a.printPlan(p); err != nil {
+		return err
+	}
+	switch {
+	case p.Verdict == plan.Refused:
+		return exitCode(exitError)
+	case code && p.Verdict != plan.Nothing:
+		return exitCode(exitFinding)
+	}
+	return nil
+}
+
+func (a *app) makePlan(ctx context.Context, repo *bundler.Repo, base, head string) (*plan.Plan, error) {
+	next, err := repo.Resolve(head)
+	if err != nil {
+		return nil, err
+	}
+	opt := plan.Options{Base: base, Head: head, Now: time.Now()}
+	var old string
+	if base != "" {
+		old, err = repo.Resolve(base)
+	} else {
+		old, opt.Base, err = findBase(ctx, repo, next)
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.askLive(ctx, &opt)
+	return plan.Make(ctx, bundler.New(repo), old, next, opt)
+}
+
+// findBase is where a commit left the main branch; for one that is on it, the
+// commit before. how says which.
+func findBase(ctx context.Context, repo *bundler.Repo, head string) (base, how string, err error) {
+	for _, branch := range []string{"refs/remotes/origin/main", "refs/heads/main"} {
+		tip, err := repo.Resolve(branch)
+		if err != nil {
+			continue
+		}
+		base, err := repo.MergeBase(ctx, tip, head)
+		if err != nil {
+			return "", "", err
+		}
+		if base != "" && base != head {
+			return base, "merge base with " + branch, nil
+		}
+	}
+	c, err := repo.Commit(head)
+	if err != nil {
+		return "", "", err
+	}
+	if len(c.Parents) == 0 {
+		return "", "", nil
+	}
+	if _, err := repo.Commit(c.Parents[0]); errors.Is(err, bundler.ErrNoCommit) {
+		return "", "", fmt.Errorf("the parent of %s: %w", short(head), bundler.ErrShallow)
+	}
+	return c.Parents[0], "its first parent", nil
+}
+
+const fetchAll = "fetch the full history: git fetch --unshallow, or fetch-depth: 0 in a checkout step"
+
+// deepen names the way out of a shallow clone, where commits are missing.
+func deepen(repo *bundler.Repo, err error) error {
+	if errors.Is(err, bundler.ErrShallow) || errors.Is(err, bundler.ErrNoCommit) && repo.Shallow() {
+		return &api.Error{Code: api.CodeInvalid, Detail: err.Error(), Hint: fetchAll, Err: err}
+	}
+	return err
+}
+
+// askLive asks the server, when there is one, what runs. A plan goes on without.
+func (a *app) askLive(ctx context.Context, opt *plan.Options) {
+	if a.server == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c, err := a.client()
+	var live api.Live
+	var modes api.SafeModes
+	if err == nil {
+		err = c.get(ctx, "/v1/live", nil, &live)
+	}
+	if err == nil {
+		err = c.get(ctx, "/v1/safe-modes", url.Values{}, &modes)
+	}
+	if err != nil {
+		opt.LiveError = err.Error()
+		return
+	}
+	opt.Live, opt.InForce = &live, modes.InForce
+}
+
+func (a *app) printPlan(p *plan.Plan) error {
+	switch a.output {
+	case "text":
+		p.WriteText(a.out)
+		return nil
+	case "markdown":
+		_, err := io.WriteString(a.out, p.Markdown())
+		return err
+	}
+	err := a.print(p, p.WriteText)
+	if err != nil && !slices.Contains([]string{"json", "jsonl", "yaml", "table"}, a.output) {
+		return fmt.Errorf("%w; a plan also text and markdown", err)
+	}
+	return err
+}

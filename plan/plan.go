@@ -1,0 +1,482 @@
+package plan
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundler"
+)
+
+// Verdict says in one word what a reviewer decides about.
+type Verdict string
+
+// The verdicts, from the gravest.
+const (
+	Refused     Verdict = "refused"     // the head has errors
+	Destructive Verdict = "destructive" // something that runs is withdrawn, and nothing takes its place
+	Changes     Verdict = "changes"     // something goes live
+	Waits       Verdict = "waits"       // nothing goes live before a promotion
+	Nothing     Verdict = "none"
+)
+
+// A Plan is what a revision would change.
+type Plan struct {
+	Verdict   Verdict        `json:"verdict"`
+	Summary   string         `json:"summary"` // one line
+	Base      Revision       `json:"base"`
+	Head      Revision       `json:"head"`
+	Refused   []string       `json:"refused"` // services of which nothing goes live
+	Errors    bundler.Faults `json:"errors"`
+	Sets      []Set          `json:"sets"` // by service and scope; those that stay are counted
+	Unchanged Unchanged      `json:"unchanged"`
+	Items     []Placed       `json:"items"` // what differs, and where
+	Outcomes  []Outcome      `json:"outcomes"`
+	Asked     int            `json:"asked"` // recorded contexts of services whose flags change
+	Modes     []Mode         `json:"safeModes"`
+	Warnings  bundler.Faults `json:"warnings"`            // new ones, and those of changed files
+	Others    int            `json:"otherWarnings"`       // of files that did not change
+	Access    []string       `json:"access,omitempty"`    // changed files that say who may do what
+	LiveError string         `json:"liveError,omitempty"` // why instances could not be counted
+	Notes     []string       `json:"notes,omitempty"`
+}
+
+// A Revision is one side of a plan.
+type Revision struct {
+	Rev     string `json:"rev,omitempty"` // as it was asked for, or how it was found
+	Commit  string `json:"commit"`        // "" for a repository with nothing in it
+	Subject string `json:"subject,omitempty"`
+}
+
+// Unchanged counts what stays.
+type Unchanged struct {
+	Services int `json:"services"`
+	Sets     int `json:"sets"` // of the services that change
+}
+
+// State says what becomes of a set.
+type State string
+
+// The states of sets.
+const (
+	SetNew       State = "new"       // nothing was activated here
+	SetChanges   State = "changes"   // other content goes live
+	SetMoves     State = "moves"     // the activation names another release, of the same content
+	SetWithdrawn State = "withdrawn" // an outer activation takes over, or nothing does
+	SetRefused   State = "refused"   // the last good set stays
+	SetWaits     State = "waits"     // pinned: other content once it is promoted
+)
+
+// A Set is what becomes of one activation.
+type Set struct {
+	Service     string    `json:"service"`
+	Scope       api.Scope `json:"scope"`
+	State       State     `json:"state"`
+	Old         *Release  `json:"old,omitempty"` // in effect now
+	New         *Release  `json:"new,omitempty"`
+	Destructive bool      `json:"destructive,omitempty"`
+	Running     *int      `json:"running,omitempty"` // live instances, when a server was asked
+	Promote     string    `json:"promote,omitempty"` // the command that ends the waiting
+	Back        string    `json:"back,omitempty"`    // the command that goes back to Old
+	Reproduce   string    `json:"reproduce,omitempty"`
+}
+
+// A Release is a commit and the set that it builds to.
+type Release struct {
+	Commit string     `json:"commit"`
+	Set    api.Digest `json:"set"`
+}
+
+// A Placed item is something that differs, where it goes live and where it
+// waits for a promotion.
+type Placed struct {
+	Item
+	Live  []Place `json:"live,omitempty"`
+	Waits []Place `json:"waits,omitempty"`
+}
+
+// A Place is one bundle of a set.
+type Place struct {
+	Service string    `json:"service"`
+	Scope   api.Scope `json:"scope"`
+	Mode    api.Mode  `json:"mode"`
+}
+
+// Options are what a plan can't find in the repository.
+type Options struct {
+	Base, Head string    // how the revisions were asked for
+	Now        time.Time // for rules that read the clock
+	Live       *api.Live // nil: no server was asked
+	LiveError  string    // why a server could not be asked
+	InForce    []api.Held
+}
+
+// Make plans the way from one commit to another; an empty base is a repository
+// with nothing in it. Only services that the two say different things about are
+// read. Faults of the head are part of the plan; the error is about storage,
+// unknown commits or ctx.
+func Make(ctx context.Context, b *bundler.Builder, base, head string, opt Options) (*Plan, error) {
+	touched, all, err := b.Touched(ctx, base, head)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMaker(ctx, b, base, head, opt)
+	if err != nil {
+		return nil, err
+	}
+	m.out.Unchanged.Services = all - len(touched)
+	if err := m.check(touched); err != nil {
+		return nil, err
+	}
+	if err := m.services(touched); err != nil {
+		return nil, err
+	}
+	m.access()
+	return m.finish(), nil
+}
+
+// Edited plans an edit of an activation file that is not committed yet: the tip
+// with one activation more, or another one of its scope.
+func Edited(ctx context.Context, b *bundler.Builder, tip *bundler.Tip, a bundler.Activation, opt Options) (*Plan, error) {
+	m, err := newMaker(ctx, b, tip.Commit, tip.Commit, opt)
+	if err != nil {
+		return nil, err
+	}
+	next := *tip
+	next.Activations = slices.DeleteFunc(slices.Clone(tip.Activations), func(o bundler.Activation) bool {
+		return o.Service == a.Service && (o.Scope == a.Scope || o.Retired)
+	})
+	next.Activations = append(next.Activations, a)
+	m.head.tip = &next
+	if err := m.services([]string{a.Service}); err != nil {
+		return nil, err
+	}
+	m.out.Head.Rev, m.out.Head.Subject = "with this edit", ""
+	return m.finish(), nil
+}
+
+// A maker collects a plan.
+type maker struct {
+	ctx        context.Context
+	b          *bundler.Builder
+	opt        Options
+	base, head *side
+	out        *Plan
+	placed     map[string]int // items by their JSON, in out.Items
+	compared   map[[2]api.Digest]Difference
+	evaluated  map[string][]Outcome // by service and both flags.json
+	outcomes   map[string]int
+	asked      map[string]bool
+}
+
+// A side is the tip that says what runs where, before or after.
+type side struct {
+	commit string
+	tip    *bundler.Tip // nil when nothing can be said
+	faults bundler.Faults
+	built  map[bundler.Activation]*bundler.Built // nil when refused
+}
+
+func newMaker(ctx context.Context, b *bundler.Builder, base, head string, opt Options) (*maker, error) {
+	m := &maker{
+		ctx: ctx, b: b, opt: opt, placed: map[string]int{}, compared: map[[2]api.Digest]Difference{},
+		evaluated: map[string][]Outcome{}, outcomes: map[string]int{}, asked: map[string]bool{},
+		out: &Plan{
+			LiveError: opt.LiveError, Errors: bundler.Faults{}, Refused: []string{}, Sets: []Set{}, Items: []Placed{},
+			Outcomes: []Outcome{}, Modes: []Mode{}, Warnings: bundler.Faults{},
+		},
+	}
+	var err error
+	if m.base, m.out.Base, err = m.side(base, opt.Base); err != nil {
+		return nil, err
+	}
+	m.head, m.out.Head, err = m.side(head, opt.Head)
+	return m, err
+}
+
+func (m *maker) side(commit, rev string) (*side, Revision, error) {
+	s := &side{commit: commit, built: map[bundler.Activation]*bundler.Built{}}
+	r := Revision{Rev: rev, Commit: commit}
+	if commit == "" {
+		return s, r, nil
+	}
+	c, err := m.b.Repo().Commit(commit)
+	if err != nil {
+		return nil, r, err
+	}
+	r.Subject = c.Subject
+	s.tip, s.faults = m.b.Tip(m.ctx, commit)
+	return s, r, m.ctx.Err()
+}
+
+// check finds the faults of the head, and which of its warnings the base has
+// not.
+func (m *maker) check(touched []string) error {
+	if touched == nil {
+		touched = []string{}
+	}
+	after, err := m.b.Check(m.ctx, m.head.commit, bundler.CheckOptions{Services: touched, Since: m.base.commit})
+	if err != nil {
+		return err
+	}
+	m.out.Errors = append(m.out.Errors, after.Faults.Errors()...)
+	old := map[bundler.Fault]bool{}
+	if m.base.commit != "" {
+		before, err := m.b.Check(m.ctx, m.base.commit, bundler.CheckOptions{Services: touched})
+		if err != nil {
+			return err
+		}
+		for _, f := range before.Faults {
+			old[unplaced(f)] = true
+		}
+	}
+	for _, f := range after.Faults.Warnings() {
+		if old[unplaced(f)] && m.b.Same(m.base.commit, m.head.commit, f.File) {
+			m.out.Others++
+			continue
+		}
+		m.out.Warnings = append(m.out.Warnings, f)
+	}
+	return nil
+}
+
+// unplaced is a fault without the line, which moves when others are added.
+func unplaced(f bundler.Fault) bundler.Fault {
+	f.Line, f.Col = 0, 0
+	return f
+}
+
+// access notes changed files that say who may do what.
+func (m *maker) access() {
+	for _, file := range []string{"operators.yaml", "operators.sig", "clients.yaml"} {
+		if m.base.commit == "" || !m.b.Same(m.base.commit, m.head.commit, file) {
+			if _, ok, _ := m.b.File(m.ctx, m.head.commit, file); ok || m.base.commit != "" {
+				m.out.Access = append(m.out.Access, file)
+			}
+		}
+	}
+}
+
+func (m *maker) services(touched []string) error {
+	for _, name := range touched {
+		if err := m.service(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// service plans every scope where a service is activated before or after.
+func (m *maker) service(name string) error {
+	before, after := m.base.activations(name), m.head.activations(name)
+	refused, err := m.refused(name, before, after)
+	if err != nil {
+		return err
+	}
+	if refused {
+		m.out.Refused = append(m.out.Refused, name)
+	}
+	for _, scope := range scopesOf(before, after) {
+		if err := m.activation(name, scope, before, after, refused); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refused reports whether the server would take nothing of a service: an
+// activation of it can't be built, or its activation file can't be read.
+func (m *maker) refused(name string, before, after []bundler.Activation) (bool, error) {
+	for _, a := range after {
+		if b, err := m.build(m.head, a); err != nil || b == nil {
+			return b == nil, err
+		}
+	}
+	gone := func(f bundler.Fault) bool {
+		return f.Service == name && strings.HasPrefix(f.File, "activations/") || m.head.tip == nil
+	}
+	return len(after) == 0 && len(before) > 0 && slices.ContainsFunc(m.out.Errors, gone), nil
+}
+
+// build builds what an activation of one side asks for; nil means that it is
+// refused, and the reasons are among the faults of the check.
+func (m *maker) build(s *side, a bundler.Activation) (*bundler.Built, error) {
+	if b, ok := s.built[a]; ok {
+		return b, nil
+	}
+	b, err := m.b.Build(m.ctx, s.tip, a)
+	if _, faulty := bundler.FaultsOf(err); faulty {
+		b, err = nil, nil
+	}
+	if err == nil {
+		s.built[a] = b
+	}
+	return b, err
+}
+
+func (s *side) activations(service string) []bundler.Activation {
+	var out []bundler.Activation
+	if s.tip == nil {
+		return nil
+	}
+	for _, a := range s.tip.Activations {
+		if a.Service == service && !a.Retired {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func scopesOf(lists ...[]bundler.Activation) []api.Scope {
+	var out []api.Scope
+	for _, list := range lists {
+		for _, a := range list {
+			out = append(out, a.Scope)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// nearest is the activation in effect at a scope; nil when there is none.
+func nearest(list []bundler.Activation, scope api.Scope) *bundler.Activation {
+	var best *bundler.Activation
+	for i, a := range list {
+		if a.Scope.Contains(scope) && (best == nil || a.Scope.Depth() > best.Scope.Depth()) {
+			best = &list[i]
+		}
+	}
+	return best
+}
+
+// activation plans one scope of a service.
+func (m *maker) activation(service string, scope api.Scope, before, after []bundler.Activation, refused bool) error {
+	was, is := nearest(before, scope), nearest(after, scope)
+	old, err := m.effective(m.base, was)
+	if err != nil {
+		return err
+	}
+	row := Set{Service: service, Scope: scope, Old: releaseOf(old), Running: m.running(service, scope, before, after)}
+	if refused {
+		row.State = SetRefused
+		m.out.Sets = append(m.out.Sets, row)
+		return nil
+	}
+	next, err := m.effective(m.head, is)
+	if err != nil {
+		return err
+	}
+	row.New = releaseOf(next)
+	switch {
+	case is == nil || is.Scope != scope:
+		row.State, row.Destructive = SetWithdrawn, is == nil
+	case old == nil:
+		row.State = SetNew
+	case old.Digest != next.Digest:
+		row.State = SetChanges
+	case was.Release != is.Release:
+		row.State = SetMoves
+	}
+	places := placesOf(service, scope, scopesOf(before, after), old, next)
+	if row.State == "" {
+		return m.waiting(row, is, places)
+	}
+	m.commands(&row)
+	m.out.Sets = append(m.out.Sets, row)
+	return m.compare(places, old, next, true)
+}
+
+func pinned(a *bundler.Activation) bool { return a.Release != "latest" }
+
+func (m *maker) effective(s *side, a *bundler.Activation) (*bundler.Built, error) {
+	if a == nil {
+		return nil, nil
+	}
+	return m.build(s, *a)
+}
+
+func releaseOf(b *bundler.Built) *Release {
+	if b == nil {
+		return nil
+	}
+	return &Release{b.Commit, b.Digest}
+}
+
+// waiting plans what a promotion of the head would do to a pinned scope, as far
+// as it comes of this revision.
+func (m *maker) waiting(row Set, a *bundler.Activation, places []Place) error {
+	if !pinned(a) || m.head.commit == m.base.commit {
+		m.out.Unchanged.Sets++
+		return nil
+	}
+	next, err := m.rebuild(m.head.commit, row)
+	if err != nil || next == nil {
+		return err
+	}
+	old, err := m.rebuild(m.base.commit, row)
+	if err != nil {
+		return err
+	}
+	if next.Digest == row.Old.Set || old != nil && old.Digest == next.Digest {
+		m.out.Unchanged.Sets++
+		return nil
+	}
+	row.State, row.New = SetWaits, releaseOf(next)
+	row.Promote = fmt.Sprintf("sealstone promote %s --to %s", row.Service, row.Scope)
+	m.commands(&row)
+	row.Back = ""
+	m.out.Sets = append(m.out.Sets, row)
+	if old == nil {
+		return nil // the base could not be promoted: there is nothing to compare with
+	}
+	return m.compare(places, old, next, false)
+}
+
+func (m *maker) rebuild(commit string, row Set) (*bundler.Built, error) {
+	if commit == "" {
+		return nil, nil
+	}
+	b, err := m.b.Rebuild(m.ctx, commit, row.Service, row.Scope)
+	if _, faulty := bundler.FaultsOf(err); faulty {
+		return nil, nil
+	}
+	return b, err
+}
+
+// commands adds how to go back and how to build the same bytes again.
+func (m *maker) commands(row *Set) {
+	if row.New != nil {
+		row.Reproduce = fmt.Sprintf("sealstone build --reproduce %s --rev %s --service %s --scope %s", row.New.Set, row.New.Commit, row.Service, row.Scope)
+	}
+	if row.Old != nil && (row.New == nil || row.New.Commit != row.Old.Commit) {
+		row.Back = fmt.Sprintf("sealstone promote %s --to %s --release %s", row.Service, row.Scope, row.Old.Commit)
+	}
+}
+
+// running counts live instances that an activation is the nearest one for.
+func (m *maker) running(service string, scope api.Scope, lists ...[]bundler.Activation) *int {
+	if m.opt.Live == nil {
+		return nil
+	}
+	all, n := slices.Concat(lists...), 0
+	for _, s := range m.opt.Live.Services {
+		for _, sc := range s.Scopes {
+			for _, in := range sc.Instances {
+				if in.Target.Service == service && in.Lease == "live" && nearestScope(all, in.Target.Scope) == scope {
+					n++
+				}
+			}
+		}
+	}
+	return &n
+}
+
+func nearestScope(list []bundler.Activation, scope api.Scope) api.Scope {
+	if a := nearest(list, scope); a != nil {
+		return a.Scope
+	}
+	return ""
+}

@@ -1,0 +1,159 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+// finish puts what a reviewer needs first and says it in one line.
+func (m *maker) finish() *Plan {
+	p := m.out
+	slices.SortStableFunc(p.Items, func(a, b Placed) int { return min(1, len(b.Live)) - min(1, len(a.Live)) })
+	p.Verdict, p.Summary = p.verdict()
+	return p
+}
+
+func (p *Plan) verdict() (Verdict, string) {
+	live, waits := p.in(SetNew, SetChanges, SetMoves, SetWithdrawn), p.in(SetWaits)
+	later := ""
+	if len(waits) > 0 {
+		later = "; waits for promotion: " + sets(waits)
+	}
+	var gone []string
+	for _, s := range p.Sets {
+		if s.Destructive {
+			gone = append(gone, s.target())
+		}
+	}
+	switch {
+	case len(p.Errors) > 0:
+		return Refused, p.refusal()
+	case len(gone) > 0:
+		return Destructive, "withdraws " + list(gone) + ", and nothing takes its place"
+	case len(live) > 0:
+		return Changes, "goes live: " + sets(live) + later
+	case len(waits) > 0:
+		return Waits, "nothing goes live" + later
+	case len(p.Access) > 0:
+		return Changes, "who may do what changes: " + list(p.Access)
+	}
+	return Nothing, "nothing that is served changes"
+}
+
+func (p *Plan) refusal() string {
+	errors := counted(len(p.Errors), "error")
+	if len(p.Refused) == 0 {
+		return errors + ": nothing that runs is affected, but this could not be promoted"
+	}
+	return list(p.Refused) + " would not go live: " + errors + ", the last good set stays"
+}
+
+// in lists the targets of sets in some states.
+func (p *Plan) in(states ...State) []string {
+	var out []string
+	for _, s := range p.Sets {
+		if slices.Contains(states, s.State) {
+			out = append(out, s.target())
+		}
+	}
+	return out
+}
+
+func (s *Set) target() string { return api.Target{Service: s.Service, Scope: s.Scope}.String() }
+
+// sets names targets, or counts them where a line of two such lists would not
+// fit Width.
+func sets(targets []string) string {
+	if all := strings.Join(targets, ", "); len(all) <= 28 {
+		return all
+	}
+	services := map[string]bool{}
+	for _, t := range targets {
+		service, _, _ := strings.Cut(t, "@")
+		services[service] = true
+	}
+	return counted(len(targets), "set") + " of " + counted(len(services), "service")
+}
+
+// list names the first few.
+func list(names []string) string { return firstOf(names, 2) }
+
+func firstOf(names []string, most int) string {
+	if len(names) > most+1 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// counted is "1 error" or "2 errors".
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// placesText names places as people do: a scope once, and modes only where not
+// all of them are meant.
+func (p *Plan) placesText(places []Place) string {
+	var services []string
+	by := map[string][]Place{}
+	for _, at := range places {
+		if by[at.Service] == nil {
+			services = append(services, at.Service)
+		}
+		by[at.Service] = append(by[at.Service], at)
+	}
+	var parts []string
+	for i, name := range services {
+		if i == 6 {
+			parts = append(parts, fmt.Sprintf("%d more services", len(services)-i))
+			break
+		}
+		parts = append(parts, name+" "+scopesText(by[name], p.modesOf(name)))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// scopesText lists scopes, those with the same modes together.
+func scopesText(places []Place, all int) string {
+	modes := map[api.Scope][]string{}
+	var scopes []api.Scope
+	for _, at := range places {
+		if modes[at.Scope] == nil {
+			scopes = append(scopes, at.Scope)
+		}
+		modes[at.Scope] = append(modes[at.Scope], string(at.Mode))
+	}
+	var order []string
+	grouped := map[string][]string{}
+	for _, s := range scopes {
+		key := " in mode " + strings.Join(modes[s], ", ")
+		if len(modes[s]) == all {
+			key = ""
+		}
+		if grouped[key] == nil {
+			order = append(order, key)
+		}
+		grouped[key] = append(grouped[key], string(s))
+	}
+	for i, key := range order {
+		order[i] = firstOf(grouped[key], 4) + key
+	}
+	return strings.Join(order, ", ")
+}
+
+// modesOf counts the modes of a service, normal among them, that the plan is
+// about.
+func (p *Plan) modesOf(service string) int {
+	n := 1
+	for _, m := range p.Modes {
+		if m.Service == service && m.State != "removed" && m.State != "added" {
+			n++
+		}
+	}
+	return n
+}
