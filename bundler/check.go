@@ -223,7 +223,7 @@ func (r *reader) idleScopes(tip *Tip) {
 	}
 }
 
-// since compares a tip with the first parent, as the server does with the last
+// since compares a tip with old, or its first parent, as the server does with the last
 // accepted tip.
 func (r *reader) since(tip *Tip, old string) {
 	before := &Tip{}

@@ -24,15 +24,19 @@ type Outcome struct {
 	Places   []Place `json:"places"`
 }
 
-// A question is a line of recorded contexts.
+// A question is a line of recorded contexts; without a flag it asks for all.
 type question struct {
 	Flag    string        `json:"flag"`
 	Context flags.Context `json:"context"`
+	line    int
 }
 
-// maxPairs bounds how many pairs of flag sets are evaluated: enough for every
-// scope of many services, and an end for hostile repositories.
-const maxPairs = 1000
+// Bounds of what is evaluated: enough for every scope of many services, and an
+// end for hostile repositories.
+const (
+	maxPairs       = 1000 // of sets of flags
+	maxEvaluations = 1_000_000
+)
 
 // evaluate asks both bundles the recorded questions, once for each pair of flags.
 func (m *maker) evaluate(p Place, old, next *bundle.Bundle) error {
@@ -95,35 +99,54 @@ func (m *maker) ask(service string, old, next []byte) ([]Outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out []Outcome
-	asked := map[string]int{}
+	qs := questions(raw)
+	if !m.asked[service] {
+		m.asked[service] = true
+		m.out.Asked += len(qs)
+	}
+	return m.outcomesOf(service, before, after, qs), m.ctx.Err()
+}
+
+// questions reads recorded contexts. A line that is none is a fault of the
+// check; here it is passed over.
+func questions(raw []byte) []question {
+	var out []question
 	line := 0
 	for text := range bytes.Lines(raw) {
 		line++
-		var q question
-		if len(bytes.TrimSpace(text)) == 0 {
-			continue
-		}
-		if err := json.Unmarshal(text, &q); err != nil {
-			m.note("%s:%d is no recorded context: a line is {\"flag\": KEY, \"context\": {...}}", file, line)
-			continue
-		}
-		asked[q.Flag]++
-		x, y := before.Evaluate(q.Flag, q.Context, m.opt.Now), after.Evaluate(q.Flag, q.Context, m.opt.Now)
-		if x.Variant != y.Variant || x.ErrorCode != y.ErrorCode || !reflect.DeepEqual(x.Value, y.Value) {
-			out = count(out, Outcome{Service: service, Flag: q.Flag, From: result(x, y), To: result(y, x), Line: line})
+		q := question{line: line}
+		if len(bytes.TrimSpace(text)) > 0 && json.Unmarshal(text, &q) == nil {
+			out = append(out, q)
 		}
 	}
-	for i := range out {
-		out[i].Of = asked[out[i].Flag]
-	}
-	if !m.asked[service] {
-		m.asked[service] = true
-		for _, n := range asked {
-			m.out.Asked += n
+	return out
+}
+
+// outcomesOf evaluates each flag that means something else for each context
+// that asks for it, or for all flags.
+func (m *maker) outcomesOf(service string, before, after *flags.Set, qs []question) []Outcome {
+	var out []Outcome
+	for _, key := range flags.Changed(before, after) {
+		first, asked := len(out), 0
+		for _, q := range qs {
+			if q.Flag != "" && q.Flag != key {
+				continue
+			}
+			if m.spent++; m.spent > maxEvaluations {
+				m.note("only the first %d evaluations of recorded contexts were made", maxEvaluations)
+				return out
+			}
+			asked++
+			x, y := before.Evaluate(key, q.Context, m.opt.Now), after.Evaluate(key, q.Context, m.opt.Now)
+			if x.Variant != y.Variant || x.ErrorCode != y.ErrorCode || !reflect.DeepEqual(x.Value, y.Value) {
+				out = count(out, Outcome{Service: service, Flag: key, From: result(x, y), To: result(y, x), Line: q.line})
+			}
+		}
+		for i := range out[first:] {
+			out[first+i].Of = asked
 		}
 	}
-	return out, m.ctx.Err()
+	return out
 }
 
 // contexts is the file of a service's recorded contexts.

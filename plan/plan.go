@@ -170,6 +170,7 @@ type maker struct {
 	evaluated  map[string][]Outcome // by service and both flags.json
 	outcomes   map[string]int
 	asked      map[string]bool
+	spent      int // evaluations
 }
 
 // A side is the tip that says what runs where, before or after.

@@ -255,9 +255,13 @@ func TestVerdicts(t *testing.T) {
 			h.edit("services/payments/config/http.yaml", "writeMs: 15000", "writeMs: fast")
 		}, verdict: plan.Refused, text: []string{"REFUSED  1 error: nothing that runs is affected"}},
 		"lines that are no contexts": {change: func(h *history) {
-			h.files["tests/contexts/checkout.jsonl"] = "{\n" + h.files["tests/contexts/checkout.jsonl"]
+			h.files["tests/contexts/checkout.jsonl"] = "{\"flag\": 1, \"context\": {}}\n" + h.files["tests/contexts/checkout.jsonl"]
 			h.edit(checkoutFlags, "[one-page, 10]", "[one-page, 20]")
-		}, verdict: plan.Changes, text: []string{"tests/contexts/checkout.jsonl:1 is no recorded context", "evaluated: 7 recorded contexts"}},
+		}, verdict: plan.Refused, text: []string{"tests/contexts/checkout.jsonl:1:2: E_CONTEXTS", "evaluated: 7 recorded contexts"}},
+		"a context that asks for all flags": {change: func(h *history) {
+			h.files["tests/contexts/checkout.jsonl"] = `{"context": {"targetingKey": "guest-2"}}`
+			h.edit(checkoutFlags, "[one-page, 10]", "[one-page, 10000]")
+		}, verdict: plan.Changes, text: []string{"flag checkout-flow  1 of 1 context:  classic → one-page  tests/contexts/checkout.jsonl:1"}},
 		"no contexts": {change: func(h *history) {
 			delete(h.files, "tests/contexts/checkout.jsonl")
 			h.edit(checkoutFlags, "[one-page, 10]", "[one-page, 20]")
