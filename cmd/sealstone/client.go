@@ -144,7 +144,7 @@ func (a *app) loadTrust() (*ledger.Trust, error) {
 // a server's own trust file proves that the server agrees with itself.
 func (a *app) needTrust(ctx context.Context, c *client) (*ledger.Trust, error) {
 	t, err := a.loadTrust()
-	if t != nil || err != nil {
+	if err != nil || t != nil && c == nil {
 		return t, err
 	}
 	if c == nil {
@@ -154,8 +154,21 @@ func (a *app) needTrust(ctx context.Context, c *client) (*ledger.Trust, error) {
 	if err != nil {
 		return nil, err
 	}
+	if t != nil {
+		return a.followTrust(t, b)
+	}
 	fmt.Fprintln(a.err, "note: verifying with the server's own trust file; pass --trust FILE to trust nobody")
 	return ledger.ParseTrust(b)
+}
+
+// followTrust goes from --trust to a newer version that the server shows, where
+// the roots lead there.
+func (a *app) followTrust(t *ledger.Trust, shown []byte) (*ledger.Trust, error) {
+	newer, err := t.Follow(shown)
+	if err == nil && newer.Version > t.Version {
+		fmt.Fprintf(a.err, "note: the server shows version %d of the trust file, which the roots of version %d lead to\n", newer.Version, t.Version)
+	}
+	return newer, err
 }
 
 // signing is what it takes to sign a statement and send it.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
@@ -17,36 +18,46 @@ import (
 
 func newLedger(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "ledger", Short: "Create a ledger, or recover one"}
-	var data, keys, origin, root string
+	var data, keys, origin, root, succession string
 	initCmd := &cobra.Command{
 		Use:   "init --data DIR --origin NAME --root KEY.pub",
 		Short: "Create an empty ledger, its keys, and version 1 of the trust file",
 		Long: "Create an empty ledger, its log and node keys, and version 1 of the trust file,\n" +
 			"signed with the root key: the private key beside KEY.pub, or ssh-agent.\n\n" +
 			"Keys go to DIR.keys (or --keys), never into the data directory. Give the trust\n" +
-			"file to every client by a way you trust: it is all they need to verify the rest.",
+			"file to every client by a way you trust: it is all they need to verify the rest.\n\n" +
+			"With --succession instead of --origin and --root it makes the log that goes on from\n" +
+			"a lost one: FILE is what trust update --succeed made and the roots signed, --trust\n" +
+			"the lost log's trust file, --keys the directory with the new keys.",
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.ledgerInit(data, keys, origin, root) },
+		RunE: func(*cobra.Command, []string) error { return a.ledgerInit(data, keys, origin, root, succession) },
 	}
 	initCmd.Flags().StringVar(&data, "data", "", "data directory to create (required)")
 	initCmd.Flags().StringVar(&keys, "keys", "", "directory for private keys (default DATA.keys)")
-	initCmd.Flags().StringVar(&origin, "origin", "", "name of the log, a URL prefix without scheme such as config.example.com/sealstone (required)")
-	initCmd.Flags().StringVar(&root, "root", "", "root key, an Ed25519 SSH public key (required)")
-	for _, name := range []string{"data", "origin", "root"} {
-		_ = initCmd.MarkFlagRequired(name)
-	}
+	initCmd.Flags().StringVar(&origin, "origin", "", "name of the log, a URL prefix without scheme such as config.example.com/sealstone")
+	initCmd.Flags().StringVar(&root, "root", "", "root key, an Ed25519 SSH public key")
+	initCmd.Flags().StringVar(&succession, "succession", "", "signed next version of a lost log's trust file")
+	_ = initCmd.MarkFlagRequired("data")
+	initCmd.MarkFlagsRequiredTogether("origin", "root")
+	initCmd.MarkFlagsOneRequired("origin", "succession")
+	initCmd.MarkFlagsMutuallyExclusive("origin", "succession")
 	cmd.AddCommand(initCmd, newRecover(a))
 	return cmd
 }
 
-func (a *app) ledgerInit(data, keys, origin, root string) error {
-	l, err := createLedger(data, keysDir(keys, data), origin, root)
+func (a *app) ledgerInit(data, keys, origin, root, succession string) (err error) {
+	var l *created
+	if keys = keysDir(keys, data); succession != "" {
+		l, err = a.initSuccession(data, keys, succession)
+	} else {
+		l, err = createLedger(data, keys, origin, root)
+	}
 	if err != nil {
 		return err
 	}
 	return a.print(l, func(w io.Writer) {
 		fmt.Fprintf(w, "created ledger %s\n", l.Origin)
-		table(w, "", [][]string{{"data", l.Data}, {"keys", l.Keys + "  (back them up; they are not in the data)"}, {"trust file", l.Trust}, {"root key", l.Root}})
+		table(w, "", [][]string{{"data", l.Data}, {"keys", l.Keys + "  (back them up; they are not in the data)"}, {"trust file", l.Trust}, {"root key", dash(l.Root)}})
 		fmt.Fprintf(w, "next: sealstone serve --repo URL --data %s\n", l.Data)
 	})
 }
@@ -57,7 +68,7 @@ type created struct {
 	Data   string `json:"data"`
 	Keys   string `json:"keys"`
 	Trust  string `json:"trust"`
-	Root   string `json:"root"`
+	Root   string `json:"root,omitempty"`
 }
 
 // createLedger makes keys, trust file and the first entry, in an order in which
@@ -89,6 +100,10 @@ func createLedger(data, keys, origin, root string) (*created, error) {
 	if err != nil {
 		return nil, err
 	}
+	return finishLedger(data, keys, trust, pub.ID())
+}
+
+func finishLedger(data, keys string, trust *ledger.Trust, root string) (*created, error) {
 	cfg, err := storeConfig(data, keys, trust)
 	if err != nil {
 		return nil, err
@@ -97,7 +112,7 @@ func createLedger(data, keys, origin, root string) (*created, error) {
 		return nil, err
 	}
 	path := filepath.Join(data, trustFile)
-	return &created{origin, data, keys, path, pub.ID()}, os.WriteFile(path, append(trust.Raw, '\n'), 0o644)
+	return &created{trust.Origin, data, keys, path, root}, os.WriteFile(path, trust.File(), 0o644)
 }
 
 func makeTrust(keys, origin string, root ledger.SSHKey, signer ledger.Signer) (*ledger.Trust, error) {
@@ -119,17 +134,27 @@ func makeTrust(keys, origin string, root ledger.SSHKey, signer ledger.Signer) (*
 	return ledger.ParseTrust(raw)
 }
 
-// storeConfig opens the private keys of a ledger.
+// storeConfig opens the private keys of a ledger. Which of them sign, the trust
+// file says.
 func storeConfig(data, keys string, trust *ledger.Trust) (store.Config, error) {
-	logKey, err := readNoteKey(filepath.Join(keys, logKeyFile))
-	if err != nil {
-		return store.Config{}, err
+	cfg := store.Config{Dir: data, Trust: trust}
+	for file, first := range map[string]*note.Signer{logKeyFile: &cfg.Log, nodeKeyFile: &cfg.Node} {
+		paths, err := keyFiles(keys, file)
+		if err != nil {
+			return cfg, err
+		}
+		for i, path := range paths {
+			key, err := readNoteKey(path)
+			if err != nil {
+				return cfg, err
+			}
+			if i == 0 {
+				*first = key
+			}
+			cfg.More = append(cfg.More, key)
+		}
 	}
-	nodeKey, err := readNoteKey(filepath.Join(keys, nodeKeyFile))
-	if err != nil {
-		return store.Config{}, err
-	}
-	return store.Config{Dir: data, Log: logKey, Node: nodeKey, Trust: trust}, nil
+	return cfg, nil
 }
 
 // dataTrust reads the trust file of a data directory.

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -54,7 +53,7 @@ func (a *app) operatorsSign(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if !isRoot(trust, key.KeyID()) {
+	if !trust.IsRoot(key.KeyID()) {
 		return fmt.Errorf("key %s is not a root of %s: only roots sign operators; sealstone trust shows them", key.KeyID(), origin)
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, "operators.yaml"))
@@ -83,13 +82,6 @@ func (a *app) operatorsSign(ctx context.Context, dir string) error {
 			return
 		}
 		fmt.Fprintln(w, "next: commit operators.yaml and operators.sig, and push")
-	})
-}
-
-func isRoot(t *ledger.Trust, id string) bool {
-	return slices.ContainsFunc(t.Roots, func(line string) bool {
-		k, err := ledger.ParseSSHKey(line)
-		return err == nil && k.ID() == id
 	})
 }
 
@@ -158,35 +150,6 @@ func signOperators(path string, st *ledger.OperatorsStatement, key ledger.Signer
 		return nil, fmt.Errorf("operators.yaml has version %d, version %d is signed already: raise version and sign again", st.Version, before.Version)
 	}
 	return ledger.Seal(ledger.TypeStatement, payload, key)
-}
-
-func newTrust(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "trust",
-		Short: "Print the trust file, with a summary on stderr",
-		Long: "Print the trust file of --trust FILE, or of --server URL. Compare the root's\n" +
-			"fingerprint with its owner before you hand the file to clients.",
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return a.printTrust(c.Context()) },
-	}
-}
-
-func (a *app) printTrust(ctx context.Context) error {
-	t, err := a.loadTrust()
-	if err == nil && t == nil {
-		t, err = a.fetchTrust(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(a.err, "origin     %s\nversion    %d\nthreshold  %d of %d roots\n", t.Origin, t.Version, t.Threshold, len(t.Roots))
-	for _, line := range t.Roots {
-		if k, err := ledger.ParseSSHKey(line); err == nil {
-			fmt.Fprintf(a.err, "root       %s\n", k.ID())
-		}
-	}
-	_, err = fmt.Fprintln(a.out, string(t.Raw))
-	return err
 }
 
 func (a *app) fetchTrust(ctx context.Context) (*ledger.Trust, error) {

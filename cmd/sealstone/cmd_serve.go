@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -97,6 +98,9 @@ type node struct {
 	source *bundler.Source
 	seen   *instances.Table
 	origin string
+
+	options serveOptions
+	log     *slog.Logger
 }
 
 func openNode(o serveOptions, log *slog.Logger) (*node, error) {
@@ -131,7 +135,7 @@ func openNode(o serveOptions, log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, seen.Close(time.Now()), st.Close(), source.Close())
 	}
-	return &node{s, st, source, seen, trust.Origin}, nil
+	return &node{s, st, source, seen, trust.Origin, o, log}, nil
 }
 
 // openInstances begins anew beside a file that can't be read: it holds
@@ -199,7 +203,13 @@ func (n *node) run(ctx context.Context, ln net.Listener) error {
 	hs := &http.Server{Handler: n.server, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, BaseContext: func(net.Listener) context.Context { return ctx }}
 	loops := make(chan struct{})
-	go func() { n.server.Run(ctx); close(loops) }()
+	go func() {
+		var wg sync.WaitGroup
+		wg.Go(func() { n.followTrust(ctx) })
+		n.server.Run(ctx)
+		wg.Wait()
+		close(loops)
+	}()
 	failed := make(chan error, 1)
 	go func() { failed <- hs.Serve(ln) }()
 	var err error
@@ -218,6 +228,45 @@ func (n *node) run(ctx context.Context, ln net.Listener) error {
 		err = nil
 	}
 	return err
+}
+
+// followTrust takes newer versions of the trust file, as trust install puts them
+// there. One that can't be used is said once, and changes nothing.
+func (n *node) followTrust(ctx context.Context) {
+	every := n.options.poll
+	if every <= 0 {
+		every = 10 * time.Second
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		version, err := n.takeTrust(ctx)
+		switch {
+		case err != nil && err.Error() != said:
+			said = err.Error()
+			n.log.Error("the trust file in the data directory can't be used", slog.Any("error", err))
+		case err == nil && version > 0:
+			n.log.Info("new version of the trust file", slog.Int("version", version))
+		}
+	}
+}
+
+func (n *node) takeTrust(ctx context.Context) (version int, err error) {
+	trust, err := dataTrust(n.options.data)
+	if err != nil || trust.Version <= n.store.Trusted().Version {
+		return 0, err
+	}
+	cfg, err := storeConfig(n.options.data, keysDir(n.options.keys, n.options.data), trust)
+	if err != nil {
+		return 0, err
+	}
+	return trust.Version, n.store.Rotate(ctx, trust, cfg.More)
 }
 
 func (n *node) close() error {

@@ -174,7 +174,7 @@ func (a *app) verifyFile(path string, v *verification) error {
 	if e.Checkpoint == "" || len(e.Changes) == 0 && e.Head == "" {
 		return fmt.Errorf("%s is not evidence: it has no checkpoint, or proves no change; sealstone changes proof writes one", path)
 	}
-	v.Origin = trust.Origin
+	v.Origin, trust = trust.Origin, trust.Past()
 	tree, err := trust.OpenCheckpoint([]byte(e.Checkpoint))
 	if err != nil {
 		v.find("%v", err)
@@ -238,8 +238,8 @@ func (a *app) verifyData(ctx context.Context, data string, v *verification) erro
 func (v *verification) checkTrustFile(data string, trust *ledger.Trust) {
 	have, err := dataTrust(data)
 	if err == nil && have.Digest != trust.Digest {
-		_, newer := trust.Next(have.Raw)
-		_, older := have.Next(trust.Raw)
+		_, newer := trust.Follow(have.File())
+		_, older := have.Follow(trust.File())
 		if newer != nil && older != nil {
 			err = fmt.Errorf("is version %d of another trust file than the one that was passed: %w", have.Version, newer)
 		}

@@ -99,10 +99,20 @@ func (s *Store) readAnchor() (newest ledger.Tree, checkpoint []byte, err error) 
 	if err != nil {
 		return newest, nil, err
 	}
+	return parseAnchor(b, s.Trusted())
+}
+
+// ParseAnchor reads an anchor file, or one with just a checkpoint.
+func ParseAnchor(b []byte, t *ledger.Trust) (ledger.Tree, error) {
+	tree, _, err := parseAnchor(b, t)
+	return tree, err
+}
+
+func parseAnchor(b []byte, trust *ledger.Trust) (newest ledger.Tree, checkpoint []byte, err error) {
 	var errs []error
 	for slot := range slices.Chunk(b, anchorSlot) {
 		cp := append(bytes.TrimRight(slot, "\n"), '\n')
-		t, err := s.Trusted().Past().OpenCheckpoint(cp)
+		t, err := trust.Past().OpenCheckpoint(cp)
 		if err != nil {
 			errs = append(errs, err)
 		} else if checkpoint == nil || t.Size > newest.Size {

@@ -112,6 +112,9 @@ func mayTake(t *ledger.Trust, since api.Digest, size int64) error {
 				v.Version, v.From, size)
 		}
 	}
+	if versions[0].Version == 1 {
+		return errors.New("the trust file does not go on from the one that was in use")
+	}
 	return nil
 }
 
@@ -146,6 +149,10 @@ func trustRow(t *ledger.Trust) []byte { return fmt.Appendf(nil, "%d %s", t.Versi
 // signers are all private keys that are at hand. It returns when a checkpoint
 // by the new log keys is published and anchored.
 func (s *Store) Rotate(ctx context.Context, t *ledger.Trust, signers []note.Signer) error {
+	t, err := s.Trusted().Follow(t.File())
+	if err != nil {
+		return err
+	}
 	k, err := newKeyring(t, signers)
 	if err != nil {
 		return err
