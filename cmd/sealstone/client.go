@@ -98,20 +98,29 @@ func problem(res *http.Response, b []byte) error {
 		e := p.Error()
 		switch {
 		case e.Code == api.CodeUnauthorized:
-			e.Hint = "pass --token-file FILE or set SEALSTONE_TOKEN_FILE; clients.yaml of the repository lists who has a token"
+			e.Hint = tokenHint
 		case strings.Contains(e.Hint, "?service="):
 			e.Hint = "name a service of yours with --service"
 		}
 		return e
 	}
-	err := fmt.Errorf("%s answered %s", res.Request.URL.Path, res.Status)
-	for code, status := range map[api.Code]int{api.CodeNotFound: http.StatusNotFound, api.CodeGone: http.StatusGone, api.CodeUnauthorized: http.StatusUnauthorized, api.CodeForbidden: http.StatusForbidden} {
-		if res.StatusCode == status { // OCI routes answer in their own format
-			return &api.Error{Code: code, Detail: err.Error()}
-		}
+	e := &api.Error{Detail: fmt.Sprintf("%s answered %s", res.Request.URL.Path, res.Status)}
+	switch res.StatusCode { // OCI routes answer in their own format
+	case http.StatusNotFound:
+		e.Code = api.CodeNotFound
+	case http.StatusGone:
+		e.Code = api.CodeGone
+	case http.StatusForbidden:
+		e.Code = api.CodeForbidden
+	case http.StatusUnauthorized:
+		e.Code, e.Hint = api.CodeUnauthorized, tokenHint
+	default:
+		return errors.New(e.Detail)
 	}
-	return err
+	return e
 }
+
+const tokenHint = "pass --token-file FILE or set SEALSTONE_TOKEN_FILE; clients.yaml of the repository lists who has a token"
 
 // get decodes a JSON answer into v.
 func (c *client) get(ctx context.Context, path string, query url.Values, v any) error {

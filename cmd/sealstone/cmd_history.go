@@ -167,7 +167,7 @@ func historyRow(iv api.Interval) []string {
 		why = iv.Missing
 	}
 	bundle := strings.TrimPrefix(iv.Bundle.Short(), "sha256:")
-	return []string{seconds(iv.From), lasted, dash(clipText(string(iv.Mode), 14)), dash(bundle), dash(iv.Commit[:min(8, len(iv.Commit))]), fmt.Sprint(iv.Index), dash(clipText(iv.By, 14)), dash(why)}
+	return []string{seconds(iv.From), lasted, dash(clipText(string(iv.Mode), 12)), dash(bundle), dash(iv.Commit[:min(8, len(iv.Commit))]), fmt.Sprint(iv.Index), dash(clipText(iv.By, 12)), dash(why)}
 }
 
 // seconds is a time of the API for a table.
@@ -188,7 +188,7 @@ func fitLast(header string, rows [][]string, width int) {
 		width -= widest + 2
 	}
 	for _, r := range rows {
-		r[last] = clipText(r[last], max(width, 12))
+		r[last] = clipText(r[last], max(width, 10))
 	}
 }
 

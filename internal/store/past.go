@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sort"
 	"time"
@@ -90,7 +91,7 @@ func (p *past) Last(lane ledger.Lane, scope api.Scope, below int64) (ledger.Chai
 		if below <= 0 || !ok {
 			return ledger.Chain{}, false
 		}
-		c := p.change(i)
+		c := p.change(i, lane, scope)
 		if c == nil {
 			return ledger.Chain{}, false
 		}
@@ -108,7 +109,8 @@ func (p *past) Next(lane ledger.Lane, scope api.Scope, from int64) (int64, bool)
 	return i, ok && i < p.size && p.err == nil
 }
 
-func (p *past) change(i int64) *ledger.Change {
+// change reads an entry that the index gives to a chain, and holds it to that.
+func (p *past) change(i int64, lane ledger.Lane, scope api.Scope) *ledger.Change {
 	if c := p.read[i]; c != nil || p.err != nil {
 		return c
 	}
@@ -116,6 +118,9 @@ func (p *past) change(i int64) *ledger.Change {
 		return nil
 	}
 	f, err := readFound(p.tx, i)
+	if err == nil && (movedBy(f.Change) != lane || f.Change.Data.Service != p.service || f.Change.Data.Scope != scope) {
+		err = fmt.Errorf("the index gives entry %d to chain %s, it is of another: %w", i, ledger.ChainKey{Lane: lane, Service: p.service, Scope: scope}, ErrCorrupt)
+	}
 	if err != nil {
 		p.err = err
 		return nil

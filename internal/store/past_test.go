@@ -81,16 +81,26 @@ func (f *fixture) intervals(t api.Target, below int64) (out []ledger.Interval) {
 	return out
 }
 
-// A change that can't be read ends the walk with its error, not with a shorter
-// history.
+// A change that can't be read, or isn't of the chain that the index gives it to,
+// ends the walk with its error, not with another history.
 func TestDamageIsNoHistory(t *testing.T) {
 	f := newFixture(t)
 	f.put(f.operators(1, f.OperatorsSig), f.activate("checkout", "prod", 1), f.activate("checkout", "prod", 2))
 	if got := f.intervals(api.Target{Service: "checkout", Scope: "prod/eu"}, 4); len(got) != 2 {
 		t.Fatalf("%+v", got)
 	}
+	f.rowsOpen(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketTerms).Put(append(termPrefix(termChain, chainTerm(ledger.LaneMain, "search", "prod")), be64(3)...), nil)
+	})
+	err := f.Past(t.Context(), "search", func(p ledger.Past) error {
+		p.Last(ledger.LaneMain, "prod", 4)
+		return nil
+	})
+	if !errors.Is(err, ErrCorrupt) {
+		t.Errorf("an entry of another chain: %v", err)
+	}
 	f.rowsOpen(func(tx *bbolt.Tx) error { return flip(tx, bucketEntries, be64(2), 9) })
-	err := f.Past(t.Context(), "checkout", func(p ledger.Past) error {
+	err = f.Past(t.Context(), "checkout", func(p ledger.Past) error {
 		for range ledger.Intervals(p, "prod", 4) {
 		}
 		return nil
