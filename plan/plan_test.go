@@ -59,6 +59,11 @@ func (h *history) commit(change map[string]string) string {
 	return h.last()
 }
 
+func (h *history) commitSaying(message string) {
+	h.t.Helper()
+	h.commits = append(h.commits, gittest.CommitSaying(h.t, h.repo, h.files, message))
+}
+
 func (h *history) last() string { return h.commits[len(h.commits)-1] }
 
 // edit replaces the one place of a file that a pattern matches.
@@ -89,9 +94,9 @@ func (h *history) between(base, head string, opt plan.Options) *plan.Plan {
 
 // step is a commit of the history and the plan of it.
 type step struct {
-	name   string
-	change func(*history)
-	opt    plan.Options
+	name, message string
+	change        func(*history)
+	opt           plan.Options
 }
 
 const (
@@ -100,29 +105,29 @@ const (
 )
 
 var steps = []step{
-	{name: "common", change: func(h *history) { h.edit("common/flags/common.yaml", "@shop.example", "@staff.shop.example") }},
-	{name: "rollout", change: func(h *history) {
+	{name: "common", message: "Staff have addresses of their own", change: func(h *history) { h.edit("common/flags/common.yaml", "@shop.example", "@staff.shop.example") }},
+	{name: "rollout", message: "A quarter of buyers on one page", change: func(h *history) {
 		h.edit(checkoutFlags, "[one-page, 10]", "[one-page, 25]")
 		h.edit(checkoutFlags, "[classic, 90]", "[classic, 75]")
 	}},
-	{name: "warning", change: func(h *history) {
+	{name: "warning", message: "Rank by customer", change: func(h *history) {
 		h.edit("services/catalog/flags/catalog.yaml", "      fractional:\n", "      fractional:\n        - {var: customer}\n")
 	}},
-	{name: "promotion", opt: plan.Options{Live: running(), InForce: []api.Held{}}, change: func(h *history) {
+	{name: "promotion", message: "Promote checkout to prod", opt: plan.Options{Live: running(), InForce: []api.Held{}}, change: func(h *history) {
 		text, err := bundler.Promote([]byte(h.files["activations/checkout.yaml"]), "prod", h.last(), "")
 		if err != nil {
 			h.t.Fatal(err)
 		}
 		h.files["activations/checkout.yaml"] = string(text)
 	}},
-	{name: "safe-mode", change: func(h *history) {
+	{name: "safe-mode", message: "Degraded lets less through", change: func(h *history) {
 		h.edit(degraded+"safe-mode.yaml", "ttl: 4h", "ttl: 2h")
 		h.edit(degraded+"config/limits.yaml", "perSecond: 300", "perSecond: 200")
 	}},
-	{name: "withdrawal", opt: plan.Options{LiveError: "can't reach http://127.0.0.1:7460: connection refused"}, change: func(h *history) {
+	{name: "withdrawal", message: "Withdraw catalog from prod", opt: plan.Options{LiveError: "can't reach http://127.0.0.1:7460: connection refused"}, change: func(h *history) {
 		h.files["activations/catalog.yaml"] = "service: catalog\nactivations:\n  - scope: staging\n    release: latest\n"
 	}},
-	{name: "bad-file", change: func(h *history) {
+	{name: "bad-file", message: "Raise limits", change: func(h *history) {
 		h.files["services/checkout/config/limits.yaml"] = "requests:\n  perSecond: 0644\ncurrency: EUR\n"
 		h.edit("services/payments/config/http.yaml", "writeMs: 15000", "writeMs: 20000")
 	}},
@@ -145,9 +150,10 @@ func TestGoldenPlans(t *testing.T) {
 	h := newHistory(t)
 	for _, s := range steps {
 		s.change(h)
-		h.commit(nil)
+		h.commitSaying(s.message)
 		t.Run(s.name, func(t *testing.T) {
 			h.t = t
+			s.opt.Base, s.opt.Head = "main", "HEAD"
 			p := h.plan(s.opt)
 			var text strings.Builder
 			p.WriteText(&text)

@@ -218,13 +218,30 @@ func TestDocsLinks(t *testing.T) {
 
 // The worked examples of docs/formats.md are real: made here from fixed keys
 // and times, in the way the node makes them. SEALSTONE_UPDATE=1 writes them.
-func TestDocsWorkedExamples(t *testing.T) {
-	doc := readDoc(t, "docs/formats.md")
+func TestDocsWorkedExamples(t *testing.T) { holdExamples(t, "docs/formats.md", workedExamples(t)) }
+
+// The plans that docs/plan.md shows are the golden files of package plan.
+func TestDocsShowGoldenPlans(t *testing.T) {
+	shown := map[string]string{}
+	for _, m := range regexp.MustCompile(`<!-- example (\S+) -->`).FindAllStringSubmatch(readDoc(t, "docs/plan.md"), -1) {
+		shown[m[1]] = readDoc(t, "plan/testdata/"+m[1])
+	}
+	if len(shown) < 4 {
+		t.Errorf("only %d plans are shown", len(shown))
+	}
+	holdExamples(t, "docs/plan.md", shown)
+}
+
+// holdExamples holds the blocks of a page that are marked as examples to texts
+// by name.
+func holdExamples(t *testing.T, page string, examples map[string]string) {
+	t.Helper()
+	doc := readDoc(t, page)
 	got := doc
-	for name, text := range workedExamples(t) {
-		block := regexp.MustCompile("(?s)(<!-- example " + name + " -->\n```[a-z]*\n).*?\n```\n")
+	for name, text := range examples {
+		block := regexp.MustCompile("(?s)(<!-- example " + regexp.QuoteMeta(name) + " -->\n```[a-z]*\n).*?```\n")
 		if !block.MatchString(doc) {
-			t.Errorf("docs/formats.md has no example %s", name)
+			t.Errorf("%s has no example %s", page, name)
 		}
 		got = block.ReplaceAllStringFunc(got, func(old string) string {
 			return block.FindStringSubmatch(old)[1] + strings.TrimSuffix(text, "\n") + "\n```\n"
@@ -233,11 +250,11 @@ func TestDocsWorkedExamples(t *testing.T) {
 	switch {
 	case got == doc:
 	case os.Getenv("SEALSTONE_UPDATE") != "":
-		if err := os.WriteFile(filepath.Join("..", "..", "docs", "formats.md"), []byte(got), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join("..", "..", filepath.FromSlash(page)), []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	default:
-		t.Error("docs/formats.md shows other bytes than the code makes; SEALSTONE_UPDATE=1 writes them")
+		t.Errorf("%s shows other bytes than the code makes; SEALSTONE_UPDATE=1 writes them", page)
 	}
 }
 

@@ -45,11 +45,17 @@ func New(t testing.TB) *git.Repository {
 // suffix is no part of the name.
 func Commit(t testing.TB, repo *git.Repository, files map[string]string) string {
 	t.Helper()
+	return CommitSaying(t, repo, files, "test commit")
+}
+
+// CommitSaying is Commit with a message.
+func CommitSaying(t testing.TB, repo *git.Repository, files map[string]string, message string) string {
+	t.Helper()
 	var parents []plumbing.Hash
 	if ref, err := repo.Reference(Branch, true); err == nil {
 		parents = []plumbing.Hash{ref.Hash()}
 	}
-	h := CommitOn(t, repo, files, parents...)
+	h := commit(t, repo, files, after(repo, parents), message, parents...)
 	if err := repo.Storer.SetReference(plumbing.NewHashReference(Branch, h)); err != nil {
 		t.Fatal(err)
 	}
@@ -84,21 +90,31 @@ func With(files, change map[string]string) map[string]string {
 // is one minute after the newest parent's.
 func CommitOn(t testing.TB, repo *git.Repository, files map[string]string, parents ...plumbing.Hash) plumbing.Hash {
 	t.Helper()
+	return CommitAt(t, repo, files, after(repo, parents), parents...)
+}
+
+// after is one minute after the newest parent.
+func after(repo *git.Repository, parents []plumbing.Hash) time.Time {
 	when := Start
 	for _, p := range parents {
 		if c, err := repo.CommitObject(p); err == nil && !c.Committer.When.Before(when) {
 			when = c.Committer.When.Add(time.Minute)
 		}
 	}
-	return CommitAt(t, repo, files, when, parents...)
+	return when
 }
 
 // CommitAt is CommitOn at a time of the caller's choice.
 func CommitAt(t testing.TB, repo *git.Repository, files map[string]string, when time.Time, parents ...plumbing.Hash) plumbing.Hash {
 	t.Helper()
+	return commit(t, repo, files, when, "test commit", parents...)
+}
+
+func commit(t testing.TB, repo *git.Repository, files map[string]string, when time.Time, message string, parents ...plumbing.Hash) plumbing.Hash {
+	t.Helper()
 	who := object.Signature{Name: "Test", Email: "test@example.com", When: when}
 	c := &object.Commit{
-		Author: who, Committer: who, Message: "test commit\n", TreeHash: tree(t, repo.Storer, files), ParentHashes: parents,
+		Author: who, Committer: who, Message: message + "\n", TreeHash: tree(t, repo.Storer, files), ParentHashes: parents,
 	}
 	return store(t, repo.Storer, c.Encode)
 }
