@@ -15,7 +15,7 @@ import (
 )
 
 func newDiff(a *app) *cobra.Command {
-	var o refOptions
+	o := refOptions{ask: "pass --service and --scope, and --mode for a safe mode"}
 	var code bool
 	cmd := &cobra.Command{
 		Use:   "diff REF REF",

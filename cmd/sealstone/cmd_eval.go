@@ -149,7 +149,7 @@ func (a *app) flagSet(ctx context.Context, o evalOptions) (set *flags.Set, from 
 		}
 		return set, nil, nil
 	}
-	r := resolver{a, refOptions{repo: o.repo}}
+	r := resolver{a, refOptions{repo: o.repo, ask: "pass --target service@scope"}}
 	ref := o.bundle
 	switch {
 	case ref == "" && o.target == "":

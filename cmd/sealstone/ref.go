@@ -22,6 +22,7 @@ const refForms = "write sha256:..., log:INDEX, a commit of 7 to 40 hex digits, s
 type refOptions struct {
 	service, scope, mode string
 	repo                 string // for commits
+	ask                  string // how to say service and scope
 }
 
 // resolved is what a reference names: one bundle, or a set that a bundle can be
@@ -37,6 +38,7 @@ type resolved struct {
 	Proven  *api.Proven // of a target: the change that explains it
 
 	object func(api.Digest) ([]byte, error)
+	ask    string
 }
 
 // resolver reads references, from a server or a repository.
@@ -65,7 +67,7 @@ func (r *resolver) resolve(ctx context.Context, ref string) (*resolved, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.Ref = ref
+	out.Ref, out.ask = ref, r.o.ask
 	return out, nil
 }
 
@@ -144,7 +146,7 @@ func (r *resolver) entry(ctx context.Context, index string) (*resolved, error) {
 		return nil, err
 	}
 	e := eventOf(rec)
-	out := &resolved{Service: e.Data.Service, Scope: e.Data.Scope, object: c.objects(ctx, e.Data.Service)}
+	out := &resolved{Service: e.Data.Service, Scope: e.Data.Scope, object: c.objects(ctx, e.Data.Service), ask: r.o.ask}
 	switch kind := e.Kind(); {
 	case kind == ledger.BundleActivated:
 		out.Digest = e.Data.Set.Digest
@@ -168,7 +170,7 @@ func (r *resolved) pickResolved(scope string, e *ledger.Event) error {
 		}
 	}
 	if best.Bundle == "" {
-		return fmt.Errorf("the safe-mode change names no bundle for %s: pass --scope", dash(string(r.Scope)))
+		return fmt.Errorf("the safe-mode change names no bundle for %s: %s", dash(string(r.Scope)), r.ask)
 	}
 	manifest, err := r.object(best.Bundle)
 	if err != nil {
@@ -206,7 +208,7 @@ func (r *resolver) target(ctx context.Context, ref string) (*resolved, error) {
 // commit builds a service's set from a repository.
 func (r *resolver) commit(ctx context.Context, rev string) (*resolved, error) {
 	if r.o.service == "" || r.o.scope == "" {
-		return nil, fmt.Errorf("commit %s: of which service, at which scope? pass --service and --scope", rev)
+		return nil, fmt.Errorf("commit %s: of which service, at which scope? %s", rev, r.o.ask)
 	}
 	dir := r.o.repo
 	if dir == "" {
@@ -267,7 +269,7 @@ func (r *resolved) pick(scope api.Scope, mode api.Mode) error {
 		mode = api.ModeNormal
 	}
 	if scope == "" {
-		return fmt.Errorf("%s is a set: which of its bundles? pass --scope, and --mode for a safe mode", r.Ref)
+		return fmt.Errorf("%s is a set: which of its bundles? %s", r.Ref, r.ask)
 	}
 	if err := r.readSet(); err != nil {
 		return err
