@@ -23,18 +23,19 @@ var arrows = map[string]string{
 	"internal/kv":        "api go.etcd.io/bbolt",
 	"internal/instances": "api internal/kv go.etcd.io/bbolt golang.org/x/mod",
 	"internal/mirror":    "api ledger internal/kv golang.org/x/mod",
+	"internal/secrets":   "",
 	"internal/store":     "api bundle ledger internal/canon internal/kv go.etcd.io/bbolt golang.org/x/mod",
-	"bundler":            "api bundle flags internal/canon schemas github.com/go-git/go-git/v5 github.com/go-git/go-billy/v5 go.yaml.in/yaml/v3 golang.org/x/crypto",
+	"bundler":            "api bundle flags internal/canon internal/secrets schemas github.com/go-git/go-git/v5 github.com/go-git/go-billy/v5 go.yaml.in/yaml/v3 golang.org/x/crypto",
 	"plan":               "api bundle bundler flags",
 	"sdk":                "api bundle flags ledger internal/canon internal/kv github.com/open-feature/go-sdk",
-	"server": "api bundle bundler flags ledger schemas internal/canon internal/instances internal/kv internal/store " +
+	"server": "api bundle bundler flags ledger schemas internal/canon internal/instances internal/kv internal/secrets internal/store " +
 		"github.com/labstack/echo/v4 github.com/prometheus/client_golang",
 	"examples": "",
 }
 
 // pure packages touch no file, no network and no logger.
 var (
-	pure      = []string{"api", "flags", "bundle", "ledger", "internal/canon"}
+	pure      = []string{"api", "flags", "bundle", "ledger", "internal/canon", "internal/secrets"}
 	forbidden = []string{"os", "log", "log/slog", "net", "os/exec", "path/filepath", "syscall"}
 )
 

@@ -78,13 +78,15 @@ type Record struct {
 	Operator string          `json:"operator,omitempty"` // who signed the statement, by the operators set cited
 	Detail   map[string]any  `json:"detail,omitempty"`
 	Erased   bool            `json:"erased,omitempty"`
+	Late     bool            `json:"late,omitempty"` // a fact that was recorded more than a minute after its time
 }
 
 // Changes is the answer of GET /v1/changes.
 type Changes struct {
-	Size    int64    `json:"size"` // of the log that was asked
-	Changes []Record `json:"changes"`
-	Next    *int64   `json:"next,omitempty"` // ask again with before= this index (after= when oldest first); nil at the end
+	Size    int64       `json:"size"` // of the log that was asked
+	Changes []Record    `json:"changes"`
+	Chains  []ChainSpan `json:"chains"`         // each that the answer has changes of
+	Next    *int64      `json:"next,omitempty"` // ask again with before= this index (after= when oldest first); nil at the end
 }
 
 // History is the answer of GET /v1/history: what was in effect for a target,
@@ -126,6 +128,19 @@ type ChainRef struct {
 	Scope      Scope `json:"scope"`
 	Index      int64 `json:"index"`
 	Generation int64 `json:"generation"`
+}
+
+// ChainSpan tells how much of a chain an answer shows, so that what a filter or
+// a page left out is seen: generations run from 1 to Length without a gap.
+type ChainSpan struct {
+	Lane     string `json:"lane"`
+	Service  string `json:"service,omitempty"`
+	Scope    Scope  `json:"scope,omitempty"`
+	First    int64  `json:"first"`    // lowest generation in the answer
+	Last     int64  `json:"last"`     // highest
+	Shown    int64  `json:"shown"`    // how many are in the answer
+	Length   int64  `json:"length"`   // of the whole chain, at size
+	Complete bool   `json:"complete"` // all of it is in the answer
 }
 
 // State of a client, in OpenFeature's words.

@@ -124,6 +124,8 @@ func problem(resp *http.Response) error {
 		code = api.CodeForbidden
 	case http.StatusNotFound:
 		code = api.CodeNotFound
+	case http.StatusGone:
+		return &api.Error{Code: api.CodeGone, Detail: "the server answered " + resp.Status, Hint: "the object was erased by an operator; activate a set without it"}
 	}
 	return &api.Error{Code: code, Detail: "the server answered " + resp.Status}
 }

@@ -15,21 +15,48 @@ import (
 	"github.com/sealstone/sealstone/ledger"
 )
 
+// maxText bounds what a query may look for in details.
+const maxText = 200
+
 // getChanges queries the ledger, newest first unless order=asc.
 func (s *Server) getChanges(c echo.Context) error {
 	q, err := s.query(c)
 	if err != nil {
 		return err
 	}
+	snap := s.store.Snapshot()
+	if q.Before == nil || *q.Before > snap.Tree.Size {
+		q.Before = &snap.Tree.Size
+	}
 	found, next, err := s.store.Query(c.Request().Context(), q)
 	if err != nil {
 		return err
 	}
-	out := api.Changes{Size: s.store.Snapshot().Tree.Size, Changes: make([]api.Record, 0, len(found)), Next: next}
+	out := api.Changes{Size: snap.Tree.Size, Changes: make([]api.Record, 0, len(found)), Next: next, Chains: spans(snap.State, found)}
 	for _, f := range found {
 		out.Changes = append(out.Changes, s.record(f.Index, f.Change))
 	}
 	return c.JSON(http.StatusOK, out)
+}
+
+// spans tells how much of each chain was found.
+func spans(st *ledger.State, found []store.Found) []api.ChainSpan {
+	out := []api.ChainSpan{}
+	at := map[ledger.ChainKey]int{}
+	for _, f := range found {
+		key, gen := f.Change.Data.Chain(), f.Change.Data.Generation
+		i, ok := at[key]
+		if !ok {
+			i = len(out)
+			at[key] = i
+			chain, _ := st.Chain(key)
+			out = append(out, api.ChainSpan{Lane: string(key.Lane), Service: key.Service, Scope: key.Scope, First: gen, Length: chain.Generation})
+		}
+		s := &out[i]
+		s.First, s.Last, s.Shown = min(s.First, gen), max(s.Last, gen), s.Shown+1
+		s.Complete = s.Shown == s.Length
+	}
+	return out
 }
 
 // query reads the members of a query. Clients that may not read the whole log
@@ -65,6 +92,9 @@ func (s *Server) query(c echo.Context) (store.Query, error) {
 		if q.Digest, err = api.ParseDigest(v); err != nil {
 			return bad("digest", err)
 		}
+	}
+	if q.Text = c.QueryParam("text"); len(q.Text) > maxText {
+		return bad("text", fmt.Errorf("at most %d bytes", maxText))
 	}
 	q.Actor, q.Ascending = c.QueryParam("actor"), c.QueryParam("order") == "asc"
 	return q, s.queryRange(c, &q)
@@ -158,6 +188,7 @@ func (s *Server) record(index int64, ch *ledger.Change) api.Record {
 		}
 	}
 	if ch.Statement != nil {
+		r.Late = ch.Data.Lane == ledger.LaneRecord && ch.Recorded().Sub(ch.Statement.At()) > lateAfter
 		r.Operator = s.operatorAt(ch)
 	}
 	return r

@@ -190,7 +190,7 @@ func serveObject(c echo.Context, d api.Digest, mediaType string, b []byte) error
 // ociErrors is the error answer of the distribution specification.
 func ociErrors(err error, p api.Problem, path string) map[string]any {
 	codes := map[api.Code]string{
-		api.CodeNotFound: "MANIFEST_UNKNOWN", api.CodeInvalid: "DIGEST_INVALID", api.CodeUnauthorized: "UNAUTHORIZED",
+		api.CodeNotFound: "MANIFEST_UNKNOWN", api.CodeGone: "MANIFEST_UNKNOWN", api.CodeInvalid: "DIGEST_INVALID", api.CodeUnauthorized: "UNAUTHORIZED",
 		api.CodeForbidden: "DENIED", api.CodeMethod: "UNSUPPORTED", api.CodeTooMany: "TOOMANYREQUESTS",
 	}
 	code, ok := codes[api.CodeOf(err)]

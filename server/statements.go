@@ -14,6 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/secrets"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -40,6 +41,9 @@ func (s *Server) postChange(c echo.Context) error {
 	if st.Log != s.store.Trusted().Origin {
 		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("the statement is meant for log %q, this is %q", st.Log, s.store.Trusted().Origin)}
 	}
+	if err := refuseSecrets(st, detail); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), appendTimeout)
 	defer cancel()
 	receipt, err := s.submit(ctx, st, detail)
@@ -50,6 +54,28 @@ func (s *Server) postChange(c echo.Context) error {
 		return c.JSON(http.StatusAccepted, receipt)
 	}
 	return c.JSON(http.StatusOK, receipt)
+}
+
+// refuseSecrets keeps credentials out of the ledger: what is in a leaf stays
+// there for ever. It says where one is, and never what it is.
+func refuseSecrets(st *ledger.Signed, detail *ledger.Detail) error {
+	payload, err := st.Envelope.Bytes()
+	if err != nil {
+		return err
+	}
+	var said any
+	if err := json.Unmarshal(payload, &said); err != nil {
+		return err
+	}
+	place, what := secrets.In("statement", said)
+	if what == "" && detail != nil {
+		place, what = secrets.In("detail", detail.Text)
+	}
+	if what == "" {
+		return nil
+	}
+	return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("%s: member %s looks like %s; nothing was recorded", secrets.Rule, place, what),
+		Hint: "name secrets, never quote them; take this one for stolen, revoke it, and sign again without it"}
 }
 
 // plainJSON says what is wrong with a body without naming our types.

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,11 +25,12 @@ import (
 
 func newChanges(a *app) *cobra.Command {
 	q := url.Values{}
-	var service, scope, kind, digest, actor, from, to string
+	var service, scope, kind, digest, actor, text, from, to string
+	var follow bool
 	var limit int
 	var before int64
 	run := func(c *cobra.Command, _ []string) error {
-		for k, v := range map[string]string{"service": service, "scope": scope, "kind": kind, "digest": digest, "actor": actor, "from": from, "to": to} {
+		for k, v := range map[string]string{"service": service, "scope": scope, "kind": kind, "digest": digest, "actor": actor, "text": text, "from": from, "to": to} {
 			if v != "" {
 				q.Set(k, v)
 			}
@@ -33,6 +38,9 @@ func newChanges(a *app) *cobra.Command {
 		q.Set("limit", fmt.Sprint(limit))
 		if before > 0 {
 			q.Set("before", fmt.Sprint(before))
+		}
+		if follow {
+			return a.followChanges(c.Context(), q)
 		}
 		return a.listChanges(c.Context(), q)
 	}
@@ -45,6 +53,8 @@ func newChanges(a *app) *cobra.Command {
 		f.StringVar(&kind, "kind", "", "only these kinds, comma-separated")
 		f.StringVar(&digest, "digest", "", "only changes that name this digest")
 		f.StringVar(&actor, "actor", "", "only changes by this operator or key id")
+		f.StringVar(&text, "text", "", "only changes with these words in their detail")
+		f.BoolVar(&follow, "follow", false, "show the newest, oldest first, then each that comes; -o jsonl for programs")
 		f.StringVar(&from, "from", "", "not before this time, RFC 3339")
 		f.StringVar(&to, "to", "", "before this time, RFC 3339")
 		f.Int64Var(&before, "before", 0, "only entries before this one, to page")
@@ -69,10 +79,72 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 			rows = append(rows, changeRow(r))
 		}
 		table(w, "ENTRY TIME KIND SUBJECT WHAT BY WHY", rows)
+		if whole := slices.DeleteFunc(slices.Clone(answer.Chains), func(s api.ChainSpan) bool { return !s.Complete }); len(answer.Chains) > len(whole) {
+			fmt.Fprintf(a.err, "%d of %d chains are shown whole; -o json says which\n", len(whole), len(answer.Chains))
+		}
 		if answer.Next != nil {
 			fmt.Fprintf(a.err, "more: add --before %d\n", *answer.Next)
 		}
 	})
+}
+
+// followEvery is how often a follower asks for more.
+const followEvery = time.Second
+
+// followChanges shows changes as they come, until it is interrupted. A server
+// that doesn't answer is said once and asked again.
+func (a *app) followChanges(ctx context.Context, q url.Values) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	var answer api.Changes
+	if err := c.get(ctx, "/v1/changes", q, &answer); err != nil {
+		return err
+	}
+	slices.Reverse(answer.Changes)
+	q.Set("order", "asc")
+	q.Del("before")
+	said, after := false, answer.Size-1
+	for {
+		if err := a.printFollowed(answer.Changes); err != nil {
+			return err
+		}
+		if answer.Next == nil || q.Get("after") == "" {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(followEvery):
+			}
+		}
+		q.Set("after", fmt.Sprint(after))
+		answer = api.Changes{Size: after + 1}
+		if err := c.get(ctx, "/v1/changes", q, &answer); err != nil && !said && ctx.Err() == nil {
+			fmt.Fprintf(a.err, "sealstone: %v; asking again\n", err)
+			said = true
+		} else if err == nil {
+			said = false
+		}
+		if after = max(after, answer.Size-1); answer.Next != nil {
+			after = *answer.Next
+		}
+	}
+}
+
+func (a *app) printFollowed(list []api.Record) error {
+	if a.output != "table" {
+		return printLines(a.out, list)
+	}
+	for _, r := range list {
+		row := changeRow(r)
+		for i := range row {
+			row[i] = printable(row[i])
+		}
+		if _, err := fmt.Fprintln(a.out, strings.Join(row, "  ")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func eventOf(r api.Record) ledger.Event {
@@ -93,6 +165,9 @@ func changeRow(r api.Record) []string {
 		why = "(erased)"
 	}
 	at := strings.Replace(strings.TrimSuffix(e.RecordedTime, "Z"), "T", " ", 1)
+	if r.Late {
+		why = strings.TrimSpace("late, of " + strings.TrimSuffix(e.Time, ".000Z") + "  " + why)
+	}
 	return []string{fmt.Sprint(r.Index), at, string(e.Kind()), dash(e.Subject), what(&e.Data.Fields), dash(by), dash(clipText(why, 48))}
 }
 
@@ -107,6 +182,8 @@ func what(f *ledger.Fields) string {
 		return fmt.Sprintf("%d faults", f.Total)
 	case f.From != "":
 		return short(f.From) + " → " + short(f.To)
+	case f.Object != "":
+		return f.Object.Short()
 	case f.Artifact != "":
 		return api.Digest(f.Artifact).Short()
 	case f.Name != "":
@@ -175,35 +252,77 @@ func (c *client) proof(ctx context.Context, index string) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
+// fact is what record and erase sign.
+type fact struct {
+	kind      ledger.Kind
+	target    api.Target
+	sets      []string // name=value
+	note      string
+	when, out string
+}
+
+// digestFlags are the named forms that take a digest, or a file that has one.
+var digestFlags = map[string]string{"artifact": "artifact", "image": "image", "base-image": "baseImage", "sbom": "sbom", "plan": "plan"}
+
 func newChangesRecord(a *app) *cobra.Command {
-	var service, scope, note string
-	var sets []string
+	var o fact
+	var service, scope string
 	named := map[string]*string{}
 	cmd := &cobra.Command{
 		Use:   "record KIND --service S",
 		Short: "Record a fact: a deploy, a rotated secret, a changed dependency, a note",
 		Long: "Record a fact as a signed statement. KIND is one of:\n  " + strings.Join(recordKinds(), "\n  ") + "\n" +
-			"docs/formats.md lists the members of each; --set and its named forms give them.",
+			"docs/formats.md lists the members of each; --set and its named forms give them.\n" +
+			"A digest may also be the path of a file, whose SHA-256 is taken. With --out the\n" +
+			"statement is signed for --trust and written, to be sent by anybody: no server is\n" +
+			"asked. Facts may be sent for 30 days.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			o.kind, o.target = ledger.Kind(args[0]), api.Target{Service: service, Scope: api.Scope(scope)}
 			for name, v := range named {
-				if *v != "" {
-					sets = append(sets, strings.ReplaceAll(name, "base-image", "baseImage")+"="+*v)
+				if *v == "" {
+					continue
 				}
+				member, value, err := namedSet(name, *v)
+				if err != nil {
+					return err
+				}
+				o.sets = append(o.sets, member+"="+value)
 			}
-			return a.recordChange(cmd.Context(), ledger.Kind(args[0]), api.Target{Service: service, Scope: api.Scope(scope)}, sets, note)
+			return a.recordFact(cmd.Context(), &o)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&service, "service", "", "service that it is about")
 	f.StringVar(&scope, "scope", "", "scope that it is about")
-	f.StringVar(&note, "note", "", "words for people; go into the detail")
-	f.StringArrayVar(&sets, "set", nil, "a member of the kind, name=value; repeat for more")
-	for name, help := range map[string]string{"artifact": "digest of the artifact", "image": "digest of the image", "base-image": "digest of the base image",
-		"sbom": "digest of the SBOM", "version": "version", "name": "name, never a value", "purl": "package URL", "plan": "digest of the plan"} {
+	f.StringVar(&o.note, "note", "", "words for people; go into the detail")
+	f.StringVar(&o.when, "time", "", "when it happened: RFC 3339, or how long ago, such as 36h (default: now)")
+	f.StringVar(&o.out, "out", "", "write the signed statement to this file instead of sending it")
+	f.StringArrayVar(&o.sets, "set", nil, "a member of the kind, name=value; repeat for more")
+	for name, help := range map[string]string{"artifact": "digest of the artifact, or its file", "image": "digest of the image", "base-image": "digest of the base image",
+		"sbom": "digest of the SBOM, or its file", "version": "version", "name": "name, never a value", "purl": "package URL", "plan": "digest of the plan, or its file"} {
 		named[name] = f.String(name, "", help)
 	}
 	return cmd
+}
+
+// namedSet is the member that a named form sets.
+func namedSet(name, value string) (member, set string, err error) {
+	member, isDigest := digestFlags[name]
+	if !isDigest {
+		return name, value, nil
+	}
+	if strings.HasPrefix(value, "sha256:") {
+		return member, value, nil
+	}
+	f, err := os.Open(value)
+	if err != nil {
+		return "", "", fmt.Errorf("--%s: write sha256:<64 hex digits>, or the path of a file: %w", name, err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return member, "sha256:" + hex.EncodeToString(h.Sum(nil)), err
 }
 
 // recordKinds are the facts that people record; the rest has commands of its own.
@@ -217,15 +336,73 @@ func recordKinds() []string {
 	return out
 }
 
-func (a *app) recordChange(ctx context.Context, kind ledger.Kind, t api.Target, sets []string, note string) error {
-	if !kind.Signed() {
-		return fmt.Errorf("unknown kind %q: write one of %s", kind, strings.Join(recordKinds(), ", "))
+func (a *app) recordFact(ctx context.Context, o *fact) error {
+	if !o.kind.Signed() {
+		return fmt.Errorf("unknown kind %q: write one of %s", o.kind, strings.Join(recordKinds(), ", "))
+	}
+	if o.out != "" {
+		return a.writeFact(ctx, o)
 	}
 	key, c, origin, err := a.signing(ctx)
 	if err != nil {
 		return err
 	}
-	st := newStatement(origin, kind, t, serverTime(ctx, c))
+	body, err := o.sign(key, origin, serverTime(ctx, c))
+	if err != nil {
+		return err
+	}
+	r, err := c.submit(ctx, body)
+	if err != nil {
+		return err
+	}
+	return a.printReceipts([]api.Receipt{*r})
+}
+
+// writeFact signs without sending.
+func (a *app) writeFact(ctx context.Context, o *fact) error {
+	key, err := a.signer()
+	if err != nil {
+		return err
+	}
+	origin, err := a.origin(ctx)
+	if err != nil {
+		return err
+	}
+	body, err := o.sign(key, origin, time.Now())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.err, "wrote %s: send it with sealstone changes send %s, or curl --data-binary @%s SERVER/v1/changes\n", o.out, o.out, o.out)
+	return os.WriteFile(o.out, append(body, '\n'), 0o644)
+}
+
+func (o *fact) sign(key ledger.Signer, origin string, now time.Time) ([]byte, error) {
+	at, err := o.at(now)
+	if err != nil {
+		return nil, err
+	}
+	st := newStatement(origin, o.kind, o.target, at)
+	if err := setFields(&st.Fields, o.sets); err != nil {
+		return nil, err
+	}
+	return signSubmission(st, o.note, key)
+}
+
+func (o *fact) at(now time.Time) (time.Time, error) {
+	if o.when == "" {
+		return now, nil
+	}
+	if ago, err := time.ParseDuration(o.when); err == nil {
+		return now.Add(-ago.Abs()), nil
+	}
+	at, err := time.Parse(time.RFC3339, o.when)
+	if err != nil {
+		return at, fmt.Errorf("--time %q: write RFC 3339, such as 2026-11-20T10:03:00Z, or how long ago, such as 36h", o.when)
+	}
+	return at, nil
+}
+
+func setFields(f *ledger.Fields, sets []string) error {
 	fields := map[string]any{}
 	for _, s := range sets {
 		name, value, ok := strings.Cut(s, "=")
@@ -241,24 +418,33 @@ func (a *app) recordChange(ctx context.Context, kind ledger.Kind, t api.Target, 
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, &st.Fields); err != nil {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(f); err != nil {
 		return fmt.Errorf("--set: %w", err)
 	}
-	body, err := signSubmission(st, note, key)
-	if err != nil {
-		return err
-	}
-	r, err := c.submit(ctx, body)
-	if err != nil {
-		return err
-	}
-	return a.printReceipts([]api.Receipt{*r})
+	return nil
 }
 
 func newChangesErase(a *app) *cobra.Command {
-	var note string
-	cmd := &cobra.Command{Use: "erase INDEX --note WHY", Short: "Erase the detail of a change; its proof stays valid", Args: cobra.ExactArgs(1),
+	o := fact{kind: ledger.DetailErased}
+	var object string
+	cmd := &cobra.Command{
+		Use:   "erase (INDEX | --object DIGEST --service S) --note WHY",
+		Short: "Erase the detail of a change, or withhold an object; proofs stay valid",
+		Long: "Erase the detail of a change: names and words, which lie outside the log. Or\n" +
+			"withhold an object that leaked: a bundle, a document, a set that nothing in force\n" +
+			"is made of. Servers answer 410 for it from then on, and don't build it again; who\n" +
+			"has it already keeps it. Proofs stay valid, and verify says what is gone.",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if (len(args) == 1) == (object != "") {
+				return errors.New("erase what? name an INDEX, or an object with --object")
+			}
+			if object != "" {
+				o.kind, o.sets = ledger.ObjectErased, []string{"object=" + object}
+				return a.recordFact(cmd.Context(), &o)
+			}
 			index := strings.TrimPrefix(args[0], "log:")
 			c, err := a.client()
 			if err != nil {
@@ -269,9 +455,14 @@ func newChangesErase(a *app) *cobra.Command {
 				return err
 			}
 			d := eventOf(r).Data
-			return a.recordChange(cmd.Context(), ledger.DetailErased, api.Target{Service: d.Service, Scope: d.Scope}, []string{"index=" + index}, note)
+			o.target, o.sets = api.Target{Service: d.Service, Scope: d.Scope}, []string{"index=" + index}
+			return a.recordFact(cmd.Context(), &o)
 		}}
-	cmd.Flags().StringVar(&note, "note", "", "words for people; go into the erasure's own detail")
+	f := cmd.Flags()
+	f.StringVar(&object, "object", "", "digest of a set, bundle or document to withhold")
+	f.StringVar(&o.target.Service, "service", "", "with --object: the service that named it; without, all services")
+	f.StringVar((*string)(&o.target.Scope), "scope", "", "with --object: the scope that your grant is for")
+	f.StringVar(&o.note, "note", "", "words for people; go into the erasure's own detail")
 	return cmd
 }
 

@@ -61,9 +61,10 @@ type verification struct {
 	Origin   string        `json:"origin"`
 	Size     int64         `json:"size"`
 	Root     string        `json:"root"`
-	Entries  int64         `json:"entries"`           // checked
-	Details  int64         `json:"details,omitempty"` // that are what their leaf names
-	Erased   int64         `json:"erased,omitempty"`  // details that the log says are gone
+	Entries  int64         `json:"entries"`            // checked
+	Details  int64         `json:"details,omitempty"`  // that are what their leaf names
+	Erased   int64         `json:"erased,omitempty"`   // details that the log says are gone
+	Withheld int64         `json:"withheld,omitempty"` // objects that it says nobody gets any more
 	Rebuilt  int           `json:"rebuilt,omitempty"`
 	Proven   []string      `json:"proven,omitempty"` // of a FILE: what it proves, in words
 	Findings []string      `json:"findings"`
@@ -83,6 +84,9 @@ func (v *verification) find(format string, args ...any) {
 }
 
 func (v *verification) note(index int64, c *ledger.Change) {
+	if c.Kind() == ledger.ObjectErased {
+		v.Withheld++
+	}
 	if c.Kind() == ledger.BundleActivated {
 		v.activations = append(v.activations, activationRef{index, c.Data})
 	}
@@ -123,6 +127,9 @@ func (a *app) verdict(v *verification) error {
 		fmt.Fprintf(w, "%s  %s: %d entries, root %s", colour(w, "32", "VERIFIED"), v.Origin, v.Entries, v.Root)
 		if v.Erased > 0 {
 			fmt.Fprintf(w, ", %d details erased", v.Erased)
+		}
+		if v.Withheld > 0 {
+			fmt.Fprintf(w, ", %d objects withheld", v.Withheld)
 		}
 		if v.Rebuilt > 0 {
 			fmt.Fprintf(w, ", %d sets rebuilt", v.Rebuilt)

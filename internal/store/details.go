@@ -145,10 +145,14 @@ func (s *Store) detailLines(n int64) ([]byte, error) {
 func (s *Store) isErased(i int64) (gone bool, err error) {
 	size := s.Snapshot().Tree.Size
 	err = s.ledger.Read(func(tx *bbolt.Tx) error {
-		p := &termPosting{c: tx.Bucket(bucketTerms).Cursor(), prefix: termPrefix(termErased, string(be64(i)))}
-		at, ok := p.next(0)
-		gone = ok && at < size
+		gone = erasedIn(tx, i, size)
 		return nil
 	})
 	return gone, err
+}
+
+func erasedIn(tx *bbolt.Tx, i, size int64) bool {
+	p := &termPosting{c: tx.Bucket(bucketTerms).Cursor(), prefix: termPrefix(termErased, string(be64(i)))}
+	at, ok := p.next(0)
+	return ok && at < size
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -21,6 +22,7 @@ type Query struct {
 	To      time.Time // exclusive
 	Digest  api.Digest
 	Actor   string // operator id, or key id
+	Text    string // words; each is somewhere in the detail, whatever its case
 
 	Before    *int64 // only entries below this index; nil is no bound
 	After     *int64 // only entries above this index; nil is no bound
@@ -34,6 +36,9 @@ const (
 	MaxLimit     = 1000
 )
 
+// maxSearched bounds how many details one query for a text reads.
+const maxSearched = 10_000
+
 // maxListed bounds what one query reads of the index of times.
 const maxListed = 4096
 
@@ -45,7 +50,8 @@ type Found struct {
 }
 
 // Query returns the changes that fit, and where to go on: ask again with Before
-// (or After, when ascending) set to next; nil says that there are no more.
+// (or After, when ascending) set to next; nil says that there are no more. One
+// for a text may end before its limit, with next where it stopped.
 func (s *Store) Query(ctx context.Context, q Query) (found []Found, next *int64, err error) {
 	limit := q.Limit
 	if limit <= 0 {
@@ -53,10 +59,8 @@ func (s *Store) Query(ctx context.Context, q Query) (found []Found, next *int64,
 	}
 	limit = min(limit, MaxLimit)
 	err = s.ledger.Read(func(tx *bbolt.Tx) error {
-		hits, more := s.hits(ctx, tx, q, limit)
-		if more {
-			next = &hits[len(hits)-1]
-		}
+		var hits []int64
+		hits, next = s.hits(ctx, tx, q, limit)
 		for _, i := range hits {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -91,8 +95,8 @@ func readFound(tx *bbolt.Tx, i int64) (Found, error) {
 	return f, nil
 }
 
-// hits are the indexes of one answer, and whether there are more.
-func (s *Store) hits(ctx context.Context, tx *bbolt.Tx, q Query, limit int) (hits []int64, more bool) {
+// hits are the indexes of one answer, and where the next one goes on.
+func (s *Store) hits(ctx context.Context, tx *bbolt.Tx, q Query, limit int) (hits []int64, next *int64) {
 	lo, hi := int64(0), s.Snapshot().Tree.Size-1
 	if q.Before != nil {
 		hi = min(hi, *q.Before-1)
@@ -100,15 +104,49 @@ func (s *Store) hits(ctx context.Context, tx *bbolt.Tx, q Query, limit int) (hit
 	if q.After != nil {
 		lo = max(lo, min(*q.After, hi)+1)
 	}
+	words, seen, last := strings.Fields(strings.ToLower(q.Text)), 0, int64(0)
 	intersect(ctx, q.lists(tx, s.cfg.listed), lo, hi, q.Ascending, func(i int64) bool {
-		if len(hits) == limit {
-			more = true
+		if len(hits) == limit || seen == s.cfg.searched {
+			next = &last
 			return false
 		}
-		hits = append(hits, i)
+		if last = i; words != nil {
+			seen++
+		}
+		if len(words) == 0 || s.detailHas(tx, i, words) {
+			hits = append(hits, i)
+		}
 		return true
 	})
-	return hits, more
+	return hits, next
+}
+
+// detailHas tells whether every word is in an entry's detail. One that is erased,
+// or damaged, has none.
+func (s *Store) detailHas(tx *bbolt.Tx, i int64, words []string) bool {
+	d, err := s.details.get(i)
+	if err != nil || d == nil || erasedIn(tx, i, s.Snapshot().Tree.Size) {
+		return false
+	}
+	text := strings.ToLower(strings.Join(valuesOf(d.Text, nil), "\n"))
+	return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) })
+}
+
+// valuesOf lists the strings in a detail, its members' names aside.
+func valuesOf(v any, out []string) []string {
+	switch v := v.(type) {
+	case string:
+		out = append(out, v)
+	case []any:
+		for _, e := range v {
+			out = valuesOf(e, out)
+		}
+	case map[string]any:
+		for _, e := range v {
+			out = valuesOf(e, out)
+		}
+	}
+	return out
 }
 
 func (q *Query) lists(tx *bbolt.Tx, listed int) []posting {

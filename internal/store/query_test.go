@@ -106,3 +106,34 @@ func TestWideRangeOfTimesIsNotReadWhole(t *testing.T) {
 		t.Errorf("newest: %v, next %v", page, next)
 	}
 }
+
+// Words are looked for in details that are there, a bounded number at a time.
+func TestTextIsFoundInDetails(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.operators(1, f.OperatorsSig))
+	for _, words := range []string{"Friday release", "nothing", "a FRIDAY night", "friday, erased"} {
+		d, name, err := ledger.NewDetail(map[string]any{"reason": []any{words}, "n": 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.put(DraftOf(f.Statement(ledger.NoteAdded, "checkout", "prod", func(st *ledger.Statement) { st.Detail = name }), d))
+	}
+	f.put(DraftOf(f.Statement(ledger.DetailErased, "checkout", "prod", func(st *ledger.Statement) { st.Index = 5 }), nil))
+	for text, want := range map[string][]int64{"friday": {4, 2}, "RELEASE fri": {2}, "reason": nil, "friday nothing": nil, " ": {6, 5, 4, 3, 2, 1, 0}} {
+		if got, _ := f.query(Query{Text: text}); !slices.Equal(got, want) {
+			t.Errorf("%q: %v, want %v", text, got, want)
+		}
+	}
+	f.Store.cfg.searched = 2
+	var all, pages []int64
+	for q := (Query{Text: "friday"}); ; {
+		page, next := f.query(q)
+		if all = append(all, page...); next == nil {
+			break
+		}
+		pages, q.Before = append(pages, *next), next
+	}
+	if !slices.Equal(all, []int64{4, 2}) || !slices.Equal(pages, []int64{5, 3, 1}) {
+		t.Errorf("two at a time: %v, going on below %v", all, pages)
+	}
+}

@@ -32,10 +32,11 @@ type Config struct {
 	// processes may do it, none while a server runs.
 	ReadOnly bool
 
-	noSync  bool                                // tests: no fsync
-	maxSize int                                 // tests: how far ledger.db may grow
-	listed  int                                 // tests: how long a list of times between reads; 0 is maxListed
-	fault   func(step string, after bool) error // tests: fail before or after a step
+	noSync   bool                                // tests: no fsync
+	maxSize  int                                 // tests: how far ledger.db may grow
+	listed   int                                 // tests: how long a list of times between reads; 0 is maxListed
+	searched int                                 // tests: how many details a query for a text reads; 0 is maxSearched
+	fault    func(step string, after bool) error // tests: fail before or after a step
 }
 
 // Errors that callers branch on.
@@ -101,6 +102,9 @@ func (c *Config) validate() error {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.searched == 0 {
+		c.searched = maxSearched
 	}
 	if c.listed == 0 {
 		c.listed = maxListed

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+// inProcess sends requests to a handler.
+type inProcess struct{ http.Handler }
+
+func (h inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	res := w.Result()
+	res.Request = r
+	return res, nil
+}
+
+// A follower shows the newest, oldest first, then each change once, over an
+// answer that fails and one that is cut into pages.
+func TestFollowShowsEachChangeOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		record := func(i int64) api.Record { return api.Record{Index: i, Event: json.RawMessage("{}")} }
+		answers := []any{
+			api.Changes{Size: 3, Changes: []api.Record{record(2), record(0)}, Next: new(int64(0))},
+			errors.New("not now"),
+			api.Changes{Size: 6, Changes: []api.Record{record(3)}, Next: new(int64(3))},
+			api.Changes{Size: 6, Changes: []api.Record{record(5)}},
+			api.Changes{Size: 6},
+		}
+		var asked []string
+		old := http.DefaultTransport
+		defer func() { http.DefaultTransport = old }()
+		http.DefaultTransport = inProcess{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked = append(asked, r.URL.Query().Get("after"))
+			n := len(asked) - 1
+			if n == len(answers)-1 {
+				defer cancel()
+			}
+			if _, bad := answers[n].(error); bad {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			_ = json.NewEncoder(w).Encode(answers[n])
+		})}
+		var out, stderr strings.Builder
+		a := &app{out: &out, err: &stderr, output: "jsonl", server: "http://server"}
+		if err := a.followChanges(ctx, url.Values{}); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		var shown []int64
+		for line := range strings.Lines(out.String()) {
+			var r api.Record
+			if err := json.Unmarshal([]byte(line), &r); err != nil {
+				t.Fatal(err)
+			}
+			shown = append(shown, r.Index)
+		}
+		if fmt.Sprint(shown) != "[0 2 3 5]" || fmt.Sprint(asked) != "[ 2 2 3 5]" || strings.Count(stderr.String(), "asking again") != 1 {
+			t.Errorf("shown %v, asked after %q, said %q", shown, asked, stderr.String())
+		}
+	})
+}
