@@ -57,7 +57,7 @@ func TestHandleAllocatesNothing(t *testing.T) {
 // TestReportReplacesItsPartOnly runs everything, too briefly to mean anything.
 func TestReportReplacesItsPartOnly(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "page.md")
-	if err := os.WriteFile(page, []byte("before\n"+begin+"\nold\n"+end+"\nafter\n"), 0o600); err != nil {
+	if err := os.WriteFile(page, []byte("before\n"+marks.Begin()+"\nold\n"+marks.End()+"\nafter\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := run(t.Context(), meter{run: time.Microsecond, rounds: 1}, page); err != nil {

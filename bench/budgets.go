@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/sealstone/sealstone/bench/page"
+)
 
 // A budget is what we promise of one measurement, and what came of it.
 type budget struct {
@@ -63,7 +67,7 @@ func (r *report) through(x *row, name string) []budget {
 	cause := fmt.Sprintf("(%s) the SDK itself takes %s ns. Copying the metadata that OpenFeature asks for, which the SDK does, adds %.0f %%; "+
 		"the rules written by hand behind a provider, without metadata, add %.0f %%. The rest is our evaluation, "+
 		"with its attributes in a map that the SDK makes anew for each call.",
-		name, digits(idle.ns1), over(like), over(hand))
+		name, page.Digits(idle.ns1), over(like), over(hand))
 	own := allocs("OpenFeature, "+name+", the provider's own", x.ours().allocs-like.allocs, 0, unexplained)
 	own.measured += fmt.Sprintf(" (the SDK makes %.0f for metadata)", like.allocs-idle.allocs)
 	return []budget{own, {

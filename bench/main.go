@@ -17,6 +17,7 @@ import (
 
 	"github.com/open-feature/go-sdk/openfeature"
 
+	"github.com/sealstone/sealstone/bench/page"
 	"github.com/sealstone/sealstone/sdk"
 )
 
@@ -55,7 +56,7 @@ func run(ctx context.Context, m meter, out string) error {
 	if err != nil {
 		return err
 	}
-	r := report{machine: thisMachine(), meter: m, lineup: l}
+	r := report{machine: page.This("../flags", "../sdk", "."), meter: m, lineup: l}
 	for i := range rows {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -64,7 +65,7 @@ func run(ctx context.Context, m meter, out string) error {
 		rows[i].results = m.measure(rows[i].subjects)
 	}
 	r.rows = rows
-	return r.write(out)
+	return marks.Write(out, r.markdown())
 }
 
 // A lineup is everything that is measured.

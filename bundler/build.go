@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -41,8 +42,24 @@ type Builder struct {
 	projects *memo[projectKey, *project]
 	commons  *memo[plumbing.Hash, *source]
 	tips     *memo[string, *tipResult]
+	folders  *memo[folderKey, *tipFolder]
 	tipFiles *memo[parsedKey, *tipFile]
 	reached  reachMemo
+	done     progress
+}
+
+// Progress is how far a builder is: it counts for ever, over all it is asked.
+type Progress struct {
+	Files    int64 // read from Git
+	Services int64 // built or checked
+	Wanted   int64 // services that it was asked for
+}
+
+type progress struct{ files, services, wanted atomic.Int64 }
+
+// Progress may be called while b works.
+func (b *Builder) Progress() Progress {
+	return Progress{b.done.files.Load(), b.done.services.Load(), b.done.wanted.Load()}
 }
 
 // New returns a builder with nothing remembered.
@@ -56,6 +73,7 @@ func New(repo *Repo) *Builder {
 		projects: newMemo[projectKey, *project](projectMemory),
 		commons:  newMemo[plumbing.Hash, *source](commonsMost),
 		tips:     newMemo[string, *tipResult](4),
+		folders:  newMemo[folderKey, *tipFolder](4),
 		tipFiles: newMemo[parsedKey, *tipFile](16 << 20),
 	}
 }
@@ -358,7 +376,9 @@ func (b *Builder) eachService(ctx context.Context, jobs []Activation, f func(int
 			starts = append(starts, i)
 		}
 	}
+	b.done.wanted.Add(int64(len(starts)))
 	each(ctx, len(starts), func(n int) {
+		defer b.done.services.Add(1)
 		for i := starts[n]; i < len(jobs) && jobs[i].Service == jobs[starts[n]].Service && ctx.Err() == nil; i++ {
 			f(i)
 		}
@@ -366,24 +386,17 @@ func (b *Builder) eachService(ctx context.Context, jobs []Activation, f func(int
 }
 
 // each runs f for 0..n-1 on as many goroutines as there are processors and
-// stops handing out work when ctx ends.
+// starts no more when ctx ends.
 func each(ctx context.Context, n int, f func(int)) {
 	var wg sync.WaitGroup
-	next := make(chan int)
+	var next atomic.Int64
 	for range min(n, runtime.GOMAXPROCS(0)) {
 		wg.Go(func() {
-			for i := range next {
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
 				f(i)
 			}
 		})
 	}
-	for i := range n {
-		if ctx.Err() != nil {
-			break
-		}
-		next <- i
-	}
-	close(next)
 	wg.Wait()
 }
 

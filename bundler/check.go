@@ -328,6 +328,7 @@ func (r *reader) everyService(rep *Report, rel *release, tip *Tip, only []string
 	if only != nil {
 		names = slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(only, name) })
 	}
+	r.b.done.wanted.Add(int64(len(names)))
 	for part := range slices.Chunk(names, 16*runtime.GOMAXPROCS(0)) {
 		if r.stop() || len(r.faults) > 2*maxFaults {
 			break // the report is full; reading on would only cost memory
@@ -370,6 +371,7 @@ func (r *reader) commonAlone(rep *Report, rel *release) {
 }
 
 func (b *Builder) checkService(ctx context.Context, rel *release, tip *Tip, name string) (Faults, int, error) {
+	defer b.done.services.Add(1)
 	p, err := b.project(ctx, rel, name)
 	if err != nil {
 		return nil, 0, err

@@ -34,6 +34,7 @@ type content struct {
 	effects  map[string]bool // files of layers, and whether they changed anything
 	overlays []overlay       // of the service and of common, by scope
 	blobs    map[string]plumbing.Hash
+	schemas  plumbing.Hash // a folder that has these blobs
 }
 
 type overlay struct {
@@ -51,7 +52,7 @@ const (
 // schemas, contract, scope).
 func (b *Builder) content(ctx context.Context, rel *release, service string, scope api.Scope) (*content, error) {
 	key := builtKey{service, rel.services[service], rel.common, rel.contract, scope}
-	if c, ok := b.built.get(key); ok && sameBlobs(c.blobs, rel.schemas) {
+	if c, ok := b.built.get(key); ok && (c.schemas == rel.schemaTree || sameBlobs(c.blobs, rel.schemas)) {
 		return c, nil
 	}
 	p, err := b.project(ctx, rel, service)
@@ -62,6 +63,7 @@ func (b *Builder) content(ctx context.Context, rel *release, service string, sco
 	if err != nil {
 		return nil, err
 	}
+	c.schemas = rel.schemaTree
 	b.built.put(key, c, c.weight())
 	return c, nil
 }

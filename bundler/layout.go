@@ -2,6 +2,7 @@ package bundler
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/sealstone/sealstone/api"
@@ -21,6 +22,9 @@ type Layout struct {
 func (l Layout) Listed(scope api.Scope) bool {
 	if scope == "" {
 		return false
+	}
+	if slices.Contains(l.Scopes, string(scope)) { // the most frequent answer, without a pattern
+		return true
 	}
 	for _, pattern := range l.Scopes {
 		if matchesPrefix(pattern, scope) {

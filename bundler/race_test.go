@@ -88,3 +88,42 @@ func TestStrictMakesErrorsOfWarnings(t *testing.T) {
 		t.Error(rep, err)
 	}
 }
+
+// A build that is told to stop reads at most what is under way.
+func TestABuildStopsInTheMiddle(t *testing.T) {
+	repo := gittest.New(t)
+	commit := gittest.Commit(t, repo, fleet(40))
+	for name, run := range map[string]func(context.Context, *bundler.Builder) error{
+		"build": func(ctx context.Context, b *bundler.Builder) error {
+			_, faults := b.BuildAll(ctx, commit, bundler.BuildFilter{})
+			return faults
+		},
+		"check": func(ctx context.Context, b *bundler.Builder) error {
+			_, err := b.Check(ctx, commit, bundler.CheckOptions{})
+			return err
+		},
+	} {
+		b := bundler.New(bundler.NewRepo(repo))
+		ctx := &endsAfter{Context: context.Background(), b: b, files: 300}
+		if err := run(ctx, b); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+		if p := b.Progress(); p.Files > 310 || p.Wanted != 40 || p.Services >= 40 {
+			t.Errorf("%s: %+v of 2,000 files were read", name, p)
+		}
+	}
+}
+
+// endsAfter is a context that is cancelled when a builder has read so many files.
+type endsAfter struct {
+	context.Context
+	b     *bundler.Builder
+	files int64
+}
+
+func (c *endsAfter) Err() error {
+	if c.b.Progress().Files > c.files {
+		return context.Canceled
+	}
+	return nil
+}

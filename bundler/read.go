@@ -205,6 +205,7 @@ func (t *trace) fill(v any) *node {
 
 // file reads a blob with its limit held before it is inflated.
 func (b *Builder) file(file string, h plumbing.Hash) ([]byte, *Fault, error) {
+	b.done.files.Add(1)
 	raw, err := b.repo.blob(h, bundle.MaxDocument)
 	if errors.Is(err, errTooLarge) {
 		f := fault(ruleFileLimit, place{file: file}, "the file has %s", strings.TrimSuffix(err.Error(), ": "+errTooLarge.Error()))

@@ -1,6 +1,7 @@
 package bundler
 
 import (
+	"bytes"
 	"container/heap"
 	"context"
 	"errors"
@@ -12,15 +13,16 @@ import (
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/sealstone/sealstone/api"
 )
 
 // A Repo is a Git repository read as objects of commits. It is safe for
-// concurrent use: go-git's storage is not, so one lock guards every read.
+// concurrent use: go-git's storage is not, so one lock guards every read, but
+// for those of blobs and trees in a storage that is made for many readers.
 type Repo struct {
 	git *git.Repository
 
@@ -45,15 +47,15 @@ func OpenRepo(dir string) (*Repo, error) {
 	return NewRepo(keepOpen(r)), nil
 }
 
-// keepOpen reads through a storage that keeps its packs open: go-git's default
-// opens a pack for each object, which costs more than reading it.
+// keepOpen reads through a storage that keeps its packs open, one for each
+// reader: go-git's default opens a pack for each object, which costs more than
+// reading it.
 func keepOpen(r *git.Repository) *git.Repository {
 	s, ok := r.Storer.(*filesystem.Storage)
 	if !ok {
 		return r
 	}
-	kept := filesystem.NewStorageWithOptions(s.Filesystem(), cache.NewObjectLRU(objectCacheSize), filesystem.Options{KeepDescriptors: true})
-	again, err := git.Open(kept, nil)
+	again, err := git.Open(newSharedObjects(s.Filesystem().Root(), s.Filesystem()), nil)
 	if err != nil {
 		return r
 	}
@@ -70,16 +72,9 @@ func (r *Repo) Close() error {
 	return nil
 }
 
-// NewRepo reads through r, whatever its storage. Whoever else uses r at the
-// same time does so through [Repo.Do].
+// NewRepo reads through r, whatever its storage. Nobody else uses r meanwhile,
+// unless it is a [Source]'s.
 func NewRepo(r *git.Repository) *Repo { return &Repo{git: r} }
-
-// Do runs f while no read is under way, for fetches into the same storage.
-func (r *Repo) Do(f func(*git.Repository) error) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return f(r.git)
-}
 
 // Resolve finds the commit that rev names: a branch, a tag, HEAD, or 7 to 40
 // hex digits of a commit. The answer has 40.
@@ -188,7 +183,7 @@ func (r *Repo) tree(h plumbing.Hash) ([]entry, error) {
 func parseTree(raw []byte) ([]entry, error) {
 	var out []entry
 	for len(raw) > 0 {
-		nul := strings.IndexByte(string(raw[:min(len(raw), 4096)]), 0)
+		nul := bytes.IndexByte(raw[:min(len(raw), 4096)], 0)
 		if nul < 0 || len(raw) < nul+21 {
 			return nil, errors.New("damaged tree object")
 		}
@@ -216,20 +211,29 @@ func kindOf(mode string) entryKind {
 	return kindFile
 }
 
-// blob reads a file of at most limit bytes; a larger one is refused by its
-// header, before it is inflated.
+// blob reads a file of at most limit bytes; a larger one is refused before it
+// is inflated.
 func (r *Repo) blob(h plumbing.Hash, limit int64) ([]byte, error) {
 	return r.object(plumbing.BlobObject, h, limit)
 }
 
-func (r *Repo) object(t plumbing.ObjectType, h plumbing.Hash, limit int64) ([]byte, error) {
+func (r *Repo) object(t plumbing.ObjectType, h plumbing.Hash, limit int64) (raw []byte, err error) {
+	if s, ok := r.git.Storer.(*sharedObjects); ok {
+		err := s.with(func(st *filesystem.Storage) error {
+			raw, err = readObject(st, t, h, limit)
+			return err
+		})
+		return raw, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	size, err := r.git.Storer.EncodedObjectSize(h)
-	if err == nil && size > limit {
-		return nil, fmt.Errorf("%d bytes: %w", size, errTooLarge)
-	}
-	o, err := r.git.Storer.EncodedObject(t, h)
+	return readObject(r.git.Storer, t, h, limit)
+}
+
+// readObject relies on the storage to inflate large objects only when they are
+// read.
+func readObject(s storer.EncodedObjectStorer, t plumbing.ObjectType, h plumbing.Hash, limit int64) ([]byte, error) {
+	o, err := s.EncodedObject(t, h)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
@@ -100,7 +101,7 @@ func OpenSource(cfg SourceConfig) (*Source, error) {
 	if err := prepareBare(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("git source: %w", err)
 	}
-	s := &Source{cfg: cfg, end: end, shared: newSharedObjects(cfg.Dir)}
+	s := &Source{cfg: cfg, end: end, shared: newSharedObjects(cfg.Dir, osfs.New(cfg.Dir))}
 	if s.repo, err = git.Open(s.shared, nil); err != nil {
 		return nil, fmt.Errorf("git source: open %s: %w", cfg.Dir, err)
 	}
@@ -115,7 +116,7 @@ func (s *Source) Git() *git.Repository { return s.repo }
 func (s *Source) URL() string { return redactURL(s.cfg.URL) }
 
 // Close releases files. Reading after Close is a mistake.
-func (s *Source) Close() error { return s.shared.close() }
+func (s *Source) Close() error { return s.shared.Close() }
 
 // Fetch brings the branch's newest commit and everything it needs into the bare
 // repository, moves RefRemote there, also backwards, and returns the commit.

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/go-git/go-billy/v5/osfs"
+	"github.com/go-git/go-billy/v5"
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
@@ -43,7 +43,7 @@ type storeError struct{ err error }
 func (e *storeError) Error() string { return "local repository: " + e.err.Error() }
 func (e *storeError) Unwrap() error { return e.err }
 
-// sharedObjects is the storage of the bare repository, for many readers and one
+// sharedObjects is the storage of a repository on disk, for many readers and one
 // writer. go-git's own is for one goroutine; here each call borrows one out of a
 // pool, and a new pack makes them all read the list of packs again.
 //
@@ -58,6 +58,7 @@ type sharedObjects struct {
 	storage.ModuleStorer
 
 	dir   string
+	fs    billy.Filesystem // of dir
 	cache cache.Object
 	packs atomic.Int64 // counts received packs
 
@@ -70,8 +71,8 @@ type pooledStorage struct {
 	packs int64 // sharedObjects.packs at its last look
 }
 
-func newSharedObjects(dir string) *sharedObjects {
-	s := &sharedObjects{dir: dir, cache: cache.NewObjectLRU(objectCacheSize)}
+func newSharedObjects(dir string, fs billy.Filesystem) *sharedObjects {
+	s := &sharedObjects{dir: dir, fs: fs, cache: cache.NewObjectLRU(objectCacheSize)}
 	base := s.open()
 	s.ReferenceStorer, s.ShallowStorer, s.IndexStorer, s.ConfigStorer, s.ModuleStorer = base, base, base, base, base
 	return s
@@ -79,7 +80,7 @@ func newSharedObjects(dir string) *sharedObjects {
 
 func (s *sharedObjects) open() *pooledStorage {
 	return &pooledStorage{
-		Storage: filesystem.NewStorageWithOptions(osfs.New(s.dir), s.cache, filesystem.Options{KeepDescriptors: true}),
+		Storage: filesystem.NewStorageWithOptions(s.fs, s.cache, filesystem.Options{KeepDescriptors: true, LargeObjectThreshold: maxTree}),
 		packs:   s.packs.Load(),
 	}
 }
@@ -112,7 +113,8 @@ func (s *sharedObjects) giveBack(p *pooledStorage) {
 	s.free = append(s.free, p)
 }
 
-func (s *sharedObjects) close() error {
+// Close closes packs that no read is using.
+func (s *sharedObjects) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
@@ -169,7 +171,7 @@ func (s *sharedObjects) HashesWithPrefix(prefix []byte) (found []plumbing.Hash, 
 // IterEncodedObjects gives the iterator a storage of its own, as it outlives
 // the call.
 func (s *sharedObjects) IterEncodedObjects(t plumbing.ObjectType) (storer.EncodedObjectIter, error) {
-	return filesystem.NewStorage(osfs.New(s.dir), s.cache).IterEncodedObjects(t)
+	return filesystem.NewStorage(s.fs, s.cache).IterEncodedObjects(t)
 }
 
 // receive stores a pack. Only Fetch calls it, one at a time.

@@ -106,6 +106,7 @@ func (r *reader) tip(commit string) *Tip {
 	for _, e := range entries {
 		r.tipPart(t, e)
 	}
+	r.activationsOf(t, entries)
 	return t
 }
 
@@ -219,8 +220,6 @@ func (r *reader) tipPart(t *Tip, e entry) {
 		t.OperatorsSig, _ = r.file(e.name, e.hash)
 	case e.name == "clients.yaml" && e.kind == kindFile:
 		r.clients(t, r.own(e.name, e.hash, "clients"))
-	case e.name == "activations" && e.kind == kindDir:
-		r.activations(t, e.hash)
 	case e.name == "services" && e.kind == kindDir:
 		names := map[string]plumbing.Hash{}
 		r.names(names, e)
@@ -255,6 +254,43 @@ func (r *reader) clients(t *Tip, n *node) {
 type tipFile struct {
 	activations []Activation
 	faults      Faults
+}
+
+// A tipFolder is activations/ in one state under one sealstone.yaml.
+type tipFolder struct {
+	activations []Activation
+	faults      Faults
+}
+
+type folderKey struct{ activations, layout plumbing.Hash }
+
+// activationsOf reads activations/, or remembers it: most commits don't touch it.
+func (r *reader) activationsOf(t *Tip, root []entry) {
+	var key folderKey
+	for _, e := range root {
+		switch {
+		case e.name == "activations" && e.kind == kindDir:
+			key.activations = e.hash
+		case e.name == "sealstone.yaml":
+			key.layout = e.hash
+		}
+	}
+	if key.activations.IsZero() {
+		return
+	}
+	f, ok := r.b.folders.get(key)
+	if !ok {
+		sub := &reader{ctx: r.ctx, b: r.b}
+		sub.activations(t, key.activations)
+		if sub.err != nil {
+			r.err = sub.err
+			return
+		}
+		f = &tipFolder{slices.Clip(t.Activations), sub.faults}
+		r.b.folders.put(key, f, 1)
+	}
+	t.Activations = f.activations
+	r.add(f.faults...)
 }
 
 func (r *reader) activations(t *Tip, h plumbing.Hash) {

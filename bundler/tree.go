@@ -132,6 +132,9 @@ func (r *reader) file(path string, h plumbing.Hash) ([]byte, bool) {
 
 // document reads a document or flags file, from memory when its blob is known.
 func (r *reader) document(path string, h plumbing.Hash, use usage) *node {
+	if r.stop() {
+		return nil
+	}
 	d, ok := r.b.parsed.get(path, h, use)
 	if !ok {
 		raw, ok := r.file(path, h)

@@ -60,7 +60,7 @@ func (a *app) openMirror(url, dir string, details bool) (*mirror.Mirror, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &mirror.Mirror{Dir: dir, Source: c.log, Trust: trust, Details: details, Progress: a.progress("entries")}, nil
+	return &mirror.Mirror{Dir: dir, Source: c.log, Trust: trust, Details: details}, nil
 }
 
 // mirrored is what mirror prints when the copy grew.
@@ -71,8 +71,16 @@ type mirrored struct {
 	Dir    string `json:"dir"`
 }
 
+// sync copies what is new, and shows how far it is.
+func (a *app) sync(ctx context.Context, m *mirror.Mirror) (ledger.Tree, bool, error) {
+	count, stop := a.counting("mirroring", "entries")
+	defer stop()
+	m.Progress = count
+	return m.Sync(ctx)
+}
+
 func (a *app) mirrorOnce(ctx context.Context, m *mirror.Mirror) error {
-	tree, _, err := m.Sync(ctx)
+	tree, _, err := a.sync(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -90,7 +98,7 @@ func (a *app) printMirrored(m *mirror.Mirror, tree ledger.Tree) error {
 func (a *app) follow(ctx context.Context, m *mirror.Mirror, interval time.Duration) error {
 	silent := false
 	for first := true; ; first = false {
-		tree, changed, err := m.Sync(ctx)
+		tree, changed, err := a.sync(ctx, m)
 		switch {
 		case ctx.Err() != nil:
 			return nil

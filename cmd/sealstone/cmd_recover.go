@@ -83,7 +83,9 @@ func (a *app) recover(ctx context.Context, o recoverOptions) error {
 	if opt.Known, err = openCheckpoints(trust, o.checkpoints); err != nil {
 		return err
 	}
-	from, err := a.openCopy(ctx, o.mirror, trust)
+	count, stop := a.counting("recovering", "entries")
+	defer stop()
+	from, err := a.openCopy(ctx, o.mirror, trust, count)
 	if err != nil {
 		return err
 	}
@@ -93,6 +95,7 @@ func (a *app) recover(ctx context.Context, o recoverOptions) error {
 		}
 	}
 	r, err := store.Recover(ctx, cfg, from, opt)
+	stop()
 	if err != nil {
 		return err
 	}
@@ -134,7 +137,7 @@ func openCheckpoints(trust *ledger.Trust, files []string) (known []ledger.Tree, 
 }
 
 // openCopy reads a mirror for a recovery.
-func (a *app) openCopy(ctx context.Context, where string, trust *ledger.Trust) (store.Copy, error) {
+func (a *app) openCopy(ctx context.Context, where string, trust *ledger.Trust, count func(done, total int64)) (store.Copy, error) {
 	src, err := a.logSource(where)
 	if err != nil {
 		return store.Copy{}, err
@@ -143,11 +146,10 @@ func (a *app) openCopy(ctx context.Context, where string, trust *ledger.Trust) (
 	if err != nil {
 		return store.Copy{}, fmt.Errorf("the mirror: %w", err)
 	}
-	report := a.progress("entries")
 	return store.Copy{Tree: l.Tree, Checkpoint: l.Checkpoint,
 		RootAt: func(ctx context.Context, size int64) (tlog.Hash, error) { return l.RootAt(ctx, size) },
 		Entries: func(ctx context.Context, n int64) ([][]byte, error) {
-			report(min((n+1)*256, l.Size), l.Size)
+			count(min((n+1)*256, l.Size), l.Size)
 			return l.Entries(ctx, n)
 		},
 		Details: func(ctx context.Context, n int64) ([]ledger.DetailLine, error) { return mirror.Details(ctx, src, n) },

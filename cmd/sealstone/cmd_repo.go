@@ -97,7 +97,10 @@ func (a *app) check(ctx context.Context, dir, rev, format string, strict bool) e
 	if rev == "HEAD" {
 		a.noteDirty(dir)
 	}
-	report, err := bundler.New(repo).Check(ctx, commit, bundler.CheckOptions{Strict: strict})
+	b := bundler.New(repo)
+	stop := a.building("checking", b)
+	report, err := b.Check(ctx, commit, bundler.CheckOptions{Strict: strict})
+	stop()
 	if err != nil {
 		return err
 	}
@@ -220,9 +223,9 @@ func (a *app) build(ctx context.Context, dir, rev string, f bundler.BuildFilter,
 	if err != nil {
 		return err
 	}
-	built, faults := bundler.New(repo).BuildAll(ctx, commit, f)
-	if len(faults.Errors()) > 0 {
-		return a.faultsError(faults)
+	built, err := a.buildAll(ctx, bundler.New(repo), commit, f)
+	if err != nil {
+		return err
 	}
 	if out != "" {
 		if err := bundler.WriteLayout(out, built); err != nil {
@@ -248,6 +251,21 @@ func (a *app) build(ctx context.Context, dir, rev string, f bundler.BuildFilter,
 		}
 		table(w, "SERVICE SCOPE MODE DIGEST SIZE", rows)
 	})
+}
+
+// buildAll builds sets of a commit, shows how far it is, and prints what is
+// wrong with the repository.
+func (a *app) buildAll(ctx context.Context, b *bundler.Builder, commit string, f bundler.BuildFilter) ([]*bundler.Built, error) {
+	stop := a.building("building", b)
+	built, faults := b.BuildAll(ctx, commit, f)
+	stop()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if len(faults.Errors()) > 0 {
+		return nil, a.faultsError(faults)
+	}
+	return built, nil
 }
 
 // describe lists a set's bundles with their objects.

@@ -45,6 +45,9 @@ func newVerify(a *app) *cobra.Command {
 			if rebuild {
 				a.rebuild(c.Context(), repo, v)
 			}
+			if err := c.Context().Err(); err != nil {
+				return err // half a verification is none
+			}
 			return a.verdict(v)
 		},
 	}
@@ -222,7 +225,9 @@ func (a *app) verifyData(ctx context.Context, data string, v *verification) erro
 		return nil
 	}
 	defer st.Close()
-	report, err := st.Verify(ctx, a.progress("entries"))
+	count, stop := a.counting("verifying", "entries")
+	report, err := st.Verify(ctx, count)
+	stop()
 	if err != nil {
 		return err
 	}
@@ -265,20 +270,6 @@ func (v *verification) checkRows(st *store.Store) error {
 	findings, err := server.CheckRows(st, log)
 	v.Findings = append(v.Findings, findings...)
 	return err
-}
-
-// progress prints a line that grows, on a terminal only.
-func (a *app) progress(what string) func(done, total int64) {
-	f, ok := a.err.(*os.File)
-	if !ok || colour(f, "0", "") == "" {
-		return func(int64, int64) {}
-	}
-	return func(done, total int64) {
-		fmt.Fprintf(f, "\r%s %d of %d", what, done, total)
-		if done == total {
-			fmt.Fprint(f, "\r\x1b[K")
-		}
-	}
 }
 
 // verifyServer reads the whole log of a server.
@@ -344,7 +335,8 @@ func (a *app) verifyLog(ctx context.Context, src mirror.Source, trust *ledger.Tr
 	}
 	v.tree(l.Tree)
 	r := ledger.NewReplay(trust)
-	report := a.progress("entries")
+	count, stop := a.counting("verifying", "entries")
+	defer stop()
 	d := detailCheck{v: v, src: src, erased: map[int64]bool{}}
 	r.Each = func(i int64, c *ledger.Change) {
 		v.note(i, c)
@@ -363,7 +355,7 @@ func (a *app) verifyLog(ctx context.Context, src mirror.Source, trust *ledger.Tr
 		if err != nil {
 			return err
 		}
-		report(r.State.Size, l.Size)
+		count(r.State.Size, l.Size)
 	}
 	if r.Tree() != l.Tree {
 		v.find("the entries hash to another root than the signed checkpoint's")
@@ -466,13 +458,15 @@ func (a *app) rebuild(ctx context.Context, url string, v *verification) {
 	}
 	defer closeRepo()
 	b := bundler.New(repo)
-	report := a.progress("sets")
-	defer func() { report(int64(len(v.activations)), int64(len(v.activations))) }()
+	count, stop := a.counting("verifying", "sets")
+	defer stop()
 	for i, act := range v.activations {
-		report(int64(i), int64(len(v.activations)))
+		count(int64(i), int64(len(v.activations)))
 		rel := act.data.Release
 		built, err := b.Rebuild(ctx, rel.Commit, act.data.Service, act.data.Scope)
 		switch {
+		case ctx.Err() != nil:
+			return
 		case err != nil:
 			v.find("entry %d: commit %s can't be built: %v", act.index, short(rel.Commit), err)
 		case built.Digest != act.data.Set.Digest:
