@@ -143,6 +143,16 @@ type ChainSpan struct {
 	Complete bool   `json:"complete"` // all of it is in the answer
 }
 
+// Annotation is a change as graphs show it, in the answer of GET
+// /v1/annotations. Times are Unix milliseconds.
+type Annotation struct {
+	Time    int64    `json:"time"`
+	TimeEnd int64    `json:"timeEnd,omitempty"` // of a safe mode, or a deploy
+	Title   string   `json:"title"`
+	Text    string   `json:"text"`
+	Tags    []string `json:"tags"`
+}
+
 // State of a client, in OpenFeature's words.
 type State string
 

@@ -122,11 +122,15 @@ func (s *Server) queryRange(c echo.Context, q *store.Query) error {
 	return err
 }
 
-// timeParam reads a time; the zero one when there is none.
+// timeParam reads a time, in RFC 3339 or as Grafana sends it, in Unix
+// milliseconds; the zero one when there is none.
 func timeParam(c echo.Context, name string) (time.Time, error) {
 	v := c.QueryParam(name)
 	if v == "" {
 		return time.Time{}, nil
+	}
+	if ms, err := strconv.ParseInt(v, 10, 64); err == nil {
+		return time.UnixMilli(ms), nil
 	}
 	t, err := time.Parse(time.RFC3339, v)
 	if err != nil {
@@ -211,8 +215,8 @@ func (s *Server) operatorAt(ch *ledger.Change) string {
 	return id
 }
 
-// watchChanges follows the log as server-sent CloudEvents, from Last-Event-ID
-// or after=, or from now on.
+// watchChanges follows the log from Last-Event-ID or after=, or from now on: as
+// server-sent events, or as lines for those who accept application/x-ndjson.
 func (s *Server) watchChanges(c echo.Context) error {
 	after := s.store.Snapshot().Tree.Size - 1
 	from := c.Request().Header.Get("Last-Event-ID")
@@ -225,6 +229,10 @@ func (s *Server) watchChanges(c echo.Context) error {
 			return err
 		}
 		after = n
+	}
+	as := eventStream
+	if strings.Contains(c.Request().Header.Get(echo.HeaderAccept), jsonLines.contentType) {
+		as = jsonLines
 	}
 	events := make(chan string)
 	ctx := c.Request().Context()
@@ -239,7 +247,7 @@ func (s *Server) watchChanges(c echo.Context) error {
 				}
 				line, _ := json.Marshal(s.record(after+1, ch))
 				select {
-				case events <- sseData(after+1, string(ch.Kind()), string(line)):
+				case events <- as.frame(after+1, string(ch.Kind()), string(line)):
 				case <-ctx.Done():
 					return
 				}
@@ -251,5 +259,5 @@ func (s *Server) watchChanges(c echo.Context) error {
 			}
 		}
 	}()
-	return s.stream(c, ": changes\n\n", events, func(p *principal) bool { return p.log })
+	return s.stream(c, as, as.alive, events, func(p *principal) bool { return p.log })
 }

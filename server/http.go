@@ -36,6 +36,7 @@ func (s *Server) routes() http.Handler {
 	v1.GET("/pending", s.getPending)
 	v1.GET("/changes", s.getChanges)
 	v1.GET("/changes/watch", s.watchChanges, needLog)
+	v1.GET("/annotations", s.getAnnotations)
 	v1.GET("/changes/:index", s.getChange)
 	v1.GET("/history", s.getHistory)
 	v1.GET("/safe-modes", s.getSafeModes)

@@ -105,7 +105,7 @@ func (s *Server) getWatch(c echo.Context) error {
 	events, leave := s.hub.join(service)
 	defer leave()
 	first := fmt.Sprintf("retry: 1000\nid: %d\nevent: head\ndata: {}\n\n", s.store.Snapshot().Tree.Size)
-	return s.stream(c, first, events, func(p *principal) bool { return p.reads(service) })
+	return s.stream(c, eventStream, first, events, func(p *principal) bool { return p.reads(service) })
 }
 
 // watchedService accepts service=, or target= alone. A service that isn't
@@ -126,41 +126,54 @@ func (s *Server) watchedService(c echo.Context) (string, error) {
 	return serviceParam(c)
 }
 
-// startStream sends the headers of an event stream, and a first text.
-func startStream(c echo.Context, first string) bool {
+// framing is how events travel: how each is written, and what keeps a silent
+// stream open.
+type framing struct {
+	contentType string
+	alive       string
+	frame       func(id int64, event, data string) string
+}
+
+var (
+	eventStream = framing{"text/event-stream", ": alive\n\n", sseData}
+	jsonLines   = framing{"application/x-ndjson", "\n", func(_ int64, _, data string) string { return data + "\n" }}
+)
+
+// startStream sends the headers of a stream, and a first text.
+func startStream(c echo.Context, as framing, first string) bool {
 	h := c.Response().Header()
-	h.Set(echo.HeaderContentType, "text/event-stream")
+	h.Set(echo.HeaderContentType, as.contentType)
 	h.Set("Cache-Control", "no-cache")
 	h.Set("X-Accel-Buffering", "no")
 	c.Response().WriteHeader(http.StatusOK)
 	return writeEvent(c, first)
 }
 
-// stream writes server-sent events until the client or the server goes away. A
+// stream writes events until the client or the server goes away. A
 // client that does not take an event within the write timeout is dropped.
-func (s *Server) stream(c echo.Context, first string, events <-chan string, may func(*principal) bool) error {
-	if !startStream(c, first) {
+func (s *Server) stream(c echo.Context, as framing, first string, events <-chan string, may func(*principal) bool) error {
+	if !startStream(c, as, first) {
 		return nil
 	}
 	alive := time.NewTicker(keepAlive)
 	defer alive.Stop()
 	ctx := c.Request().Context()
 	for {
-		event, ok := nextEvent(ctx, events, alive.C)
+		event, ok := nextEvent(ctx, as, events, alive.C)
 		if !ok || !s.access.still(who(c), may) || !writeEvent(c, event) {
 			return nil
 		}
 	}
 }
 
-func nextEvent(ctx context.Context, events <-chan string, alive <-chan time.Time) (string, bool) {
+func nextEvent(ctx context.Context, as framing, events <-chan string, alive <-chan time.Time) (string, bool) {
 	select {
 	case <-ctx.Done():
 		return "", false
 	case e, ok := <-events:
 		return e, ok
 	case <-alive:
-		return ": alive\n\n", true
+		return as.alive, true
 	}
 }
 

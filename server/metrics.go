@@ -58,7 +58,7 @@ func (m *metrics) count(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		route := c.Path()
 		m.requests.WithLabelValues(route, strconv.Itoa(c.Response().Status)).Inc()
-		if c.Response().Header().Get(echo.HeaderContentType) != "text/event-stream" {
+		if t := c.Response().Header().Get(echo.HeaderContentType); t != eventStream.contentType && t != jsonLines.contentType {
 			m.seconds.WithLabelValues(route).Observe(time.Since(start).Seconds())
 		}
 		return nil

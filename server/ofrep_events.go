@@ -112,7 +112,7 @@ func (s *Server) ofrepEvents(c echo.Context) error {
 	if last := c.Request().Header.Get("Last-Event-ID"); last == "" && now.version != g.version || last != "" && now.newerThan(last) {
 		first += now.event()
 	}
-	if !startStream(c, first) {
+	if !startStream(c, eventStream, first) {
 		return nil
 	}
 	s.followConfig(c, g, t, now, wakes)
@@ -125,7 +125,7 @@ func (s *Server) followConfig(c echo.Context, g grant, t api.Target, last config
 	alive := time.NewTicker(keepAlive)
 	defer alive.Stop()
 	for {
-		text, ok := nextEvent(c.Request().Context(), wakes, alive.C)
+		text, ok := nextEvent(c.Request().Context(), eventStream, wakes, alive.C)
 		if !ok {
 			return
 		}
