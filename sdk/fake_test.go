@@ -504,16 +504,3 @@ func (l *fakeLog) succeed(origin string) *fakeLog {
 	must(l.t, err)
 	return fakeOf(l.t, next)
 }
-
-// rotateNode hands over to a new node key from the next entry on.
-func (l *fakeLog) rotateNode(skey, vkey string) {
-	l.t.Helper()
-	node, err := note.NewSigner(skey)
-	must(l.t, err)
-	until := int64(len(l.leaves))
-	next := l.TrustFile(2, func(st *ledger.TrustStatement) {
-		st.Node[0].Until = &until
-		st.Node = append(st.Node, ledger.NodeKey{From: until, VKey: vkey})
-	})
-	l.locked(func() { l.Node, l.headKey, l.trust, l.Trust = node, node, next.Raw, next })
-}

@@ -227,31 +227,6 @@ func TestFirstUseIsAskedForAndShownForEver(t *testing.T) {
 	})
 }
 
-func TestRotatedKeysAreFollowedByTheRootsWord(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l, cfg := released(t)
-		cfg.Cache = t.TempDir()
-		c := open(t, cfg)
-		settled(time.Second)
-
-		skey, vkey, err := ledger.NewNoteKey(ledger.NodeName(l.Origin), bytes.Repeat([]byte{7}, 32))
-		must(t, err)
-		l.rotateNode(skey, vkey)
-		l.activate("prod", 2, release(2))
-		l.tell("head")
-		settled(time.Second)
-		runs(t, c, 2)
-		if live := c.Live(); live.TrustVersion != 2 || live.State != api.StateReady {
-			t.Errorf("Live = %+v", live)
-		}
-		c.Close()
-		l.locked(func() { l.down = true })
-		if v := open(t, cfg).Live().TrustVersion; v != 2 {
-			t.Errorf("after a restart: trust version %d", v)
-		}
-	})
-}
-
 // moved is a client with a cache, given trust version 1, whose log was succeeded
 // by one whose newest release there is newest; 0 is none.
 func moved(t *testing.T, newest int) (*fakeLog, sdk.Config, *sdk.Client) {

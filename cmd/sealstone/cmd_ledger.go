@@ -138,6 +138,9 @@ func makeTrust(keys, origin string, root ledger.SSHKey, signer ledger.Signer) (*
 // file says.
 func storeConfig(data, keys string, trust *ledger.Trust) (store.Config, error) {
 	cfg := store.Config{Dir: data, Trust: trust}
+	if inside, err := filepath.Rel(data, keys); err == nil && filepath.IsLocal(inside) {
+		return cfg, fmt.Errorf("keys in %s: private keys don't belong into the data directory, whose copies go to others", keys)
+	}
 	for file, first := range map[string]*note.Signer{logKeyFile: &cfg.Log, nodeKeyFile: &cfg.Node} {
 		paths, err := keyFiles(keys, file)
 		if err != nil {

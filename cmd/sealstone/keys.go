@@ -53,9 +53,9 @@ func openSigner(path string) (ledger.Signer, error) {
 }
 
 func fileSigner(path string) (ledger.Signer, error) {
-	b, err := os.ReadFile(path)
+	b, err := readPrivate(path)
 	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
+		return nil, err
 	}
 	k, err := ssh.ParseRawPrivateKey(b)
 	if err != nil {
@@ -168,7 +168,8 @@ func makeNoteKey(path, name string) (vkey string, err error) {
 	return vkey, errors.Join(err, f.Sync(), f.Close())
 }
 
-func readNoteKey(path string) (note.Signer, error) {
+// readPrivate reads a private key, which nobody else may.
+func readPrivate(path string) ([]byte, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
@@ -179,6 +180,14 @@ func readNoteKey(path string) (note.Signer, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
+	}
+	return b, nil
+}
+
+func readNoteKey(path string) (note.Signer, error) {
+	b, err := readPrivate(path)
+	if err != nil {
+		return nil, err
 	}
 	s, err := note.NewSigner(strings.TrimSpace(string(b)))
 	if err != nil {

@@ -74,6 +74,7 @@ func TestThirdPartyVerifiers(t *testing.T) {
 	trust := readTrust(t, r)
 	t.Run("fsck", func(t *testing.T) { logs(t, r, s, trust) })
 	t.Run("DSSE", func(t *testing.T) { signatures(t, r, s, trust) })
+	t.Run("a new log key", func(t *testing.T) { newLogKey(t, r, s, trust) })
 }
 
 // trustFile is as much of it as an auditor reads, without our code.
@@ -160,6 +161,42 @@ func logs(t *testing.T, r *proctest.Rig, s *proctest.Server, trust trustFile) {
 				t.Errorf("sealstone verify: exit %d\n%s%s", res.Code, res.Stdout, res.Stderr)
 			}
 		})
+	}
+}
+
+// newLogKey replaces the log key under the server: who was told the old one and
+// who was told the new one both pass until the old one is retired.
+func newLogKey(t *testing.T, r *proctest.Rig, s *proctest.Server, old trustFile) {
+	fsck := buildFsck(t)
+	next := filepath.Join(r.Dir, "next.json")
+	install := func(flag string) trustFile {
+		t.Helper()
+		r.OK("trust", "update", "--server", s.URL, "--trust", r.Trust, "--key", r.Root, "--keys", r.Data+".keys", flag, "--out", next)
+		r.OK("trust", "install", next, "--data", r.Data)
+		want := proctest.ReadFile(t, r.Trust)
+		proctest.Until(t, "the new trust file", func() bool { return string(s.Get("/v1/trust")) == want })
+		lines := strings.Split(strings.TrimSpace(want), "\n")
+		var env dsse.Envelope
+		var f trustFile
+		mustJSON(t, []byte(lines[len(lines)-1]), &env)
+		mustJSON(t, payload(t, &env), &f)
+		return f
+	}
+	judge := func(vkey string) bool {
+		t.Helper()
+		key := filepath.Join(t.TempDir(), "log.vkey")
+		proctest.WriteFile(t, key, vkey, 0o644)
+		out, ok := runFsck(t, fsck, s.URL, key)
+		t.Log(out)
+		return ok
+	}
+	both := install("--rotate-log")
+	if len(both.Log) != 2 || !judge(old.Log[0]) || !judge(both.Log[1]) {
+		t.Errorf("with %d log keys", len(both.Log))
+	}
+	one := install("--retire-log")
+	if len(one.Log) != 1 || !judge(one.Log[0]) || judge(old.Log[0]) {
+		t.Errorf("after the old key was retired: %v", one.Log)
 	}
 }
 
