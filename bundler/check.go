@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 
@@ -136,7 +137,11 @@ func (r *reader) serviceNames(dir entry) {
 
 // schemaFiles lists schemas/.
 func (r *reader) schemaFiles(f *schemaFolder, h plumbing.Hash) {
-	for _, e := range r.dir("schemas", h) {
+	entries := r.dir("schemas", h)
+	if !r.within("schemas", entries) {
+		return
+	}
+	for _, e := range entries {
 		path := "schemas/" + e.name
 		name, ok := strings.CutSuffix(e.name, ".schema.json")
 		if !ok || e.kind != kindFile {
@@ -329,20 +334,35 @@ func (r *reader) everyService(rep *Report, rel *release, tip *Tip, only []string
 		names = slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(only, name) })
 	}
 	r.b.done.wanted.Add(int64(len(names)))
+	read := &readSoFar{}
 	for part := range slices.Chunk(names, 16*runtime.GOMAXPROCS(0)) {
 		if r.stop() || len(r.faults) > 2*maxFaults {
 			break // the report is full; reading on would only cost memory
 		}
-		r.someServices(rep, rel, tip, part)
+		r.someServices(rep, rel, tip, part, read)
+	}
+	if read.full() {
+		r.fault(ruleValuesLimit, place{file: "services"}, "more than %d values or %d bytes; not all services were looked at", maxCheckValues, maxCheckBytes)
 	}
 	r.commonAlone(rep, rel)
 }
 
-func (r *reader) someServices(rep *Report, rel *release, tip *Tip, names []string) {
+// readSoFar is what the services of one check have in all.
+type readSoFar struct{ values, bytes atomic.Int64 }
+
+func (s *readSoFar) full() bool {
+	return s.values.Load() > maxCheckValues || s.bytes.Load() > maxCheckBytes
+}
+
+func (r *reader) someServices(rep *Report, rel *release, tip *Tip, names []string, read *readSoFar) {
 	found := make([]Faults, len(names))
 	files := make([]int, len(names))
 	errs := make([]error, len(names))
-	each(r.ctx, len(names), func(i int) { found[i], files[i], errs[i] = r.b.checkService(r.ctx, rel, tip, names[i]) })
+	each(r.ctx, len(names), func(i int) {
+		if !read.full() {
+			found[i], files[i], errs[i] = r.b.checkService(r.ctx, rel, tip, names[i], read)
+		}
+	})
 	for i := range names {
 		r.add(found[i]...)
 		rep.Files += files[i]
@@ -370,13 +390,18 @@ func (r *reader) commonAlone(rep *Report, rel *release) {
 	}
 }
 
-func (b *Builder) checkService(ctx context.Context, rel *release, tip *Tip, name string) (Faults, int, error) {
+func (b *Builder) checkService(ctx context.Context, rel *release, tip *Tip, name string, read *readSoFar) (Faults, int, error) {
 	defer b.done.services.Add(1)
 	p, err := b.project(ctx, rel, name)
 	if err != nil {
 		return nil, 0, err
 	}
 	s := p.service
+	read.values.Add(int64(s.values))
+	read.bytes.Add(int64(s.size))
+	if s.full {
+		return stamp(slices.Clone(s.faults), name), s.files, nil
+	}
 	var out Faults
 	effects, bytes := map[string]bool{}, 0
 	for i, scope := range checkScopes(tip, s) {

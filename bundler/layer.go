@@ -38,7 +38,9 @@ type source struct {
 	faults   Faults
 	secrets  []secret
 	files    int
-	size     int // bytes of documents and flags
+	size     int  // bytes of documents and flags
+	values   int  // of them
+	full     bool // more than is read: what follows is left out
 }
 
 type modeSource struct {
@@ -88,7 +90,7 @@ func (r *reader) source(dir string, h plumbing.Hash, common bool) *source {
 	if !found && !common && !r.stop() {
 		r.fault(ruleFormatNeeded, place{file: dir + "/service.yaml"}, "service.yaml is missing")
 	}
-	s.faults, s.secrets, s.files, s.size = r.faults, r.secrets, r.files, r.size
+	s.faults, s.secrets, s.files, s.size, s.values, s.full = r.faults, r.secrets, r.files, r.size, r.values, r.full
 	return s
 }
 

@@ -29,6 +29,7 @@ type document struct {
 	faults  Faults
 	secrets []secret
 	size    int
+	values  int // at most so many
 }
 
 var (
@@ -43,6 +44,10 @@ func readDocument(file string, raw []byte, use usage) *document {
 		d.faults = Faults{f}
 		return d
 	}
+	if d.values = countValues(raw); d.values > maxValues {
+		d.faults = Faults{fault(ruleValuesLimit, place{file: file}, "the file has up to %d values, the limit is %d", d.values, maxValues)}
+		return d
+	}
 	if strings.HasSuffix(file, ".json") {
 		d.root, d.faults = readJSON(file, raw)
 	} else {
@@ -52,6 +57,28 @@ func readDocument(file string, raw []byte, use usage) *document {
 		d.secrets = findSecrets(file, raw, d.root)
 	}
 	return d
+}
+
+// Bounds of what is read, where a byte of text may become a hundred of memory.
+const (
+	maxValues        = 1 << 17   // of a file
+	maxServiceValues = 1 << 19   // of all files of a service, or of common
+	maxServiceBytes  = 64 << 20  // likewise
+	maxCheckValues   = 3 << 20   // of all services that one check reads
+	maxCheckBytes    = 512 << 20 // likewise
+	maxFolderBytes   = 32 << 20  // of activations/, of schemas/, of recorded contexts
+)
+
+// countValues says how many values a text can have at most, before a parser
+// spends memory on them: each but the first stands behind one of these.
+func countValues(raw []byte) int {
+	n := 1
+	for _, c := range raw {
+		if c == ',' || c == '\n' || c == '[' || c == '{' {
+			n++
+		}
+	}
+	return n
 }
 
 // checkBytes refuses what no parser should see.

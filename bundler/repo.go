@@ -243,6 +243,14 @@ func readObject(s storer.EncodedObjectStorer, t plumbing.ObjectType, h plumbing.
 	return contents(o)
 }
 
+// size of an object, 0 when it isn't there: whoever reads it says so.
+func (r *Repo) size(h plumbing.Hash) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, _ := r.git.Storer.EncodedObjectSize(h)
+	return n
+}
+
 func contents(o plumbing.EncodedObject) ([]byte, error) {
 	rd, err := o.Reader()
 	if err != nil {

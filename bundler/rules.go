@@ -47,6 +47,7 @@ var (
 	ruleFileLimit    = rule("E_LIMIT_FILE", "A file is larger than 1 MiB", "Split it, or keep the data elsewhere and refer to it")
 	ruleFilesLimit   = rule("E_LIMIT_FILES", "A service has more than 10,000 files", "Split the service")
 	ruleDepthLimit   = rule("E_LIMIT_DEPTH", "A value is nested more than 64 levels deep", "Flatten it")
+	ruleValuesLimit  = rule("E_LIMIT_VALUES", "A file, a folder, a service or a repository holds more bytes or values than are read", "Split it")
 	ruleDocLimit     = rule("E_LIMIT_DOCUMENT", "A resolved document is larger than 1 MiB", "Split it")
 	ruleBundleLimit  = rule("E_LIMIT_BUNDLE", "A bundle is larger than 16 MiB", "Split the service")
 	ruleSetLimit     = rule("E_LIMIT_SET", "A set has too many bundles or bytes", "Use fewer overlays or safe modes, or activate narrower scopes")

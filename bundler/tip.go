@@ -294,7 +294,11 @@ func (r *reader) activationsOf(t *Tip, root []entry) {
 }
 
 func (r *reader) activations(t *Tip, h plumbing.Hash) {
-	for _, e := range r.dir("activations", h) {
+	entries := r.dir("activations", h)
+	if !r.within("activations", entries) {
+		return
+	}
+	for _, e := range entries {
 		path := "activations/" + e.name
 		service, ok := strings.CutSuffix(e.name, ".yaml")
 		if !ok || e.kind != kindFile {

@@ -22,6 +22,8 @@ type reader struct {
 	secrets []secret
 	files   int
 	size    int // bytes of documents
+	values  int // of documents
+	full    bool
 	err     error
 }
 
@@ -45,7 +47,7 @@ func (r *reader) stop() bool {
 	if r.err == nil {
 		r.err = r.ctx.Err()
 	}
-	return r.err != nil || r.files > maxFiles
+	return r.err != nil || r.files > maxFiles || r.full
 }
 
 // dir lists a folder without what may not be there: links, submodules, names
@@ -144,10 +146,39 @@ func (r *reader) document(path string, h plumbing.Hash, use usage) *node {
 		d = readDocument(path, raw, use)
 		r.b.parsed.put(path, h, use, d)
 	}
-	r.size += d.size
+	r.size, r.values = r.size+d.size, r.values+d.values
+	if r.size > maxServiceBytes || r.values > maxServiceValues {
+		r.full = true
+		r.fault(ruleValuesLimit, place{file: serviceOf(path)}, "more than %d values or %d bytes", maxServiceValues, maxServiceBytes)
+		return nil
+	}
 	r.add(d.faults...)
 	r.secrets = append(r.secrets, d.secrets...)
 	return d.root
+}
+
+// serviceOf is the folder of the service, or common, that a path lies in.
+func serviceOf(path string) string {
+	parts := strings.SplitN(path, "/", 3)
+	if parts[0] == "services" && len(parts) == 3 {
+		return parts[0] + "/" + parts[1]
+	}
+	return parts[0]
+}
+
+// within reports whether the files of a folder are few enough bytes to be read,
+// by their headers alone.
+func (r *reader) within(path string, entries []entry) bool {
+	size := int64(0)
+	for _, e := range entries {
+		if e.kind == kindFile {
+			size += r.b.repo.size(e.hash)
+		}
+	}
+	if size > maxFolderBytes {
+		r.fault(ruleValuesLimit, place{file: path}, "its files have more than %d bytes", maxFolderBytes)
+	}
+	return size <= maxFolderBytes
 }
 
 // own reads one of Sealstone's own files.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -89,6 +90,10 @@ func newCheck(a *app) *cobra.Command {
 	return cmd
 }
 
+// checkMemory makes the collector work harder before a hostile repository takes
+// 512 MiB of a CI runner. What a check holds at once is bounded by rules.
+const checkMemory = 320 << 20
+
 func (a *app) check(ctx context.Context, dir, rev, format string, strict bool) error {
 	repo, commit, err := openCommit(dir, rev)
 	if err != nil {
@@ -97,6 +102,7 @@ func (a *app) check(ctx context.Context, dir, rev, format string, strict bool) e
 	if rev == "HEAD" {
 		a.noteDirty(dir)
 	}
+	debug.SetMemoryLimit(checkMemory)
 	b := bundler.New(repo)
 	stop := a.building("checking", b)
 	report, err := b.Check(ctx, commit, bundler.CheckOptions{Strict: strict})

@@ -1,0 +1,268 @@
+package integration_test
+
+import (
+	"bytes"
+	"compress/zlib"
+	"context"
+	"crypto/sha1" //nolint:gosec // Git's own format
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/sealstone/sealstone/integration/proctest"
+	"github.com/sealstone/sealstone/internal/gittest"
+)
+
+// mostMemory is what a check of anything may take at its peak, in the whole
+// process.
+const mostMemory = 512 << 20
+
+const hostileRoot = "version: 1\nlevels: [env, region, pool]\nscopes: [prod, 'prod/*/*']\n"
+
+// trees builds a repository out of objects that hold one another many times
+// over, which no work tree could be made of.
+type trees struct {
+	t    *testing.T
+	repo *git.Repository
+	dir  string
+}
+
+func newTrees(t *testing.T) *trees {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "hostile.git")
+	repo, err := git.PlainInitWithOptions(dir, &git.PlainInitOptions{Bare: true, InitOptions: git.InitOptions{DefaultBranch: gittest.Branch}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &trees{t, repo, dir}
+}
+
+func (r *trees) blob(text string) object.TreeEntry {
+	return object.TreeEntry{Mode: filemode.Regular, Hash: gittest.Blob(r.t, r.repo.Storer, text)}
+}
+
+func (r *trees) put(encode func(plumbing.EncodedObject) error) plumbing.Hash {
+	r.t.Helper()
+	o := r.repo.Storer.NewEncodedObject()
+	if err := encode(o); err != nil {
+		r.t.Fatal(err)
+	}
+	h, err := r.repo.Storer.SetEncodedObject(o)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return h
+}
+
+// folder is names and what they hold, in turn.
+func (r *trees) folder(members ...any) object.TreeEntry {
+	r.t.Helper()
+	var tree object.Tree
+	for i := 0; i < len(members); i += 2 {
+		e := members[i+1].(object.TreeEntry)
+		e.Name = members[i].(string)
+		tree.Entries = append(tree.Entries, e)
+	}
+	sort.Sort(object.TreeEntrySorter(tree.Entries))
+	return object.TreeEntry{Mode: filemode.Dir, Hash: r.put(tree.Encode)}
+}
+
+// many is n names, all of one thing.
+func (r *trees) many(n int, format string, one object.TreeEntry) object.TreeEntry {
+	members := make([]any, 0, 2*n)
+	for i := range n {
+		members = append(members, fmt.Sprintf(format, i), one)
+	}
+	return r.folder(members...)
+}
+
+func (r *trees) commit(services object.TreeEntry, more ...any) {
+	r.t.Helper()
+	root := r.folder(append([]any{"sealstone.yaml", r.blob(hostileRoot), "services", services}, more...)...)
+	who := object.Signature{Name: "a", Email: "a@example.com", When: gittest.Start}
+	h := r.put((&object.Commit{Author: who, Committer: who, TreeHash: root.Hash}).Encode)
+	if err := r.repo.Storer.SetReference(plumbing.NewHashReference(gittest.Branch, h)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// packed writes one pack of a blob of n zeros, and of one stored as a difference
+// to it: five bytes, for whose sake all of the first is read, several times over.
+// Forges refuse files of more than 100 MiB.
+func (r *trees) packed(n int64) (huge, small object.TreeEntry) {
+	r.t.Helper()
+	proctest.NeedGit(r.t)
+	huge, small = object.TreeEntry{Mode: filemode.Regular, Hash: zeros(n)}, object.TreeEntry{Mode: filemode.Regular}
+	text := []byte("a: 1\n")
+	small.Hash = plumbing.ComputeHash(plumbing.BlobObject, text)
+	delta := append(binary.AppendUvarint(binary.AppendUvarint(nil, uint64(n)), uint64(len(text))), append([]byte{byte(len(text))}, text...)...)
+	path := filepath.Join(r.dir, "objects", "pack", "hostile.pack")
+	f, err := os.Create(path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	sum := sha1.New() //nolint:gosec // Git's own format
+	w := io.MultiWriter(f, sum)
+	fmt.Fprintf(w, "PACK\x00\x00\x00\x02\x00\x00\x00\x02")
+	w.Write(packHeader(plumbing.BlobObject, uint64(n)))
+	deflate(w, io.LimitReader(zeroReader{}, n))
+	w.Write(packHeader(plumbing.REFDeltaObject, uint64(len(delta))))
+	w.Write(huge.Hash[:])
+	deflate(w, bytes.NewReader(delta))
+	f.Write(sum.Sum(nil))
+	if err := f.Close(); err != nil {
+		r.t.Fatal(err)
+	}
+	named := filepath.Join(filepath.Dir(path), fmt.Sprintf("pack-%x.pack", sum.Sum(nil)))
+	if err := os.Rename(path, named); err != nil {
+		r.t.Fatal(err)
+	}
+	proctest.Git(r.t, r.dir, "index-pack", named)
+	return huge, small
+}
+
+type zeroReader struct{}
+
+func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func zeros(n int64) plumbing.Hash {
+	h := plumbing.NewHasher(plumbing.BlobObject, n)
+	_, _ = io.Copy(h, io.LimitReader(zeroReader{}, n))
+	return h.Sum()
+}
+
+func deflate(w io.Writer, r io.Reader) {
+	z := zlib.NewWriter(w)
+	_, _ = io.Copy(z, r)
+	z.Close()
+}
+
+// packHeader is the type in three bits and the size: four bits in the first
+// byte, seven in each further one.
+func packHeader(kind plumbing.ObjectType, size uint64) []byte {
+	first := byte(kind)<<4 | byte(size&15)
+	if size >>= 4; size == 0 {
+		return []byte{first}
+	}
+	return binary.AppendUvarint([]byte{first | 0x80}, size)
+}
+
+const looseMeta = "owner: x\nschemas: {'config/*': none}\n"
+
+// TestHostileRepositoriesEnd checks repositories that were made to do harm with
+// the real program. The kernel says what it took at most.
+func TestHostileRepositoriesEnd(t *testing.T) {
+	if testing.Short() || proctest.Race() {
+		t.Skip("slow, and the race detector takes memory of its own")
+	}
+	dense := "a: [" + strings.Repeat("1,", 1<<19-10) + "1]\n"
+	keys := func() string {
+		var b strings.Builder
+		for i := 0; b.Len() < 1<<20-20; i++ {
+			fmt.Fprintf(&b, "k%d: 1\n", i)
+		}
+		return b.String()
+	}()
+	for name, make := range map[string]func(*trees){
+		"sixteen dense documents": func(r *trees) {
+			s := r.folder("config", r.many(16, "d%03d.yaml", r.blob(dense)), "service.yaml", r.blob(looseMeta))
+			r.commit(r.folder("s", s))
+		},
+		"nine thousand dense documents": func(r *trees) {
+			s := r.folder("config", r.many(9000, "d%04d.yaml", r.blob(dense)), "service.yaml", r.blob(looseMeta))
+			r.commit(r.folder("s", s))
+		},
+		"nine thousand documents of many keys": func(r *trees) {
+			s := r.folder("config", r.many(9000, "d%04d.yaml", r.blob(keys)), "service.yaml", r.blob(looseMeta))
+			r.commit(r.folder("s", s))
+		},
+		"a thousand services of a hundred documents": func(r *trees) {
+			s := r.folder("config", r.many(100, "d%04d.yaml", r.blob(keys)), "service.yaml", r.blob(looseMeta))
+			r.commit(r.many(1000, "s%04d", s))
+		},
+		"a service that holds itself ten times, ten levels deep": func(r *trees) {
+			level := r.folder("d.yaml", r.blob("a: 1\n"))
+			for range 10 {
+				level = r.many(10, "n%d", level)
+			}
+			r.commit(r.folder("x", r.folder("config", level, "service.yaml", r.blob(looseMeta))))
+		},
+		"a million names": func(r *trees) {
+			r.commit(r.folder("x", r.folder("config", r.many(1_000_000, "d%06d.yaml", r.blob("a: 1\n")), "service.yaml", r.blob(looseMeta))))
+		},
+		"a million services": func(r *trees) {
+			r.commit(r.many(1_000_000, "s%06d", r.folder("service.yaml", r.blob(looseMeta))))
+		},
+		"eighty thousand services": func(r *trees) {
+			r.commit(r.many(80_000, "s%06d", r.folder("config", r.folder("d.yaml", r.blob("a: 1\n")), "service.yaml", r.blob(looseMeta))))
+		},
+		"activations without end": func(r *trees) {
+			r.commit(r.folder("s", r.folder("service.yaml", r.blob(looseMeta))), "activations", r.many(9_000, "s%04d.yaml", r.blob("service: s\nactivations:\n"+strings.Repeat("  - {scope: prod, release: latest}\n", 20_000))))
+		},
+		"schemas without end": func(r *trees) {
+			big := `{"enum":[` + strings.Repeat("1,", 1<<19-100) + `1]}`
+			r.commit(r.folder("s", r.folder("service.yaml", r.blob(looseMeta))), "schemas", r.many(9_000, "s%04d.schema.json", r.blob(big)))
+		},
+		"contexts without end": func(r *trees) {
+			r.commit(r.folder("s", r.folder("service.yaml", r.blob(looseMeta))), "tests", r.folder("contexts", r.many(9_000, "s%04d.jsonl", r.blob(strings.Repeat("{\"context\":{}}\n", 69_000)))))
+		},
+		"a document of 64 MiB": func(r *trees) {
+			huge, _ := r.packed(64 << 20)
+			r.commit(r.folder("s", r.folder("config", r.folder("d.yaml", huge), "service.yaml", r.blob(looseMeta))))
+		},
+		"five bytes of 64 MiB": func(r *trees) {
+			_, small := r.packed(64 << 20)
+			r.commit(r.folder("s", r.folder("config", r.folder("d.yaml", small), "service.yaml", r.blob(looseMeta))))
+		},
+		"flags without end": func(r *trees) {
+			var b strings.Builder
+			b.WriteString("flags:\n")
+			for i := 0; b.Len() < 1<<20-200; i++ {
+				fmt.Fprintf(&b, "  f%d: {state: ENABLED, variants: {a: 1}, defaultVariant: a, targeting: {if: [{\"==\": [{var: x}, %d]}, a, null]}}\n", i, i)
+			}
+			r.commit(r.many(200, "s%04d", r.folder("flags", r.folder("f.yaml", r.blob(b.String())), "service.yaml", r.blob("owner: x\n"))))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newTrees(t)
+			make(r)
+			ends(t, r.dir)
+		})
+	}
+}
+
+func ends(t *testing.T, dir string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, proctest.Program(), "check", dir)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	start := time.Now()
+	err := cmd.Run()
+	use, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		t.Skip("this system doesn't say what a process took")
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	t.Logf("%s, cpu %s, %d MiB, %v: %.300s", time.Since(start).Round(time.Millisecond), cmd.ProcessState.UserTime(), use.Maxrss>>10, err, lines[len(lines)-1])
+	if ctx.Err() != nil {
+		t.Error("it did not end")
+	}
+	if most := use.Maxrss << 10; most > mostMemory {
+		t.Errorf("it took %d MiB", most>>20)
+	}
+}
