@@ -205,13 +205,19 @@ type builtObject struct {
 }
 
 func newBuild(a *app) *cobra.Command {
-	var rev, service, scope, mode, out string
+	var rev, service, scope, mode, out, reproduce, layout string
 	cmd := &cobra.Command{
 		Use:   "build [DIR]",
 		Short: "Build the sets of a revision, the same bytes anywhere",
-		Args:  cobra.MaximumNArgs(1),
+		Long: "Build the sets of a revision, the same bytes anywhere. --reproduce DIGEST says whether\n" +
+			"the revision has a set or bundle of that digest; if not, it exits 2 and shows the\n" +
+			"first value that differs from the old objects, which --server or --layout has.",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			f := bundler.BuildFilter{Service: service, Scope: api.Scope(scope), Mode: api.Mode(mode)}
+			if reproduce != "" {
+				return a.reproduce(c.Context(), dirArg(args), rev, layout, api.Digest(reproduce), f)
+			}
 			return a.build(c.Context(), dirArg(args), rev, f, out)
 		},
 	}
@@ -221,6 +227,10 @@ func newBuild(a *app) *cobra.Command {
 	f.StringVar(&scope, "scope", "", "build as if this scope were activated")
 	f.StringVar(&mode, "mode", "", "only this mode's bundles")
 	f.StringVar(&out, "out", "", "write an OCI image layout to this directory")
+	f.StringVar(&reproduce, "reproduce", "", "digest of a set or bundle to compare with")
+	f.StringVar(&layout, "layout", "", "OCI image layout that has the old objects, for --reproduce")
+	cmd.MarkFlagsMutuallyExclusive("reproduce", "out")
+	cmd.MarkFlagsMutuallyExclusive("reproduce", "mode")
 	return cmd
 }
 
