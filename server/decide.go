@@ -60,6 +60,11 @@ func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted)
 			u.failed[b.Service] = append(u.failed[b.Service], fault)
 		}
 	}
+	for _, b := range u.built {
+		if d := s.store.Withheld(b.Objects()); d != "" {
+			u.failed[b.Service] = append(u.failed[b.Service], withheldFault(b, d))
+		}
+	}
 	for service := range u.entries {
 		if fault, ok := s.modesStay(st, u, service); !ok {
 			u.failed[service] = append(u.failed[service], fault)
@@ -134,6 +139,12 @@ func sortedKeys[V any](m map[string]V) []string {
 func newerOperators(st *ledger.State, d *storeDraft) bool {
 	v, err := strconv.Atoi(d.Data.Version)
 	return err == nil && (st.Operators == nil || v > st.Operators.Version)
+}
+
+// withheldFault refuses a set that nobody could fetch.
+func withheldFault(b *bundler.Built, d api.Digest) bundler.Fault {
+	return bundler.Fault{Rule: "E_WITHHELD", Severity: bundler.Error, Service: b.Service, File: "activations/" + b.Service + ".yaml",
+		Message: fmt.Sprintf("the set at %s needs object %s, which was erased", b.Scope, d.Short()), Fix: "activate a release whose content is another"}
 }
 
 const ruleModeInForce = "E_MODE_IN_FORCE"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -613,7 +614,13 @@ func TestErasureTakesNothingInForceAndNothingOfOthers(t *testing.T) {
 	r.send(422, object("checkout", "prod", entry.Digest))
 	r.send(422, object("payments", "prod", entry.Digest))
 	r.send(422, object("checkout", "prod", api.DigestOf([]byte("never"))))
+	was := r.files["services/checkout/config/http.yaml"]
 	r.push(map[string]string{"services/checkout/config/http.yaml": "timeout: 99\n"})
 	r.send(200, object("checkout", "prod", entry.Digest))
 	r.get(410, "/v2/checkout/manifests/"+string(entry.Digest))
+	before := r.store.Snapshot().State.ServiceChains("checkout")
+	r.push(map[string]string{"services/checkout/config/http.yaml": was}) // the leak comes back from Git
+	if after := r.store.Snapshot().State.ServiceChains("checkout"); after[0].Set.Digest != before[0].Set.Digest || !strings.Contains(fmt.Sprint(r.Status().Rejected), "E_WITHHELD") {
+		t.Errorf("%v", r.Status().Rejected)
+	}
 }

@@ -74,7 +74,7 @@ type created struct {
 // createLedger makes keys, trust file and the first entry, in an order in which
 // an interrupted run can be started again.
 func createLedger(data, keys, origin, root string) (*created, error) {
-	if err := ledger.CheckOrigin(origin); err != nil {
+	if err := errors.Join(ledger.CheckOrigin(origin), checkKeysDir(data, keys)); err != nil {
 		return nil, err
 	}
 	pub, err := readPublic(root)
@@ -134,12 +134,19 @@ func makeTrust(keys, origin string, root ledger.SSHKey, signer ledger.Signer) (*
 	return ledger.ParseTrust(raw)
 }
 
+func checkKeysDir(data, keys string) error {
+	if inside, err := filepath.Rel(data, keys); err == nil && filepath.IsLocal(inside) {
+		return fmt.Errorf("keys in %s: private keys don't belong into the data directory, whose copies go to others", keys)
+	}
+	return nil
+}
+
 // storeConfig opens the private keys of a ledger. Which of them sign, the trust
 // file says.
 func storeConfig(data, keys string, trust *ledger.Trust) (store.Config, error) {
 	cfg := store.Config{Dir: data, Trust: trust}
-	if inside, err := filepath.Rel(data, keys); err == nil && filepath.IsLocal(inside) {
-		return cfg, fmt.Errorf("keys in %s: private keys don't belong into the data directory, whose copies go to others", keys)
+	if err := checkKeysDir(data, keys); err != nil {
+		return cfg, err
 	}
 	for file, first := range map[string]*note.Signer{logKeyFile: &cfg.Log, nodeKeyFile: &cfg.Node} {
 		paths, err := keyFiles(keys, file)

@@ -203,6 +203,21 @@ func (s *Store) PutObjects(ctx context.Context, objs iter.Seq2[api.Digest, []byt
 	return &api.Error{Code: api.CodeStorage, Detail: "the objects could not be stored", Err: err}
 }
 
+// Withheld is the first of some objects that the log says is erased; "" for none.
+func (s *Store) Withheld(objs iter.Seq2[api.Digest, []byte]) api.Digest {
+	s.erased.mu.RLock()
+	defer s.erased.mu.RUnlock()
+	if len(s.erased.set) == 0 {
+		return ""
+	}
+	for d := range objs {
+		if _, ok := s.erased.set[d]; ok {
+			return d
+		}
+	}
+	return ""
+}
+
 // Object returns an object, rehashed: ErrErased when the log says that it is
 // withheld, else as kv.DB.Object.
 func (s *Store) Object(d api.Digest) ([]byte, error) {
