@@ -1,0 +1,91 @@
+package store
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// next is version 2 of the trust file, with a node key of its own from an index
+// on; the signers are all that there are.
+func (f *fixture) next(from int64) (*ledger.Trust, []note.Signer) {
+	f.t.Helper()
+	skey, vkey, err := ledger.NewNoteKey(ledger.NodeName(f.Origin), f.Key("node 2").Seed())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	node, err := note.NewSigner(skey)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	st := f.Fixture.Trust.Successor(from)
+	st.RotateNode(vkey)
+	raw, err := ledger.SignTrust(st, f.Root)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	t, err := f.Fixture.Trust.Next(raw)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return t, []note.Signer{f.Log, f.Node, node}
+}
+
+func TestRotateHandsOverAtItsIndex(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.operators(1, f.OperatorsSig))
+	low, signers := f.next(1)
+	if err := f.Rotate(t.Context(), low, signers); err == nil || !strings.Contains(err.Error(), "counts from entry 1, but the log has 2 entries") {
+		t.Errorf("a from that is past: %v", err)
+	}
+	next, signers := f.next(4)
+	if err := f.Rotate(t.Context(), next, signers[:2]); err == nil {
+		t.Error("taken without the new node key")
+	}
+	if err := f.Rotate(t.Context(), next, signers); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Rotate(t.Context(), next, signers); err == nil {
+		t.Error("taken twice")
+	}
+	for range 4 {
+		f.put(DraftOf(f.Statement(ledger.NoteAdded, "checkout", "prod", nil), nil))
+	}
+	for i := range f.Snapshot().Tree.Size {
+		c, err := f.Change(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := next.CheckNode(i, c.Envelope); err != nil {
+			t.Error(err)
+		}
+		if old := f.Fixture.Trust.CheckNode(i, c.Envelope) == nil; old != (i < 4) {
+			t.Errorf("entry %d by the old key: %v", i, old)
+		}
+	}
+	if r, err := f.Verify(t.Context(), nil); err != nil || len(r.Findings) > 0 {
+		t.Errorf("%v, %v", r.Findings, err)
+	}
+	if _, err := f.Evidence("checkout", 0, nil, false, time.Now()); err != nil {
+		t.Error(err)
+	}
+	cfg := f.cfg
+	if err := f.Store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(cfg); err == nil || !strings.Contains(err.Error(), "version 2 of the trust file was in use here") {
+		t.Errorf("opened with the version before: %v", err)
+	}
+	cfg.Trust, cfg.More = next, signers
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
