@@ -152,7 +152,7 @@ func newRoot(a *app) *cobra.Command {
 	f.StringVar(&a.trust, "trust", os.Getenv("SEALSTONE_TRUST"), "trust file to verify with [$SEALSTONE_TRUST]")
 	for _, add := range []func(*app) *cobra.Command{
 		newDemo, newInit, newCheck, newBuild, newPlan, newPromote, newLedger, newOperators, newTrust, newToken, newServe,
-		newSafeMode, newChanges, newHistory, newDiff, newLive, newEval, newVerify, newMirror, newSource, newContext, newVersion,
+		newSafeMode, newChanges, newHistory, newDiff, newLive, newStatus, newDoctor, newEval, newVerify, newMirror, newSource, newContext, newVersion,
 	} {
 		root.AddCommand(add(a))
 	}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// finding is one line of doctor. Result is ok, warn or fail.
+type finding struct {
+	Result string `json:"result"`
+	Check  string `json:"check"`
+	Detail string `json:"detail"`
+	Next   string `json:"next,omitempty"` // what to do
+}
+
+// doctor goes through what a 3 a.m. command needs, before it is 3 a.m.
+type doctor struct {
+	a        *app
+	c        *client
+	trust    *ledger.Trust
+	findings []finding
+}
+
+func newDoctor(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Check that everything a safe-mode command needs is there, each with the next step",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			d := &doctor{a: a}
+			d.run(c.Context())
+			if err := a.print(d.findings, d.show); err != nil {
+				return err
+			}
+			if slices.ContainsFunc(d.findings, func(f finding) bool { return f.Result == "fail" }) {
+				return exitCode(exitFinding)
+			}
+			return nil
+		},
+	}
+}
+
+func (d *doctor) show(w io.Writer) {
+	for _, f := range d.findings {
+		fmt.Fprintf(w, "%-4s  %s: %s\n", f.Result, f.Check, printable(f.Detail))
+		if f.Next != "" {
+			fmt.Fprintf(w, "      next: %s\n", printable(f.Next))
+		}
+	}
+}
+
+func (d *doctor) add(result, check, detail, next string) {
+	d.findings = append(d.findings, finding{result, check, detail, next})
+}
+
+func (d *doctor) run(ctx context.Context) {
+	d.checkTrust()
+	d.checkKey()
+	st, ok := d.checkServer(ctx)
+	if !ok {
+		return
+	}
+	if d.trust != nil && d.trust.Origin != st.Origin {
+		d.add("fail", "trust", "the trust file is of "+d.trust.Origin+", the server's log is "+st.Origin, "pass the right --trust, or the right --server")
+	}
+	d.checkClock(st)
+	for _, f := range statusFaults(st) {
+		d.add("fail", "repository and ledger", f.what, f.next)
+	}
+	if len(statusFaults(st)) == 0 {
+		d.add("ok", "repository and ledger", "tip "+short(st.Source.Tip)+" is accepted, the ledger takes changes", "")
+	}
+	d.checkMay(ctx)
+	d.checkModes(ctx)
+}
+
+func (d *doctor) checkTrust() {
+	t, err := d.a.loadTrust()
+	switch {
+	case err != nil:
+		d.add("fail", "trust", err.Error(), "get the file anew: sealstone trust --server URL, and compare its root with the owner")
+	case t == nil:
+		d.add("warn", "trust", "no trust file: a server's own is believed", "pass --trust FILE, or keep it in a context: sealstone context set")
+	default:
+		d.trust = t
+		d.add("ok", "trust", fmt.Sprintf("version %d of %s", t.Version, t.Origin), "")
+	}
+}
+
+func (d *doctor) checkKey() {
+	k, err := d.a.signer()
+	if err != nil {
+		d.add("fail", "key", err.Error(), "pass --key FILE that only you can read, or add the key to ssh-agent")
+		return
+	}
+	d.add("ok", "key", k.KeyID(), "")
+}
+
+func (d *doctor) checkServer(ctx context.Context) (st api.Status, ok bool) {
+	c, err := d.a.client()
+	start := time.Now()
+	if err == nil {
+		err = c.get(ctx, "/v1/status", nil, &st)
+	}
+	if err != nil {
+		next := "pass --server URL, or keep it in a context; a signed file works without: sealstone safe-mode enter --out"
+		if codeOf(err) == exitAuth {
+			next = "pass --token-file FILE; clients.yaml of the repository lists who has a token"
+		}
+		d.add("fail", "server", err.Error(), next)
+		return st, false
+	}
+	d.c = c
+	d.add("ok", "server", fmt.Sprintf("%s answers in %s", c.base, span(time.Since(start))), "")
+	return st, true
+}
+
+// checkClock compares the clocks: heads read as STALE from five minutes on.
+func (d *doctor) checkClock(st api.Status) {
+	at, err := api.ParseTime(st.Time)
+	skew := time.Since(at).Abs()
+	switch {
+	case err != nil:
+		d.add("fail", "clock", err.Error(), "")
+	case skew > time.Minute:
+		d.add("fail", "clock", "this machine and the server are "+span(skew)+" apart", "set the clock that is wrong: from 5m on clients read heads as stale")
+	default:
+		d.add("ok", "clock", "this machine and the server agree", "")
+	}
+}
+
+// checkMay tells what the operators in force let the key do.
+func (d *doctor) checkMay(ctx context.Context) {
+	k, err := d.a.signer()
+	if err != nil || d.trust == nil {
+		return // said above
+	}
+	var answer api.Changes
+	if err := d.c.get(ctx, "/v1/changes", url.Values{"kind": {string(ledger.OperatorsChanged)}, "limit": {"1"}}, &answer); err != nil {
+		d.add("warn", "operators", "who may do what can't be read: "+err.Error(), "ask somebody whose token has log: true")
+		return
+	}
+	if len(answer.Changes) == 0 {
+		d.add("fail", "operators", "the log has no operators yet: nobody may enter a safe mode", "sealstone operators sign DIR --key ROOT, and commit")
+		return
+	}
+	r := answer.Changes[0]
+	ops, err := d.trust.OperatorsAt(r.Index, eventOf(r).Data.Statement)
+	if err != nil {
+		d.add("fail", "operators", err.Error(), "sealstone verify")
+		return
+	}
+	id := ops.KeyOwner(k.KeyID())
+	i := slices.IndexFunc(ops.Operators, func(o ledger.Operator) bool { return o.ID == id })
+	if i < 0 {
+		d.add("fail", "operators", fmt.Sprintf("no operator of version %d has this key", ops.Version), "add it to operators.yaml and have a root sign it")
+		return
+	}
+	d.add("ok", "operators", id+" may "+grants(ops.Operators[i].May), "")
+}
+
+func grants(list []ledger.Grant) string {
+	var out []string
+	for _, g := range list {
+		scopes := make([]string, len(g.Scopes))
+		for i, s := range g.Scopes {
+			scopes[i] = string(s)
+		}
+		out = append(out, strings.Join(g.Do, ",")+" for "+strings.Join(g.Services, ",")+" at "+strings.Join(scopes, ","))
+	}
+	return strings.Join(out, "; ")
+}
+
+// checkModes tells, for each scope, which safe modes can be entered and which
+// instances haven't staged them.
+func (d *doctor) checkModes(ctx context.Context) {
+	live, _, err := d.c.live(ctx, nil, liveOptions{instances: 1000})
+	if err != nil {
+		d.add("fail", "safe modes", err.Error(), "")
+		return
+	}
+	for _, s := range live.Services {
+		for _, sc := range s.Scopes {
+			if sc.Proven != nil {
+				d.checkScope(ctx, s.Service, sc)
+			}
+		}
+	}
+}
+
+func (d *doctor) checkScope(ctx context.Context, service string, sc api.LiveScope) {
+	check := "safe modes of " + service + "@" + string(sc.Scope)
+	var modes api.SafeModes
+	if err := d.c.get(ctx, "/v1/safe-modes", url.Values{"service": {service}, "scope": {string(sc.Scope)}}, &modes); err != nil {
+		d.add("warn", check, err.Error(), "")
+		return
+	}
+	if len(modes.Available) == 0 {
+		d.add("warn", check, "there is none to enter", "add services/"+service+"/safe-modes/<mode>/safe-mode.yaml")
+		return
+	}
+	var names, behind []string
+	for _, m := range modes.Available {
+		names = append(names, string(m.Mode))
+		for _, in := range sc.Instances {
+			if in.Lease != "gone" && !slices.Contains(in.SafeModes, m.Mode) {
+				behind = append(behind, in.ID)
+			}
+		}
+	}
+	if len(behind) > 0 {
+		d.add("warn", check, fmt.Sprintf("%s; %d instances have not staged all, the first is %s", strings.Join(names, ", "), len(behind), behind[0]), "sealstone live --instance "+behind[0])
+		return
+	}
+	d.add("ok", check, fmt.Sprintf("%s, ready on %d reporting instances", strings.Join(names, ", "), len(sc.Instances)), "")
+}

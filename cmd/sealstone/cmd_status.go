@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealstone/sealstone/api"
+)
+
+func newStatus(a *app) *cobra.Command {
+	var code bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how the server does, what is wrong first",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			wrong, err := a.status(c.Context())
+			if err == nil && code && wrong {
+				return exitCode(exitFinding)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&code, "exit-code", false, "exit 2 when something is wrong")
+	return cmd
+}
+
+func (a *app) status(ctx context.Context) (wrong bool, err error) {
+	c, err := a.client()
+	if err != nil {
+		return false, err
+	}
+	var st api.Status
+	if err := c.get(ctx, "/v1/status", nil, &st); err != nil {
+		return false, err
+	}
+	faults := statusFaults(st)
+	return len(faults) > 0, a.print(st, func(w io.Writer) {
+		for _, f := range faults {
+			fmt.Fprintf(w, "%s  %s\n", colour(w, "31", "WRONG"), printable(f.what))
+			fmt.Fprintf(w, "  next: %s\n", printable(f.next))
+		}
+		if len(faults) == 0 {
+			fmt.Fprintln(w, "nothing is wrong")
+		}
+		table(w, "", statusRows(st))
+	})
+}
+
+// fault is something wrong, and what to do about it.
+type fault struct{ what, next string }
+
+// statusFaults are the worst first: what stops safety, then what stops changes.
+func statusFaults(st api.Status) (list []fault) {
+	add := func(when bool, what, next string) {
+		if when {
+			list = append(list, fault{what, next})
+		}
+	}
+	add(st.Writes != "ok", "the ledger takes no changes: "+st.Writes, "docs/operations.md, When it goes wrong; safe modes go on as pending")
+	add(st.Pending > 0, fmt.Sprintf("%d safe-mode statements are obeyed and not recorded", st.Pending), "free the ledger's disk; they are appended when it can")
+	for _, h := range st.SafeModes {
+		add(h.Overdue, fmt.Sprintf("safe mode %s at %s@%s is overdue since %s", h.Mode, h.Service, h.Scope, h.Expires), "sealstone safe-mode renew, or exit, "+h.Service+" --scope "+string(h.Scope))
+	}
+	add(st.ClockSkew != "", st.ClockSkew, "set the server's clock")
+	src := st.Source
+	add(src.Refused != "", "the branch was rewritten: "+src.Refused, "push the branch back, or sealstone source accept --rev NEW")
+	add(src.Unsigned != "", "the tip is not signed by an operator: "+src.Unsigned, "have somebody who may sign the tip")
+	add(src.LastError != "", "Git: "+src.LastError, "nothing that is live depends on it; mend the repository's address or token")
+	add(src.LastSuccess == "" && src.LastError == "", "the repository has not been read yet", "wait for the first round")
+	add(src.Operators != "", "the tip's operators are not in force: "+src.Operators, "sealstone operators sign DIR --key ROOT")
+	add(src.Clients != "", "the tip's clients.yaml is not in force: "+src.Clients, "sealstone check DIR")
+	for _, r := range st.Rejected {
+		first := ""
+		if len(r.Faults) > 0 {
+			first = ": " + r.Faults[0]
+		}
+		add(true, fmt.Sprintf("%s stays at its last good set, commit %s has %d faults%s", r.Service, short(r.Commit), r.Total, first), "sealstone check DIR --rev "+short(r.Commit))
+	}
+	return list
+}
+
+func statusRows(st api.Status) [][]string {
+	now, err := api.ParseTime(st.Time)
+	if err != nil {
+		now = time.Now()
+	}
+	read := "never"
+	if st.Source.LastSuccess != "" {
+		read = ago(st.Source.LastSuccess, now)
+	}
+	rows := [][]string{
+		{"server", st.Version + ", started " + ago(st.Started, now)},
+		{"log", st.Origin + ", " + fmt.Sprint(st.Size) + " entries"},
+		{"operators", "version " + fmt.Sprint(st.Operators)},
+		{"repository", st.Source.Repository + " " + st.Source.Branch},
+		{"tip", dash(short(st.Source.Tip)) + ", read " + read},
+		{"instances", fmt.Sprint(st.Instances)},
+		{"watchers", fmt.Sprint(st.Watchers)},
+	}
+	for _, h := range st.SafeModes {
+		rows = append(rows, []string{"safe mode", fmt.Sprintf("%s at %s@%s", h.Mode, h.Service, h.Scope)})
+	}
+	return rows
+}
