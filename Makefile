@@ -10,7 +10,7 @@ RACE := $(if $(shell command -v "$${CC:-gcc}" || command -v cc),-race)
 FUZZTIME ?= 10s
 VERSION ?=
 
-.PHONY: build test check fmt-check vet staticcheck lint unit interop fuzz-short bench bench-build bench-packages image-check clean
+.PHONY: build test check fmt-check vet staticcheck lint unit interop fuzz-short bench bench-build bench-live bench-packages image-check clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.release=$(VERSION)" -o bin/sealstone ./cmd/sealstone
@@ -58,6 +58,10 @@ bench:
 # The bundler on 50,000 generated files, beside go-git and git: docs/benchmarks.md.
 bench-build:
 	cd bench && go run ./build -o ../docs/benchmarks.md
+
+# Reports and questions at 100,000 instances: docs/benchmarks.md.
+bench-live:
+	scripts/bench-live
 
 bench-packages:
 	go test -run '^$$' -bench . -benchmem ./...
