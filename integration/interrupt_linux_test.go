@@ -31,9 +31,12 @@ func TestCtrlCInTheMiddleOfABuild(t *testing.T) {
 	}
 	terminal.Close()
 	r := bufio.NewReader(screen)
-	line, err := r.ReadString('K') // of "erase to the end of the line"
-	if err != nil || !strings.HasPrefix(line, "\rbuilding: ") || !strings.Contains(line, " of 600 services, ") || !strings.Contains(line, " files/s") {
-		t.Fatalf("the terminal shows %q (%v)", line, err)
+	for line := ""; !strings.Contains(line, " of 600 services, "); { // the activations are read first
+		var err error
+		line, err = r.ReadString('K') // of "erase to the end of the line"
+		if err != nil || !strings.HasPrefix(line, "\rbuilding: ") || !strings.Contains(line, " files/s") {
+			t.Fatalf("the terminal shows %q (%v)", line, err)
+		}
 	}
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)

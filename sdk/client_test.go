@@ -56,8 +56,9 @@ func TestClientServesAndFollows(t *testing.T) {
 		l.activate("prod", 3, release(3)) // nobody is told: the poll finds it
 		settled(40 * time.Second)
 		runs(t, c, 3)
-		if n := len(l.reports); n < 4 || l.reports[n-1].Index != 4 || l.reports[n-1].State != api.StateReady {
-			t.Errorf("%d reports, last %+v", n, l.reports[n-1])
+		all := l.reported()
+		if last := all[len(all)-1]; len(all) < 4 || last.Index != 4 || last.State != api.StateReady {
+			t.Errorf("%d reports, last %+v", len(all), last)
 		}
 	})
 }

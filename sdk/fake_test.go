@@ -209,6 +209,12 @@ func (l *fakeLog) locked(f func()) {
 	f()
 }
 
+// reported is what clients have reported so far.
+func (l *fakeLog) reported() (all []api.Instance) {
+	l.locked(func() { all = slices.Clone(l.reports) })
+	return all
+}
+
 func (l *fakeLog) tree(size int64) ledger.Tree {
 	root, err := tlog.TreeHash(size, l.HashReader())
 	if err != nil {

@@ -24,30 +24,31 @@ func TestReportsWhatRuns(t *testing.T) {
 		cfg.Instance = sdk.Instance{ID: "pod-1", Version: "v1.2.3", Revision: "abc", Image: image, SBOM: image}
 		c := open(t, cfg)
 		settled(time.Second)
-		first := l.reports[0]
+		first := l.reported()[0]
 		if first.ID != "pod-1" || first.Version != "v1.2.3" || first.Revision != "abc" || first.Image != image || first.SBOM != image || !api.Digest(first.Artifact).Valid() ||
 			first.Bundle != c.Live().Bundle || first.Set != set.Digest || first.Index != 2 || first.Started == "" || !slices.Equal(first.SafeModes, []api.Mode{"degraded"}) {
 			t.Errorf("report %+v", first)
 		}
-		second := l.reports[1] // the server asked for the list, once
+		second := l.reported()[1] // the server asked for the list, once
 		if first.DepList != nil || !slices.ContainsFunc(second.DepList, isStdlib) || second.Deps != api.DependenciesDigest(second.DepList) || second.Deps != first.Deps {
 			t.Errorf("dependencies %s, %s %q", first.Deps, second.Deps, second.DepList)
 		}
 		settled(time.Minute)
-		if n := len(l.reports); n < 5 || n > 8 || slices.ContainsFunc(l.reports[2:], func(i api.Instance) bool { return i.DepList != nil }) {
+		if n := len(l.reported()); n < 5 || n > 8 || slices.ContainsFunc(l.reported()[2:], func(i api.Instance) bool { return i.DepList != nil }) {
 			t.Errorf("%d reports in the first minute", n)
 		}
-		before := len(l.reports)
+		before := len(l.reported())
 		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
 		l.tell("head")
 		settled(100 * time.Millisecond)
-		if n := len(l.reports); n == before || l.reports[n-1].Mode != "degraded" {
+		if all := l.reported(); len(all) == before || all[len(all)-1].Mode != "degraded" {
 			t.Error("the change was not reported at once")
 		}
 		l.locked(func() { l.evidence = func(e *ledger.Evidence) { e.Head = swap64(e.Head) } })
 		l.tell("head")
 		settled(time.Second)
-		if last := l.reports[len(l.reports)-1]; last.State != api.StateError || last.Refusal == nil || last.Refusal.Check != "head" {
+		all := l.reported()
+		if last := all[len(all)-1]; last.State != api.StateError || last.Refusal == nil || last.Refusal.Check != "head" {
 			t.Errorf("report %+v", last)
 		}
 	})
