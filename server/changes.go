@@ -32,6 +32,9 @@ func (s *Server) getChanges(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(q.Digests) > 1 {
+		found = s.bringing(q.Digests[0], found, q.Digests[1:])
+	}
 	out := api.Changes{Size: snap.Tree.Size, Changes: make([]api.Record, 0, len(found)), Next: next, Chains: spans(snap.State, found)}
 	for _, f := range found {
 		out.Changes = append(out.Changes, s.record(f.Index, f.Change))
@@ -89,8 +92,12 @@ func (s *Server) query(c echo.Context) (store.Query, error) {
 		q.Kinds = append(q.Kinds, k)
 	}
 	if v := c.QueryParam("digest"); v != "" {
-		if q.Digest, err = api.ParseDigest(v); err != nil {
+		d, err := api.ParseDigest(v)
+		if err != nil {
 			return bad("digest", err)
+		}
+		if q.Digests, err = s.namesOf(d); err != nil {
+			return q, err
 		}
 	}
 	if q.Text = c.QueryParam("text"); len(q.Text) > maxText {

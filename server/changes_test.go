@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,5 +77,70 @@ func TestCredentialsAreNotRecorded(t *testing.T) {
 	b := r.send(422, r.f.Statement(ledger.SecretRotated, "checkout", "prod", func(s *ledger.Statement) { s.Name, s.Version = "psp", key }))
 	if text := string(b); !strings.Contains(text, "E_SECRET: member statement.version looks like an AWS access key") || strings.Contains(text, key) {
 		t.Errorf("said %s", text)
+	}
+}
+
+// A digest that a span or a metric tells is a bundle's: it leads to the change
+// that brought it, and neither to later sets that have it as well nor to those
+// that took it away.
+func TestChangesOfABundle(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	const flags, eu = "services/checkout/flags/checkout.yaml", "services/checkout/overlays/prod/eu-west-1/config/http.yaml"
+	bundleAt := func(scope api.Scope) (d api.Digest) {
+		t.Helper()
+		for _, c := range r.store.Snapshot().State.ServiceChains("checkout") {
+			if set, err := r.programs.set(c.Set.Digest); err == nil && c.Scope == "prod" {
+				e, _ := set.Find(scope, api.ModeNormal)
+				d = e.Digest
+			}
+		}
+		return d
+	}
+	brought := func(d api.Digest) (commits []string) {
+		t.Helper()
+		var answer api.Changes
+		if err := json.Unmarshal(r.get(200, "/v1/changes?order=asc&scope=prod&digest="+string(d)), &answer); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range answer.Changes {
+			var e ledger.Event
+			if err := json.Unmarshal(c.Event, &e); err != nil {
+				t.Fatal(err)
+			}
+			if e.Data.Scope == "prod" {
+				commits = append(commits, e.Data.Release.Commit)
+			}
+		}
+		return commits
+	}
+	first := r.store.Snapshot().State.ServiceChains("checkout")[0].Release.Commit
+	off := bundleAt("prod")
+	other := r.push(map[string]string{eu: "timeout: 41\n"}) // another bundle of the set
+	if got := bundleAt("prod"); got != off || !slices.Equal(brought(off), []string{first}) {
+		t.Errorf("%s was brought by %v, want %s", off, brought(off), first)
+	}
+	if got := brought(bundleAt("prod/eu-west-1")); !slices.Equal(got, []string{other}) {
+		t.Errorf("the other was brought by %v, want %s", got, other)
+	}
+	turned := r.push(map[string]string{flags: strings.Replace(shop[flags], "Variant: off", "Variant: on", 1)})
+	on := bundleAt("prod")
+	back := r.push(map[string]string{flags: shop[flags]})
+	if got := brought(on); !slices.Equal(got, []string{turned}) {
+		t.Errorf("%s was brought by %v, want %s", on, got, turned)
+	}
+	if got := brought(off); !slices.Equal(got, []string{first, back}) {
+		t.Errorf("%s was brought by %v, want %s and %s", off, got, first, back)
+	}
+}
+
+func TestARowOfSetsIsBounded(t *testing.T) {
+	var row []byte
+	for n := range maxBrought + 10 {
+		row = appendSum(row, [32]byte{byte(n)})
+		row = appendSum(row, [32]byte{200}) // again and again
+	}
+	if len(row) != maxBrought*sumSize || row[len(row)-sumSize] != 200 || row[len(row)-2*sumSize] != maxBrought+9 {
+		t.Errorf("%d bytes, ends with %x", len(row), row[len(row)-2*sumSize:])
 	}
 }

@@ -76,13 +76,18 @@ func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted)
 			if err != nil {
 				return store.Decision{}, err
 			}
+			var replaces api.Digest // unknown to a ledger that came from a mirror: then all bundles are news
 			if d != nil {
 				out = append(out, *d)
+				replaces = d.Data.Replaces
 			}
 			if d == nil && s.isNamed(b) {
 				continue
 			}
 			nameObjects(rows, b)
+			if err := s.noteBrought(rows, b, replaces); err != nil {
+				return store.Decision{}, err
+			}
 			if rows[modesRow(b.Digest)], err = json.Marshal(modesOf(b)); err != nil {
 				return store.Decision{}, err
 			}

@@ -288,7 +288,7 @@ func (m *modelTest) randomQuery() Query {
 		q.To = start.Add(time.Duration(m.r.Int64N(int64(m.clock.Sub(start)))))
 	}
 	if ref := m.refs[m.r.IntN(4)]; pick() && ref != nil {
-		q.Digest = ref.Digest
+		q.Digests = []api.Digest{ref.Digest}
 	}
 	if pick() {
 		q.Actor = "alex"
@@ -308,7 +308,7 @@ func (m *modelTest) walk(q Query) (out []int64) {
 		switch {
 		case q.Service != "" && e.service != q.Service, q.Scope != "" && (e.scope == "" || !q.Scope.Contains(e.scope)),
 			len(q.Kinds) > 0 && !slices.Contains(q.Kinds, e.kind), !q.From.IsZero() && e.at.Before(q.From),
-			!q.To.IsZero() && !e.at.Before(q.To), q.Digest != "" && e.digest != q.Digest, q.Actor != "" && e.actor != q.Actor,
+			!q.To.IsZero() && !e.at.Before(q.To), q.Digests != nil && e.digest != q.Digests[0], q.Actor != "" && e.actor != q.Actor,
 			q.Before != nil && n >= *q.Before, q.After != nil && n <= *q.After:
 		default:
 			out = append(out, n)

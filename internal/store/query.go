@@ -18,11 +18,11 @@ type Query struct {
 	Service string
 	Scope   api.Scope // and everything below
 	Kinds   []ledger.Kind
-	From    time.Time // of the event's time, inclusive
-	To      time.Time // exclusive
-	Digest  api.Digest
-	Actor   string // operator id, or key id
-	Text    string // words; each is somewhere in the detail, whatever its case
+	From    time.Time    // of the event's time, inclusive
+	To      time.Time    // exclusive
+	Digests []api.Digest // of which a change names one
+	Actor   string       // operator id, or key id
+	Text    string       // words; each is somewhere in the detail, whatever its case
 
 	Before    *int64 // only entries below this index; nil is no bound
 	After     *int64 // only entries above this index; nil is no bound
@@ -153,9 +153,13 @@ func (q *Query) lists(tx *bbolt.Tx, listed int) []posting {
 	var out []posting
 	terms := tx.Bucket(bucketTerms)
 	term := func(kind byte, value string) posting { return &termPosting{terms.Cursor(), termPrefix(kind, value)} }
-	if q.Digest != "" {
-		sum, _ := q.Digest.Sum()
-		out = append(out, term(termDigest, string(sum[:])))
+	if len(q.Digests) > 0 {
+		var u union
+		for _, d := range q.Digests {
+			sum, _ := d.Sum()
+			u = append(u, term(termDigest, string(sum[:])))
+		}
+		out = append(out, u)
 	}
 	if q.Actor != "" {
 		out = append(out, term(termActor, q.Actor))
