@@ -1,5 +1,6 @@
 # `make test` is what CI runs. It needs Go and git, and a C compiler for the race
-# detector; everything else is fetched at pinned versions.
+# detector; everything else is fetched at pinned versions. With Debian's prometheus
+# installed, a real one scrapes a server; without it, that test is skipped.
 
 # A clone that belongs to somebody else, as in CI, must build all the same, and
 # every build must be reproducible: no facts about the checkout go in.

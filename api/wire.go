@@ -274,6 +274,21 @@ type LiveInstance struct {
 	LastSeen string   `json:"lastSeen"`
 	Drift    []string `json:"drift,omitempty"`
 	Client   string   `json:"client,omitempty"` // whose token the report came with
+
+	Past []PastRun `json:"past,omitempty"` // newest first, when this instance is asked for
+}
+
+// PastRun is what an instance reported from one time to another.
+type PastRun struct {
+	From     string `json:"from"`
+	To       string `json:"to"`
+	Mode     Mode   `json:"mode,omitempty"`
+	Bundle   Digest `json:"bundle,omitempty"`
+	Index    int64  `json:"index"`
+	Version  string `json:"version,omitempty"`
+	Revision string `json:"revision,omitempty"`
+	Artifact string `json:"artifact,omitempty"`
+	Image    string `json:"image,omitempty"`
 }
 
 // Artifacts is the answer of GET /v1/live/artifacts: who runs an image, or
@@ -337,6 +352,7 @@ type Status struct {
 	Started   string            `json:"started"`
 	Size      int64             `json:"size"`
 	Root      string            `json:"root"`
+	Trust     int               `json:"trust"`     // version of the trust file in use
 	Operators int               `json:"operators"` // version in force, 0 before the first
 	Source    SourceStatus      `json:"source"`
 	Writes    string            `json:"writes"` // "ok", or why the ledger takes none

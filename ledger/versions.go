@@ -26,7 +26,7 @@ func ParseTrust(file []byte) (*Trust, error) {
 		return nil, err
 	}
 	if missing := t.Threshold - countRoots(t.Envelope, t.rootKeys); missing > 0 {
-		return nil, fmt.Errorf("%w: %w: %d root signatures are missing", ErrTrust, ErrSignature, missing)
+		return nil, fmt.Errorf("%w: %w: root signatures are missing: %d", ErrTrust, ErrSignature, missing)
 	}
 	for _, line := range versionLines(rest) {
 		if t, err = t.Next(line); err != nil {

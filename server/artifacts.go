@@ -32,7 +32,7 @@ func (s *Server) getArtifacts(c echo.Context) error {
 	found := map[api.Artifact]int{}
 	facts := map[*instances.Facts]int{}
 	s.live.Scan(service, func(r *instances.Row) {
-		if r.Lease(now) != "gone" && reads(r.Facts.Target.Service) {
+		if s.live.Lease(r, now) != "gone" && reads(r.Facts.Target.Service) {
 			facts[r.Facts]++
 		}
 	})

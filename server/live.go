@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
@@ -22,6 +23,7 @@ const (
 	pageInstances = 100 // unless instances= says otherwise
 	maxPage       = 1000
 	maxCounts     = 100 // a scope
+	maxPast       = 100 // intervals of an instance that is asked for
 	maxStrays     = 100 // a service: scopes that only reports name
 )
 
@@ -171,8 +173,8 @@ type report struct {
 	lastSeen string // of a single instance; "" in counts
 }
 
-func reportOf(r *instances.Row, now time.Time) report {
-	out := report{facts: r.Facts, state: r.State, lease: r.Lease(now)}
+func (s *Server) reportOf(r *instances.Row, now time.Time) report {
+	out := report{facts: r.Facts, state: r.State, lease: s.live.Lease(r, now)}
 	if r.Refusal != nil {
 		out.refusal = r.Refusal.Check
 	}
@@ -187,7 +189,7 @@ func (s *Server) observe(v *liveView, service string, reads func(string) bool) (
 		if !reads(t.Service) || service != "" && service != t.Service || v.page != nil && v.page.id != "" && v.page.id != r.ID {
 			return
 		}
-		out.add(t, reportOf(r, v.now))
+		out.add(t, s.reportOf(r, v.now))
 		if v.page != nil {
 			v.page.offer(r)
 		}
@@ -307,15 +309,34 @@ func (s *Server) liveScope(v *liveView, t api.Target) api.LiveScope {
 	}
 	for i := range v.page.rows {
 		if r := &v.page.rows[i]; r.Facts.Target == t {
-			out.Instances = append(out.Instances, s.liveInstance(v.seen, out.Proven, r))
+			in := s.liveInstance(v.seen, out.Proven, r)
+			if v.page.id != "" && !v.past {
+				in.Past = s.past(r)
+			}
+			out.Instances = append(out.Instances, in)
 		}
 	}
 	return out
 }
 
+// past is what an instance ran before. A file that can't be read shows nothing:
+// these are observations.
+func (s *Server) past(r *instances.Row) (list []api.PastRun) {
+	rows, err := s.live.Past(r.Facts.Target, r.ID, maxPast)
+	if err != nil {
+		s.log.Warn("intervals of an instance can't be read", slog.Any("error", err))
+	}
+	for _, p := range rows {
+		f := p.Facts
+		list = append(list, api.PastRun{From: instances.Time(p.Since), To: instances.Time(p.Seen), Mode: f.Mode, Bundle: f.Bundle, Index: f.Index,
+			Version: f.Version, Revision: f.Revision, Artifact: f.Artifact, Image: f.Image})
+	}
+	return list
+}
+
 func (s *Server) liveInstance(seen *observed, p *api.Proven, r *instances.Row) api.LiveInstance {
-	in := api.LiveInstance{Instance: r.Report(), Lease: r.Lease(seen.now), Since: instances.Time(r.Since), LastSeen: instances.Time(r.Seen), Client: r.Facts.Client}
-	rep := reportOf(r, seen.now)
+	in := api.LiveInstance{Instance: r.Report(), Lease: s.live.Lease(r, seen.now), Since: instances.Time(r.Since), LastSeen: instances.Time(r.Seen), Client: r.Facts.Client}
+	rep := s.reportOf(r, seen.now)
 	rep.lastSeen = in.LastSeen
 	in.Drift = words(s.drift(seen, p, rep))
 	return in
@@ -343,6 +364,9 @@ func (s *Server) scopeDrift(v *liveView, t api.Target, p *api.Proven, total, dri
 		if r.Service == t.Service && p != nil {
 			out = append(out, fmt.Sprintf("commit %.12s asks for another set, which is rejected", r.Commit))
 		}
+	}
+	if pin := a.pinned(t); p != nil && pin != "" && pin != p.Release {
+		out = append(out, fmt.Sprintf("pinned to %.12s, active is %.12s", pin, p.Release))
 	}
 	return out
 }

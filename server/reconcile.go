@@ -32,10 +32,37 @@ type accepted struct {
 	Layout     bundler.Layout   `json:"layout"`              // of sealstone.yaml
 	Refused    string           `json:"refused,omitempty"`   // newest rewrite that was refused
 	Unsigned   string           `json:"unsigned,omitempty"`  // newest tip that was refused for want of a signature
+	Pins       pins             `json:"pins,omitempty"`      // what activations ask for
 	Rejected   []rejection      `json:"rejected,omitempty"`  // services that stay behind
 	Operators  string           `json:"operators,omitempty"` // why the tip's operators are not in force
 
 	ClientsFault string `json:"clientsFault,omitempty"` // why the tip's clients.yaml is not
+}
+
+// pins are the releases that the tip's activations name: commits, or latest.
+type pins map[api.Target]string
+
+func pinsOf(list []bundler.Activation) pins {
+	p := pins{}
+	for _, a := range list {
+		if !a.Retired {
+			p[api.Target{Service: a.Service, Scope: a.Scope}] = a.Release
+		}
+	}
+	return p
+}
+
+// pinned is the commit that the nearest activation pins a target to, "" for
+// none and for one that follows the branch.
+func (a *accepted) pinned(t api.Target) string {
+	release := ""
+	for _, scope := range t.Scope.Path() {
+		release = cmp.Or(a.Pins[api.Target{Service: t.Service, Scope: scope}], release)
+	}
+	if release == "latest" {
+		return ""
+	}
+	return release
 }
 
 // rejection is a service that stays at its last good set.
@@ -81,7 +108,7 @@ func (s *Server) restore() error {
 	// commit itself, whose name covers it. Without the local repository the row
 	// has to do.
 	if tip, _ := s.builder.Tip(context.Background(), a.Commit); tip != nil {
-		a.Layout = tip.Config
+		a.Layout, a.Pins = tip.Config, pinsOf(tip.Activations)
 		if a.ClientsFault == "" {
 			a.Clients, a.HasClients = tip.Clients, tip.HasClients
 		}
@@ -269,7 +296,7 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 	if u.opsFault != "" {
 		s.log.WarnContext(ctx, "the tip's operators are not taken; the set in force stays", slog.String("fault", u.opsFault))
 	}
-	next := accepted{Commit: commit, Clients: tip.Clients, HasClients: tip.HasClients, Layout: tip.Config, Operators: u.opsFault}
+	next := accepted{Commit: commit, Clients: tip.Clients, HasClients: tip.HasClients, Layout: tip.Config, Pins: pinsOf(tip.Activations), Operators: u.opsFault}
 	if next.ClientsFault = badClients; badClients != "" {
 		next.Clients, next.HasClients = now.Clients, now.HasClients
 		s.log.WarnContext(ctx, "clients.yaml is not taken; the tokens in force stay", slog.String("fault", badClients))

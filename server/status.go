@@ -41,7 +41,7 @@ func (s *Server) Status() api.Status {
 	snap := s.store.Snapshot()
 	a, seen, success, fault := s.source.snapshot()
 	out := api.Status{
-		Version: s.cfg.Version, Origin: s.store.Trusted().Origin, Time: api.FormatTime(time.Now()), Started: api.FormatTime(s.started),
+		Version: s.cfg.Version, Origin: s.store.Trusted().Origin, Trust: s.store.Trusted().Version, Time: api.FormatTime(time.Now()), Started: api.FormatTime(s.started),
 		Size: snap.Tree.Size, Root: base64.StdEncoding.EncodeToString(snap.Tree.Root[:]), Writes: "ok",
 		Pending: len(s.pending.all()), Watchers: s.hub.count(), Instances: s.live.Len(),
 		SafeModes: s.held(""), Rejected: []api.RejectedService{},

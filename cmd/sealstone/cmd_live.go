@@ -209,9 +209,23 @@ func instanceSheets(w io.Writer, live api.Live, now time.Time) {
 		for _, sc := range s.Scopes {
 			for _, in := range sc.Instances {
 				table(w, "", instanceSheet(in, sc.Proven, now))
+				showPast(w, in.Past)
 			}
 		}
 	}
+}
+
+// showPast lists what an instance ran before.
+func showPast(w io.Writer, past []api.PastRun) {
+	if len(past) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, p := range past {
+		rows = append(rows, []string{p.From, p.To, dash(string(p.Mode)), dash(p.Bundle.Short()), artifactName(p.Version, p.Revision), fmt.Sprint(p.Index)})
+	}
+	fmt.Fprintln(w)
+	table(w, "FROM TO MODE BUNDLE RELEASE ENTRY", rows)
 }
 
 func instanceSheet(in api.LiveInstance, p *api.Proven, now time.Time) (rows [][]string) {

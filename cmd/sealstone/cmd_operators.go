@@ -78,7 +78,7 @@ func (a *app) operatorsSign(ctx context.Context, dir string) error {
 	return a.print(st, func(w io.Writer) {
 		fmt.Fprintf(w, "signed operators version %d (%d operators, %d signatures) for %s\n", st.Version, len(st.Operators), len(env.Signatures), origin)
 		if missing := trust.Threshold - len(env.Signatures); missing > 0 {
-			fmt.Fprintf(w, "%d more root signatures are needed: have the other roots run the same command\n", missing)
+			fmt.Fprintf(w, "missing root signatures: %d; have the other roots run the same command\n", missing)
 			return
 		}
 		fmt.Fprintln(w, "next: commit operators.yaml and operators.sig, and push")

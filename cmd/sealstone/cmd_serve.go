@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ import (
 type serveOptions struct {
 	repo, branch, data, keys, anchor string
 	listen, addrFile                 string
-	poll                             time.Duration
+	poll, lease                      time.Duration
 	openReads                        bool
 	cors                             []string
 	ofrepRate                        float64
@@ -55,6 +56,7 @@ func newServe(a *app) *cobra.Command {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7460", "address to listen on")
 	f.StringVar(&o.addrFile, "addr-file", "", "write the address that was bound to this file")
 	f.DurationVar(&o.poll, "poll", 10*time.Second, "time between fetches, ± 20 %")
+	f.DurationVar(&o.lease, "lease", instances.Lease, "an instance that is silent for longer is gone; clients report every 15 s")
 	f.DurationVar(&o.fetchTimeout, "fetch-timeout", time.Minute, "a host that is silent for longer is cut off")
 	f.BoolVar(&o.openReads, "open-reads", false, "let everybody read without a token")
 	f.StringSliceVar(&o.cors, "cors-origin", nil, "origin whose pages may evaluate flags; repeat for more")
@@ -130,6 +132,7 @@ func openNode(o serveOptions, log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close(), source.Close())
 	}
+	seen.SetLease(cmp.Or(o.lease, instances.Lease))
 	s, err := server.New(server.Config{Store: st, Instances: seen, Source: source, Branch: o.branch, Poll: o.poll,
 		OpenReads: o.openReads, Public: o.public(), PendingFile: filepath.Join(o.data, "pending.json"), CORSOrigins: o.cors, OFREPRate: o.ofrepRate, HookSecret: secret, Version: version(), Logger: log})
 	if err != nil {

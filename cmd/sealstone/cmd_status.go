@@ -96,6 +96,7 @@ func statusRows(st api.Status) [][]string {
 	rows := [][]string{
 		{"server", st.Version + ", started " + ago(st.Started, now)},
 		{"log", st.Origin + ", " + fmt.Sprint(st.Size) + " entries"},
+		{"trust file", "version " + fmt.Sprint(st.Trust)},
 		{"operators", "version " + fmt.Sprint(st.Operators)},
 		{"repository", st.Source.Repository + " " + st.Source.Branch},
 		{"tip", dash(short(st.Source.Tip)) + ", read " + read},

@@ -237,7 +237,7 @@ func (a *app) keepProposal(old *ledger.Trust, raw []byte, key ledger.Signer, pat
 		fmt.Fprintf(w, "signed version %d of the trust file, which counts alone from entry %d on: %s\n", p.Version, p.From, path)
 		switch {
 		case p.OwnMissing+p.PreviousMissing > 0:
-			fmt.Fprintf(w, "%d signatures by its own roots and %d by the previous ones are missing\nnext, by another root: sealstone trust sign %s --key ROOT\n", p.OwnMissing, p.PreviousMissing, path)
+			fmt.Fprintf(w, "missing signatures: %d by its own roots, %d by the previous ones\nnext, by another root: sealstone trust sign %s --key ROOT\n", p.OwnMissing, p.PreviousMissing, path)
 		case p.Succeeds != nil:
 			fmt.Fprintf(w, "next: sealstone ledger init --data NEW --keys KEYS --succession %s\n", path)
 		default:

@@ -4,24 +4,19 @@
 #   SERVER=http://127.0.0.1:7460 TARGET=checkout@prod BUNDLE=sha256:... ./report.sh
 set -eu
 ID=${ID:-$(hostname)-$$} STARTED=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-
 # Dependencies: package URLs, sorted, and the sha256 of their lines.
 deps=$(printf '%s\n' pkg:pypi/requests@2.32.0 pkg:pypi/urllib3@2.2.1 | LC_ALL=C sort)
 digest=sha256:$(printf '%s\n' "$deps" | sha256sum | cut -d' ' -f1)
 list=$(printf '%s\n' "$deps" | sed 's/.*/"&"/' | paste -sd, -)
-
 send() { # $1: further members
 	curl -sS --fail-with-body -X POST "$SERVER/v1/instances" \
 		-H 'Content-Type: application/json' ${TOKEN:+-H "Authorization: Bearer $TOKEN"} -d @- <<-END
-		{"target": "$TARGET", "service.instance.id": "$ID",
-		 "service.version": "${VERSION:-}", "vcs.ref.head.revision": "${REVISION:-}",
-		 "oci.manifest.digest": "${IMAGE:-}", "process.creation.time": "$STARTED",
-		 "sealstone.bundle.digest": "${BUNDLE:-}", "sealstone.mode": "${MODE:-normal}",
-		 "sealstone.change.index": ${INDEX:--1}, "sealstone.state": "READY",
-		 "sealstone.dependencies.digest": "$digest" $1}
+		{"target": "$TARGET", "service.instance.id": "$ID", "process.creation.time": "$STARTED",
+		 "service.version": "${VERSION:-}", "vcs.ref.head.revision": "${REVISION:-}", "oci.manifest.digest": "${IMAGE:-}",
+		 "sealstone.bundle.digest": "${BUNDLE:-}", "sealstone.mode": "${MODE:-normal}", "sealstone.state": "READY",
+		 "sealstone.change.index": ${INDEX:--1}, "sealstone.dependencies.digest": "$digest" $1}
 	END
 }
-
 while :; do
 	case $(send '') in
 	*sealstone.dependencies*) send ", \"sealstone.dependencies\": [$list]" ;;

@@ -390,6 +390,37 @@ func intervalsFrom(tx *bbolt.Tx, ms int64, show func(*ended)) error {
 	return nil
 }
 
+// Past shows what an instance ran before, newest first, at most limit intervals.
+// It walks the file, so it is for a single instance that somebody asks about.
+func (t *Table) Past(target api.Target, id string, limit int) (past []Row, err error) {
+	show := func(e *ended) {
+		if e.id == id && e.facts.Target == target && len(past) < limit {
+			past = append(past, Row{ID: id, Facts: e.facts, Since: e.from, Seen: e.to})
+		}
+	}
+	t.flushing.Lock() // no interval is on its way to the file
+	defer t.flushing.Unlock()
+	t.mu.RLock()
+	for i := range slices.Backward(t.unsaved.ended) {
+		show(&t.unsaved.ended[i])
+	}
+	t.mu.RUnlock()
+	if t.db == nil {
+		return past, nil
+	}
+	return past, t.db.Read(func(tx *bbolt.Tx) error {
+		c := tx.Bucket(bucketIntervals).Cursor()
+		for k, v := c.Last(); k != nil && len(past) < limit; k, v = c.Prev() {
+			if e, ok := parseEnded(k, v); ok && e.id == id {
+				f, _ := readFacts(tx, e.group[:]) // of another target, or lost: not shown
+				e.facts = &f
+				show(&e)
+			}
+		}
+		return nil
+	})
+}
+
 // Prune drops intervals that are too old or too many, and facts and lists that
 // nothing names any more. Call it rarely: it walks the file.
 func (t *Table) Prune(now time.Time) error {

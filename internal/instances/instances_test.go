@@ -68,9 +68,9 @@ func same(t *testing.T, what string, got []string, want ...string) {
 }
 
 func TestLease(t *testing.T) {
-	r := Row{Seen: start.UnixMilli()}
+	table, r := newTable(), Row{Seen: start.UnixMilli()}
 	for after, want := range map[time.Duration]string{0: "live", 35 * time.Second: "live", 36 * time.Second: "suspect", 60 * time.Second: "suspect", 61 * time.Second: "gone"} {
-		if got := r.Lease(start.Add(after)); got != want {
+		if got := table.Lease(&r, start.Add(after)); got != want {
 			t.Errorf("after %v: %s, want %s", after, got, want)
 		}
 	}

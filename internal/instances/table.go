@@ -22,13 +22,15 @@ import (
 	"github.com/sealstone/sealstone/internal/kv"
 )
 
-// A lease says how long a report counts: live, then suspect, then gone, and
-// forgotten a while after; sooner when the table fills up.
+// Lease is how long a report counts unless SetLease says otherwise: four
+// heartbeats. An instance is live, then suspect when two are missed, then gone.
+const Lease = 60 * time.Second
+
+// Instances that are gone are forgotten a while after; sooner when the table
+// fills up.
 const (
-	SuspectAfter = 35 * time.Second // two heartbeats missed
-	GoneAfter    = 60 * time.Second
-	forgetAfter  = 24 * time.Hour
-	forgetSoon   = 10 * time.Minute
+	forgetAfter = 24 * time.Hour
+	forgetSoon  = 10 * time.Minute
 )
 
 // Bounds of the table.
@@ -83,11 +85,11 @@ type Row struct {
 }
 
 // Lease of an instance at a time.
-func (r *Row) Lease(now time.Time) string {
-	switch age := now.UnixMilli() - r.Seen; {
-	case age > GoneAfter.Milliseconds():
+func (t *Table) Lease(r *Row, now time.Time) string {
+	switch age := time.Duration(now.UnixMilli()-r.Seen) * time.Millisecond; {
+	case age > t.lease:
 		return "gone"
-	case age > SuspectAfter.Milliseconds():
+	case age > t.lease*7/12: // 35 s of a minute
 		return "suspect"
 	}
 	return "live"
@@ -102,7 +104,8 @@ type group struct {
 
 // Table is the table. Its methods are safe for concurrent use.
 type Table struct {
-	db *kv.DB // nil keeps nothing over a restart
+	db    *kv.DB // nil keeps nothing over a restart
+	lease time.Duration
 
 	mu       sync.RWMutex
 	rows     []*Row // by slot; nil is free
@@ -122,9 +125,12 @@ type Table struct {
 }
 
 func newTable() *Table {
-	return &Table{places: map[api.Target]map[string]*Row{}, below: map[api.Target]int{}, groups: map[Facts]*group{},
+	return &Table{lease: Lease, places: map[api.Target]map[string]*Row{}, below: map[api.Target]int{}, groups: map[Facts]*group{},
 		lists: map[api.Digest]*list{}, clients: map[string]*allowance{}, unsaved: newUnsaved()}
 }
+
+// SetLease changes how long a report counts. Call it before the first report.
+func (t *Table) SetLease(d time.Duration) { t.lease = d }
 
 // Put takes a report that came with a client's token. want tells that the list
 // of dependencies behind its digest isn't known.
@@ -144,7 +150,7 @@ func (t *Table) Put(in *api.Instance, client string, now time.Time) (want bool, 
 		if r, err = t.add(in.ID, f, now); err != nil {
 			return false, err
 		}
-	case *r.Facts != f || now.UnixMilli()-r.Seen > GoneAfter.Milliseconds():
+	case *r.Facts != f || t.Lease(r, now) == "gone":
 		if err := t.turn(r, f, now); err != nil {
 			return false, err
 		}
@@ -223,6 +229,9 @@ func (t *Table) turn(r *Row, f Facts, now time.Time) error {
 	g, err := t.join(f, 0, now)
 	if err != nil {
 		return err
+	}
+	if t.Lease(r, now) != "gone" {
+		r.Seen = max(r.Seen, now.UnixMilli()-1) // it ran the old until it told of the new
 	}
 	t.end(r)
 	t.client(r.Facts.Client).rows--
