@@ -11,7 +11,7 @@ RACE := $(if $(shell command -v "$${CC:-gcc}" || command -v cc),-race)
 FUZZTIME ?= 10s
 VERSION ?=
 
-.PHONY: build test check fmt-check vet staticcheck lint unit interop fuzz-short bench bench-build bench-live bench-packages image-check clean
+.PHONY: build test check fmt-check vet staticcheck lint unit interop fuzz-short bench bench-build bench-ledger bench-live bench-packages image-check clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.release=$(VERSION)" -o bin/sealstone ./cmd/sealstone
@@ -63,6 +63,10 @@ bench-build:
 # Reports and questions at 100,000 instances: docs/benchmarks.md.
 bench-live:
 	scripts/bench-live
+
+# The ledger: appends beside bare commits, and a log of SEALSTONE_BENCH_CHANGES.
+bench-ledger:
+	SEALSTONE_BENCH_LEDGER=$(CURDIR)/docs/benchmarks.md go test -run '^TestReport$$' -count 1 -timeout 60m ./internal/store
 
 bench-packages:
 	go test -run '^$$' -bench . -benchmem ./...

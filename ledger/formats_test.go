@@ -1,7 +1,9 @@
 package ledger_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"strings"
@@ -304,4 +306,75 @@ func FuzzParseLeaf(f *testing.F) {
 		_, _ = ledger.ParseHeadBody(string(b))
 		_, _ = ledger.ParseCheckpointBody(string(b), fx.Origin)
 	})
+}
+
+// Key ids have 32 bits, so another key with the id of ours can be found. The
+// signature decides, not the id.
+func TestACollidingKeyIDIsNotTheKey(t *testing.T) {
+	f := ledgertest.New(t)
+	mine, err := note.NewVerifier(f.LogVKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := collider{ledgertest.For(t, "other.example.com/log").Log, f.Origin, mine.KeyHash()}
+	cp, err := ledger.SignCheckpoint(f.Origin, ledger.Tree{Root: ledger.EmptyRoot()}, forged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Trust.OpenCheckpoint(cp); !errors.Is(err, ledger.ErrSignature) {
+		t.Errorf("a checkpoint by a key with our key's id: %v", err)
+	}
+	if cp, err = ledger.SignCheckpoint(f.Origin, ledger.Tree{Root: ledger.EmptyRoot()}, f.Log); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Trust.OpenCheckpoint(cp); err != nil {
+		t.Errorf("our own: %v", err)
+	}
+}
+
+// collider signs with one key under the name and id of another.
+type collider struct {
+	note.Signer
+	name string
+	id   uint32
+}
+
+func (c collider) Name() string    { return c.name }
+func (c collider) KeyHash() uint32 { return c.id }
+
+// An envelope's type is signed, its signatures are counted, and each leaf and
+// statement has exactly one.
+func TestEnvelopesAreWhatWasSigned(t *testing.T) {
+	f := ledgertest.New(t)
+	good := f.Statement(ledger.NoteAdded, "checkout", "prod", nil).Raw
+	edit := func(change func(e *ledger.Envelope)) []byte {
+		var e ledger.Envelope
+		if err := json.Unmarshal(good, &e); err != nil {
+			t.Fatal(err)
+		}
+		change(&e)
+		b, err := e.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for name, raw := range map[string][]byte{
+		"another type": edit(func(e *ledger.Envelope) { e.PayloadType = ledger.TypeTrust }),
+		"no signature": edit(func(e *ledger.Envelope) { e.Signatures = nil }),
+		"one twice":    edit(func(e *ledger.Envelope) { e.Signatures = append(e.Signatures, e.Signatures[0]) }),
+		"a leaf's":     edit(func(e *ledger.Envelope) { e.PayloadType = ledger.TypeChange }),
+		"huge":         []byte(strings.Repeat("x", 1<<20)),
+		"empty":        {},
+		"odd UTF-8":    bytes.Replace(good, []byte(`"payload":"`), []byte("\"payload\":\"\xff\xfe"), 1),
+	} {
+		if _, err := ledger.ParseStatement(raw); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if st, err := ledger.ParseStatement(good); err != nil {
+		t.Error(err)
+	} else if _, err := f.OperatorsSet.Judge(st); err != nil {
+		t.Errorf("the untouched one: %v", err)
+	}
 }

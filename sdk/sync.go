@@ -249,7 +249,8 @@ func (c *Client) stageNew(ctx context.Context, a *answer) (*staged, map[api.Dige
 	st, err := s.stage(ctx, eff.Main)
 	if err != nil {
 		if _, ok := errors.AsType[*fetchError](err); !ok { // those were refused server by server
-			c.refuse(a.server.base, err, nil)
+			proof, _ := json.Marshal(a.evidence) // that the log does name what can't be used
+			c.refuse(a.server.base, err, proof)
 		}
 		return nil, nil, err
 	}

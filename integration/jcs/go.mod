@@ -4,6 +4,6 @@ go 1.26.0
 
 require github.com/sealstone/sealstone v0.0.0
 
-require github.com/gowebpki/jcs v1.0.1 // indirect
+require github.com/gowebpki/jcs v1.0.1
 
 replace github.com/sealstone/sealstone => ../..

@@ -124,8 +124,8 @@ var spoiled = []struct {
 		e[20], e[21] = e[21], e[20]
 		return join(e)
 	}},
-	{"a hash of a tile", "/log/tile/0/000", false, flipMiddle},
-	{"a hash of an upper tile", "/log/tile/1/000.p/1", false, flipMiddle},
+	{"a hash of a tile", "/log/tile/0/000", true, flipMiddle},
+	{"a hash of an upper tile", "/log/tile/1/000.p/1", true, flipMiddle},
 	{"the size in the checkpoint", "/log/checkpoint", true, func(b []byte) []byte { return bytes.Replace(b, []byte("\n3"), []byte("\n2"), 1) }},
 }
 
@@ -149,6 +149,7 @@ func logs(t *testing.T, r *proctest.Rig, s *proctest.Server, trust trustFile) {
 	if out, ok := runFsck(t, fsck, s.URL, key); !ok {
 		t.Fatalf("an untouched log:\n%s", out)
 	}
+	t.Run("a mirror's files", func(t *testing.T) { mirrored(t, r, s, fsck, key) })
 	for _, c := range spoiled {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -197,6 +198,36 @@ func newLogKey(t *testing.T, r *proctest.Rig, s *proctest.Server, old trustFile)
 	one := install("--retire-log")
 	if len(one.Log) != 1 || !judge(one.Log[0]) || judge(old.Log[0]) {
 		t.Errorf("after the old key was retired: %v", one.Log)
+	}
+}
+
+// mirrored lets fsck read what a plain file server shows of a mirror, of two
+// sizes: the second run adds to the first.
+func mirrored(t *testing.T, r *proctest.Rig, s *proctest.Server, fsck, key string) {
+	dir := t.TempDir()
+	files := http.NewServeMux()
+	files.Handle("/log/", http.StripPrefix("/log/", http.FileServer(http.Dir(filepath.Join(dir, "log")))))
+	web := httptest.NewServer(files)
+	defer web.Close()
+	for range 2 {
+		if res := r.CLI("mirror", s.URL, dir, "--once"); res.Code != 0 {
+			t.Fatalf("mirror: %s", res.Stderr)
+		}
+		if out, ok := runFsck(t, fsck, web.URL, key); !ok {
+			t.Errorf("%s", out)
+		}
+		if res := r.CLI("verify", "--mirror", web.URL); res.Code != 0 {
+			t.Errorf("verify: %s%s", res.Stdout, res.Stderr)
+		}
+		s.OK("changes", "record", "note.added", "--service", "checkout", "--scope", "prod", "--note", "one more")
+	}
+	b := flipMiddle([]byte(proctest.ReadFile(t, filepath.Join(dir, "log/tile/entries/000"))))
+	proctest.WriteFile(t, filepath.Join(dir, "log/tile/entries/000"), string(b), 0o644)
+	if out, ok := runFsck(t, fsck, web.URL, key); ok {
+		t.Errorf("a flipped byte passed: %s", out)
+	}
+	if res := r.CLI("verify", "--mirror", web.URL); res.Code != 3 {
+		t.Errorf("verify of a flipped byte: exit %d", res.Code)
 	}
 }
 
@@ -335,7 +366,7 @@ func signatures(t *testing.T, r *proctest.Rig, s *proctest.Server, trust trustFi
 		wantSigned(t, fmt.Sprintf("the statement in entry %d", i), *event.Data.Statement, by, other)
 		signed[event.Type]++
 	}
-	if len(leaves) <= notes || signed["dev.sealstone.note.added"] != notes || signed["dev.sealstone.operators.changed"] != 1 || signed["dev.sealstone.safe-mode.entered"] != 1 {
+	if len(leaves) <= notes || signed["dev.sealstone.note.added"] < notes || signed["dev.sealstone.operators.changed"] != 1 || signed["dev.sealstone.safe-mode.entered"] != 1 {
 		t.Errorf("%d entries, statements %v", len(leaves), signed)
 	}
 }

@@ -418,3 +418,44 @@ func TestAFullDiskAtTheStartStopsNoReads(t *testing.T) {
 		t.Errorf("after there was room again: %v", err)
 	}
 }
+
+// A torn newest meta page makes bbolt use the older one without a word: a commit
+// is lost that was published. The anchor knows.
+func TestTornMetaPageIsARollback(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.activate("checkout", "prod", 1))
+	f.put(f.activate("checkout", "prod", 2))
+	path := filepath.Join(f.cfg.Dir, fileLedger)
+	tear := func(pages ...int64) {
+		b, err := os.ReadFile(path)
+		must(t, err)
+		for _, p := range pages {
+			clear(b[p*4096+64 : (p+1)*4096])
+		}
+		must(t, os.WriteFile(path, b, 0o600))
+	}
+	must(t, f.Close())
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	behind := 0
+	for page := range int64(2) {
+		must(t, os.WriteFile(path, whole, 0o600))
+		tear(page)
+		f.open()
+		if f.Snapshot().Tree.Size == 2 {
+			behind++
+			f.refuses("rolled back")
+		}
+		must(t, f.Close())
+	}
+	if behind != 1 {
+		t.Errorf("%d of two meta pages were the newest", behind)
+	}
+	tear(0, 1)
+	if s, err := Open(f.cfg); api.CodeOf(err) != api.CodeReadOnly {
+		t.Errorf("both torn: %v, %v", s, err)
+	}
+	must(t, os.WriteFile(path, whole, 0o600))
+	f.open()
+	f.check()
+}

@@ -28,11 +28,12 @@ func (k tileKey) bytes() []byte { return append([]byte{byte(k.level)}, be64(k.n)
 // level that isn't full. It is enough to add leaves and to compute the root.
 type tree struct {
 	size int64
-	edge [][]byte // by level, 0 to 255 hashes
+	edge [][]byte   // by level, 0 to 255 hashes
+	sum  *tlog.Hash // the root, once it was asked for
 }
 
 func (t *tree) clone() *tree {
-	c := &tree{size: t.size, edge: make([][]byte, len(t.edge))}
+	c := &tree{size: t.size, edge: make([][]byte, len(t.edge)), sum: t.sum}
 	for i, e := range t.edge {
 		c.edge[i] = slices.Clone(e)
 	}
@@ -42,7 +43,7 @@ func (t *tree) clone() *tree {
 // add appends a leaf hash and notes in dirty every tile row that changes.
 func (t *tree) add(h tlog.Hash, dirty map[tileKey][]byte) {
 	n := t.size
-	t.size++
+	t.size, t.sum = t.size+1, nil
 	for level := 0; ; level++ {
 		if level == len(t.edge) {
 			t.edge = append(t.edge, nil)
@@ -61,7 +62,10 @@ func (t *tree) add(h tlog.Hash, dirty map[tileKey][]byte) {
 
 // root is the root of all that was added.
 func (t *tree) root() (tlog.Hash, error) {
-	return tlog.TreeHash(t.size, tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+	if t.sum != nil {
+		return *t.sum, nil
+	}
+	root, err := tlog.TreeHash(t.size, tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
 		return readHashes(indexes, func(k tileKey) []byte {
 			if k.level < len(t.edge) && k.n == t.size>>(tileHeight*(k.level+1)) {
 				return t.edge[k.level]
@@ -69,6 +73,10 @@ func (t *tree) root() (tlog.Hash, error) {
 			return nil
 		})
 	}))
+	if err == nil {
+		t.sum = &root
+	}
+	return root, err
 }
 
 // hashTile is the root of a tile whose width is a power of two.
