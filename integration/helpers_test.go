@@ -2,7 +2,9 @@ package integration_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -13,7 +15,16 @@ import (
 	"github.com/sealstone/sealstone/sdk"
 )
 
-func TestMain(m *testing.M) { proctest.Main(m) }
+func TestMain(m *testing.M) {
+	if config := os.Getenv(serviceEnv); config != "" {
+		if err := runService(config); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	proctest.Main(m)
+}
 
 // Files of the shop that tests change.
 const (

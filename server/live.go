@@ -122,11 +122,11 @@ func (p *page) offer(r *instances.Row) {
 	if compareRow(r, p.after, p.afterI) <= 0 {
 		return
 	}
-	if len(p.rows) >= p.limit && p.more && compareRow(r, p.rows[p.limit-1].Facts.Target, p.rows[p.limit-1].ID) > 0 {
-		return
-	}
 	if p.limit == 0 {
 		p.more = true
+		return
+	}
+	if len(p.rows) >= p.limit && p.more && compareRow(r, p.rows[p.limit-1].Facts.Target, p.rows[p.limit-1].ID) > 0 {
 		return
 	}
 	p.rows = append(p.rows, *r)

@@ -209,3 +209,14 @@ func TestInstancesOutliveARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A page may be empty, however many instances report.
+func TestLivePageOfNone(t *testing.T) {
+	p := &page{}
+	for _, id := range []string{"a", "b", "c"} {
+		p.offer(&instances.Row{ID: id, Facts: &instances.Facts{Target: api.Target{Service: "checkout", Scope: "prod"}}})
+	}
+	if next := p.finish(); next != "" || len(p.rows) != 0 {
+		t.Errorf("next %q, %d rows", next, len(p.rows))
+	}
+}
