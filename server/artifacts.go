@@ -14,7 +14,7 @@ import (
 
 const maxArtifacts = 1000 // of one answer
 
-// getArtifacts answers who runs what: what has a dependency, or stands on an
+// getArtifacts answers who runs what: all of it, what has a dependency, or stands on an
 // image. Instances that don't tell are counted as unknown, not as fine.
 func (s *Server) getArtifacts(c echo.Context) error {
 	service := c.QueryParam("service")
@@ -66,8 +66,8 @@ func compareArtifacts(a, b api.Artifact) int {
 		cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Digest, b.Digest), cmp.Compare(a.Image, b.Image), cmp.Compare(a.BaseImage, b.BaseImage), cmp.Compare(a.SBOM, b.SBOM))
 }
 
-// artifactQuery reads what is asked for: exactly one of dependency, image and
-// base. The function tells why facts fit, once for each hit, and whether they
+// artifactQuery reads what is asked for: one of dependency, image and base, or
+// nothing, for everything that runs. The function tells why facts fit, once for each hit, and whether they
 // say anything about it.
 func (s *Server) artifactQuery(c echo.Context) (fits func(*instances.Facts) (hits []instances.Hit, known bool), err error) {
 	dependency, below, image, base := c.QueryParam("dependency"), c.QueryParam("below"), c.QueryParam("image"), c.QueryParam("base")
@@ -78,8 +78,10 @@ func (s *Server) artifactQuery(c echo.Context) (fits func(*instances.Facts) (hit
 		}
 	}
 	switch {
-	case asked != 1 || below != "" && dependency == "":
+	case asked > 1 || below != "" && dependency == "":
 		return nil, &api.Error{Code: api.CodeInvalid, Detail: "ask for one of dependency, image and base", Hint: "?dependency=golang.org/x/net&below=v0.40.0, or ?base=sha256:..."}
+	case asked == 0:
+		return func(*instances.Facts) ([]instances.Hit, bool) { return []instances.Hit{{}}, true }, nil
 	case below != "" && !instances.ValidVersion(below):
 		return nil, &api.Error{Code: api.CodeInvalid, Detail: "query member below: this is no semantic version", Hint: "write one such as v0.40.0"}
 	case dependency != "":

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,12 +43,12 @@ var demoSteps = []demoStep{
 	{"A config repository, keys and an empty ledger", (*demo).setUp},
 	{"The server builds every bundle and activates it", (*demo).startServer},
 	{"Three services start, in staging and two regions", (*demo).startServices},
-	{"A commit flips a flag; every service has it in staging", (*demo).flipFlag},
+	{"A commit flips two flags; every service has it in staging", (*demo).flipFlag},
 	{"A promotion moves that release to prod", (*demo).promote},
 	{"An SRE puts checkout into safe mode in one region", (*demo).safeMode},
 	{"Somebody edits the store and is found out", (*demo).tamper},
 	{"An auditor verifies everything offline, trusting nobody", (*demo).audit},
-	{"What is live, where, since when, by whose change", (*demo).showLive},
+	{"Five questions, five commands", (*demo).askAll},
 }
 
 func (a *app) demo(ctx context.Context, dir string, once bool) (err error) {
@@ -81,6 +83,13 @@ func (a *app) demo(ctx context.Context, dir string, once bool) (err error) {
 
 // say prints what happened in a step.
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, "   "+format+"\n", args...) }
+
+// show prints what a command printed.
+func (d *demo) show(out *bytes.Buffer) {
+	for line := range strings.Lines(out.String()) {
+		d.say("%s", strings.TrimRight(line, "\n"))
+	}
+}
 
 // invite prints commands to try while the demo stays up.
 func (d *demo) invite() {

@@ -15,18 +15,22 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/open-feature/go-sdk/openfeature"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/examples"
 	"github.com/sealstone/sealstone/ledger"
 	"github.com/sealstone/sealstone/sdk"
+	"github.com/sealstone/sealstone/sdk/telemetry"
 )
 
 // demo is the state of the story: real parts, on loopback.
@@ -181,7 +185,16 @@ type demoService struct {
 	client *sdk.Client
 	flags  *openfeature.Client
 	addr   string
+
+	metrics *prometheus.Registry // of what its users see
+	buyers  atomic.Int64
 }
+
+// What the demo's services say that they were built into.
+var (
+	demoImage = string(api.DigestOf([]byte("image of the demo")))
+	demoBase  = string(api.DigestOf([]byte("base image of the demo")))
+)
 
 func (d *demo) startServices(ctx context.Context) error {
 	for _, name := range demoNames {
@@ -204,7 +217,7 @@ func (d *demo) startService(ctx context.Context, t api.Target) (*demoService, er
 	id := strings.NewReplacer("@", "-", "/", "-").Replace(t.String()) + "-1"
 	client, err := sdk.Open(ctx, sdk.Config{
 		Servers: []string{d.url}, Target: t.String(), Trust: d.trustPath(), Cache: d.path("cache/" + id),
-		Instance: sdk.Instance{ID: id}, Logger: slog.New(slog.NewTextHandler(discard, nil)),
+		Instance: sdk.Instance{ID: id, Version: "2.4.1", Image: demoImage, BaseImage: demoBase}, Logger: slog.New(slog.NewTextHandler(discard, nil)),
 	})
 	if err != nil {
 		return nil, err
@@ -213,13 +226,21 @@ func (d *demo) startService(ctx context.Context, t api.Target) (*demoService, er
 	if err := openfeature.SetNamedProviderAndWait(id, client.Provider()); err != nil {
 		return nil, err
 	}
-	s := &demoService{target: t, client: client, flags: openfeature.NewClient(id)}
+	s := &demoService{target: t, client: client, flags: openfeature.NewClient(id), metrics: prometheus.NewRegistry()}
+	tel, err := telemetry.New(client, telemetry.Config{Registerer: s.metrics})
+	if err != nil {
+		return nil, err
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	s.addr = ln.Addr().String()
-	hs := &http.Server{Handler: s, ReadHeaderTimeout: 5 * time.Second}
+	mux := http.NewServeMux()
+	mux.Handle("/", s)
+	mux.Handle("/buy", tel.Edge(http.HandlerFunc(s.buy)))
+	mux.Handle("/metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
+	hs := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() { _ = hs.Serve(ln) }()
 	d.stops = append(d.stops, hs.Close)
 	return s, nil
@@ -234,6 +255,31 @@ func (s *demoService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{
 		"target": s.target.String(), "banner": banner.Value, "expressCheckout": express.Value, "bundle": banner.FlagMetadata["version"], "mode": s.client.Live().Mode,
 	})
+}
+
+// buy has a fault that shows with the express checkout only, so that there is an
+// impact to look for: one buyer in four gets an error.
+func (s *demoService) buy(w http.ResponseWriter, r *http.Request) {
+	n := s.buyers.Add(1)
+	if on, _ := s.flags.BooleanValue(r.Context(), "express-checkout", false, openfeature.NewEvaluationContext("buyer-7", nil)); on && n%4 == 0 {
+		http.Error(w, "no such payment", http.StatusInternalServerError)
+	}
+}
+
+// sell lets buyers come to a service.
+func (s *demoService) sell(ctx context.Context) error {
+	for range 40 {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.addr+"/buy", nil)
+		if err != nil {
+			return err
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		_ = res.Body.Close()
+	}
+	return nil
 }
 
 // banner is what the service shows now, asked over HTTP like a user would.

@@ -18,9 +18,8 @@ import (
 	"github.com/sealstone/sealstone/ledger"
 )
 
-// flipFlag turns the banner on for everybody, by an ordinary commit.
-func (d *demo) flipFlag(ctx context.Context) error {
-	file := filepath.Join(d.path("shop"), "common", "flags", "common.yaml")
+// turnFirstOn turns a file's first flag on: the banner, or the express checkout.
+func turnFirstOn(file string) error {
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -29,10 +28,17 @@ func (d *demo) flipFlag(ctx context.Context) error {
 	if bytes.Equal(text, old) {
 		return errors.New("the example's flag is not where the story expects it")
 	}
-	if err := os.WriteFile(file, text, 0o644); err != nil {
-		return err
+	return os.WriteFile(file, text, 0o644)
+}
+
+// flipFlag turns two flags on for everybody, by an ordinary commit.
+func (d *demo) flipFlag(ctx context.Context) error {
+	for _, name := range []string{"common/flags/common.yaml", "services/checkout/flags/checkout.yaml"} {
+		if err := turnFirstOn(filepath.Join(d.path("shop"), filepath.FromSlash(name))); err != nil {
+			return err
+		}
 	}
-	commit, err := d.commit("Ada Editor", "Show the maintenance banner")
+	commit, err := d.commit("Ada Editor", "Turn banner and express checkout on")
 	if err != nil {
 		return err
 	}
@@ -49,6 +55,9 @@ func (d *demo) flipFlag(ctx context.Context) error {
 
 // promote pins prod to the new release, as a merged pull request does.
 func (d *demo) promote(ctx context.Context) error {
+	if err := d.service(demoTarget).sell(ctx); err != nil {
+		return err
+	}
 	head, err := d.repo.Head()
 	if err != nil {
 		return err
@@ -71,7 +80,10 @@ func (d *demo) promote(ctx context.Context) error {
 		return err
 	}
 	d.say("merged as %s: %d instances in two regions had it in %s", short(commit), n, span(time.Since(start)))
-	return d.sayChanges(ctx, ledger.BundleActivated, len(demoNames))
+	if err := d.sayChanges(ctx, ledger.BundleActivated, len(demoNames)); err != nil {
+		return err
+	}
+	return d.service(demoTarget).sell(ctx)
 }
 
 // sayChanges prints the newest changes of a kind with their indexes.
@@ -115,16 +127,14 @@ func (d *demo) safeMode(ctx context.Context) error {
 		return err
 	}
 	took := time.Since(start)
-	for line := range strings.Lines(out.String()) {
-		d.say("%s", strings.TrimSpace(line))
-	}
+	d.show(&out)
 	l := eu.client.Live()
 	d.say("%s is in mode %s, bundle %s, %s after the command", eu.target, l.Mode, l.Bundle.Short(), span(took))
 	if m := us.client.Live().Mode; m != api.ModeNormal {
 		return fmt.Errorf("%s is in mode %s", us.target, m)
 	}
 	d.say("%s stays in mode normal; the bundle was built, staged and dry-run before", us.target)
-	return nil
+	return eu.sell(ctx)
 }
 
 // tamper edits a copy of the store the way somebody with root could, and lets
@@ -149,9 +159,7 @@ func (d *demo) tamper(ctx context.Context) error {
 	if code == nil {
 		return errors.New("the edit was not found")
 	}
-	for line := range strings.Lines(out.String()) {
-		d.say("%s", strings.TrimSpace(line))
-	}
+	d.show(&out)
 	d.say("sealstone verify --data ends with %v", code)
 	return nil
 }
@@ -236,7 +244,7 @@ func (d *demo) audit(ctx context.Context) error {
 		return fmt.Errorf("%w: %s", err, out.String())
 	}
 	d.say("$ sealstone verify --data COPY --trust trust.json --rebuild --repo shop")
-	d.say("%s", strings.TrimSpace(out.String()))
+	d.show(&out)
 	proof := d.path("proof.json")
 	if err := d.writeProof(ctx, proof, v.Size-1); err != nil {
 		return err
@@ -249,7 +257,7 @@ func (d *demo) audit(ctx context.Context) error {
 		return fmt.Errorf("%w: %s", err, out.String())
 	}
 	d.say("$ sealstone verify proof.json --trust trust.json     (one change, and the operators set that allows it)")
-	d.say("%s", strings.TrimSpace(out.String()))
+	d.show(&out)
 	return nil
 }
 
@@ -258,25 +266,4 @@ func (d *demo) writeProof(ctx context.Context, path string, index int64) error {
 	cmd := newChangesProof(a)
 	cmd.SetArgs([]string{fmt.Sprint(index), "--out", path})
 	return cmd.ExecuteContext(ctx)
-}
-
-// showLive prints the live table, once all instances reported the newest state.
-func (d *demo) showLive(ctx context.Context) error {
-	settled := func() bool {
-		var out bytes.Buffer
-		drifts, err := d.sre(&out).live(ctx, nil, liveOptions{instances: -1})
-		return err == nil && !drifts && len(d.node.server.Status().SafeModes) == 1
-	}
-	if err := eventually(ctx, "instances report what the log proves", settled); err != nil {
-		return err
-	}
-	d.say("$ sealstone live checkout")
-	var out bytes.Buffer
-	if _, err := d.sre(&out).live(ctx, []string{"checkout"}, liveOptions{instances: -1}); err != nil {
-		return err
-	}
-	for line := range strings.Lines(out.String()) {
-		d.say("%s", strings.TrimRight(line, "\n"))
-	}
-	return nil
 }

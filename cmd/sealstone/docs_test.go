@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -110,6 +111,29 @@ func holdToScript(t *testing.T, page, section, name string, least int) {
 	}
 	if n < least {
 		t.Errorf("only %d commands were found in %s: %s", n, page, section)
+	}
+}
+
+// What the README shows of the demo is in the demo's output, line by line.
+func TestREADMEDemo(t *testing.T) {
+	_, shown, ok := strings.Cut(readDoc(t, "README.md"), "`demo --once`, shortened; a test holds it:\n\n```\n")
+	shown, _, end := strings.Cut(shown, "```\n")
+	if !ok || !end {
+		t.Fatal("the README shows no demo")
+	}
+	var out bytes.Buffer
+	a := &app{out: &out, err: discard, output: "table"}
+	if err := a.demo(t.Context(), t.TempDir(), true); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	rest := slices.Collect(strings.Lines(out.String()))
+	for line := range strings.Lines(shown) {
+		want := regexp.MustCompile(pattern(strings.TrimRight(line, "\n")))
+		n := slices.IndexFunc(rest, func(l string) bool { return want.MatchString(strings.TrimRight(l, "\n")) })
+		if n < 0 {
+			t.Fatalf("the demo does not go on with\n%s\nbut with\n%s", line, strings.Join(rest, ""))
+		}
+		rest = rest[n+1:]
 	}
 }
 

@@ -75,8 +75,8 @@ func newLiveDeps(a *app) *cobra.Command {
 func newLiveImages(a *app) *cobra.Command {
 	var base, image, service string
 	cmd := &cobra.Command{
-		Use:   "images (--base DIGEST | --image DIGEST)",
-		Short: "Show who runs an image, or stands on a base image",
+		Use:   "images [--base DIGEST | --image DIGEST]",
+		Short: "Show which artifact and image runs where, or who runs one, or stands on a base image",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.liveArtifacts(c.Context(), url.Values{"base": {base}, "image": {image}, "service": {service}})
@@ -85,7 +85,6 @@ func newLiveImages(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&base, "base", "", "digest of the base image")
 	cmd.Flags().StringVar(&image, "image", "", "digest of the image")
 	cmd.Flags().StringVar(&service, "service", "", "only this service")
-	cmd.MarkFlagsOneRequired("base", "image")
 	cmd.MarkFlagsMutuallyExclusive("base", "image")
 	return cmd
 }
