@@ -130,7 +130,11 @@ func TestWhoRunsWhat(t *testing.T) {
 	if len(got.Found) != 1 || got.Found[0].Instances != 2 || got.Unknown != 1 {
 		t.Errorf("base image: %+v", got)
 	}
-	for _, bad := range []string{"", "?dependency=a&base=b", "?below=v1", "?dependency=a&below=latest", "?image=sha256:1", "?service=X&dependency=a"} {
+	got = decode[api.Artifacts](t, r.get(200, "/v1/live/artifacts"))
+	if len(got.Found) != 2 || got.Found[0].Instances != 2 || got.Unknown != 0 {
+		t.Errorf("everything: %+v", got)
+	}
+	for _, bad := range []string{"?dependency=a&base=b", "?below=v1", "?dependency=a&below=latest", "?image=sha256:1", "?service=X&dependency=a"} {
 		r.get(400, "/v1/live/artifacts"+bad)
 	}
 }
