@@ -60,7 +60,7 @@ bench:
 bench-build:
 	cd bench && go run ./build -o ../docs/benchmarks.md
 
-# Reports and questions at 100,000 instances: docs/benchmarks.md.
+# Reports and questions at 100,000 instances and 1,000,000 changes: docs/benchmarks.md.
 bench-live:
 	scripts/bench-live
 

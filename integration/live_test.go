@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -29,12 +30,21 @@ import (
 // standard input ends: one that can be killed.
 const serviceEnv = "SEALSTONE_TEST_SERVICE"
 
+// childConfig is what such a service is told.
+type childConfig struct {
+	Servers              []string
+	Target, Trust, Cache string
+	Instance             sdk.Instance
+	ReportEvery          time.Duration
+}
+
 func runService(config string) error {
-	var cfg sdk.Config
+	var cfg childConfig
 	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
 		return err
 	}
-	c, err := sdk.Open(context.Background(), cfg)
+	c, err := sdk.Open(context.Background(), sdk.Config{Servers: cfg.Servers, Target: cfg.Target, Trust: cfg.Trust, Cache: cfg.Cache,
+		Instance: cfg.Instance, ReportEvery: cfg.ReportEvery, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -122,8 +132,7 @@ func (d *day) config(service string, scope api.Scope, n string) sdk.Config {
 // child starts a service as a process of its own.
 func (d *day) child(cfg sdk.Config) *exec.Cmd {
 	d.t.Helper()
-	cfg.Logger = nil
-	config, err := json.Marshal(cfg)
+	config, err := json.Marshal(childConfig{cfg.Servers, cfg.Target, cfg.Trust, cfg.Cache, cfg.Instance, cfg.ReportEvery})
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -32,7 +32,10 @@ func (s *Server) getAnnotations(c echo.Context) error {
 	}
 	tags := strings.FieldsFunc(strings.Join(c.QueryParams()["tags"], ","), func(r rune) bool { return r == ',' })
 	limit := q.Limit
-	q.Limit, q.Ascending = store.MaxLimit, false
+	q.Ascending = false
+	if len(tags) > 0 { // most of what is read may not be shown
+		q.Limit = store.MaxLimit
+	}
 	list, err := s.annotations(c.Request().Context(), q, tags, limit)
 	if err != nil {
 		return err
