@@ -109,13 +109,29 @@ func (b *Builder) Same(old, new, path string) bool {
 	return had == has && x == y
 }
 
+// SameMode reports whether two releases have the same folder of a safe mode.
+func (b *Builder) SameMode(ctx context.Context, old, new, service string, mode api.Mode) bool {
+	var ids [2]plumbing.Hash
+	for i, commit := range []string{old, new} {
+		rel, err := b.release(ctx, commit)
+		if err != nil || rel == nil {
+			return false
+		}
+		ids[i], _, _ = b.idBelow(rel.services[service], "safe-modes/"+string(mode))
+	}
+	return ids[0] == ids[1]
+}
+
 // idAt finds the Git id of a file or folder.
 func (b *Builder) idAt(commit, path string) (plumbing.Hash, bool, error) {
 	c, err := b.repo.Commit(commit)
 	if err != nil {
 		return plumbing.ZeroHash, false, err
 	}
-	h := plumbing.NewHash(c.Tree)
+	return b.idBelow(plumbing.NewHash(c.Tree), path)
+}
+
+func (b *Builder) idBelow(h plumbing.Hash, path string) (plumbing.Hash, bool, error) {
 	dir := true
 	for part := range strings.SplitSeq(path, "/") {
 		if !dir {

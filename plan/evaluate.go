@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/sealstone/sealstone/api"
-	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/flags"
 )
 
@@ -38,35 +37,16 @@ const (
 	maxEvaluations = 1_000_000
 )
 
-// evaluate asks both bundles the recorded questions, once for each pair of flags.
-func (m *maker) evaluate(p Place, old, next *bundle.Bundle) error {
-	if p.Mode != api.ModeNormal {
-		return nil
-	}
-	was, err := contentOf(old)
-	if err != nil {
-		return err
-	}
-	is, err := contentOf(next)
-	if err != nil {
-		return err
-	}
-	a, b := was[bundle.FlagsTitle], is[bundle.FlagsTitle]
-	if bytes.Equal(a, b) {
-		return nil
-	}
-	key := p.Service + string(api.DigestOf(a)+api.DigestOf(b))
+// evaluate asks both documents the recorded questions, once for each pair.
+func (m *maker) evaluate(service string, a, b []byte) ([]Outcome, error) {
+	key := service + string(api.DigestOf(a)+api.DigestOf(b))
 	found, ok := m.evaluated[key]
-	if !ok && len(m.evaluated) < maxPairs {
-		if found, err = m.ask(p.Service, a, b); err != nil {
-			return err
-		}
-		m.evaluated[key] = found
+	if ok || bytes.Equal(a, b) || len(m.evaluated) >= maxPairs {
+		return found, nil
 	}
-	for _, o := range found {
-		m.outcome(o, p)
-	}
-	return nil
+	found, err := m.ask(service, a, b)
+	m.evaluated[key] = found
+	return found, err
 }
 
 // outcome adds a place to the same outcome elsewhere.

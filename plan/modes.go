@@ -37,7 +37,7 @@ func (m *maker) safeModes(old, next *bundler.Built, live bool) {
 		case !has:
 			one.State = "removed"
 			m.inForce(next.Service, name, live)
-		case !m.b.Same(old.Commit, next.Commit, "services/"+next.Service+"/safe-modes/"+string(name)):
+		case !m.b.SameMode(m.ctx, old.Commit, next.Commit, next.Service, name):
 			one.State, one.Notes = "changed", modeNotes(was, is)
 		}
 		m.mode(one)

@@ -72,43 +72,54 @@ func (m *maker) compare(places []Place, old, next *bundler.Built, live bool) err
 		if !had || !has || a.Digest == b.Digest {
 			continue
 		}
-		d, err := m.difference(p, old, next, a.Digest, b.Digest)
+		c, err := m.comparison(p, old, next, a.Digest, b.Digest)
 		if err != nil {
 			return err
 		}
-		for _, item := range d {
+		for _, item := range c.items {
 			if err := m.place(item, p, live); err != nil {
 				return err
 			}
 		}
-		if err := m.evaluate(p, old.Bundles[a.Digest], next.Bundles[b.Digest]); err != nil {
-			return err
+		for _, o := range c.outcomes {
+			m.outcome(o, p)
 		}
 	}
 	return nil
 }
 
-// difference compares two bundles, once for each pair, and says which lines set
-// the values.
-func (m *maker) difference(p Place, old, next *bundler.Built, a, b api.Digest) (Difference, error) {
+// A comparison is what is different about two bundles.
+type comparison struct {
+	items    Difference
+	outcomes []Outcome // none outside mode normal
+}
+
+// comparison compares two bundles, once for each pair: says which lines set the
+// values, and asks both the recorded questions.
+func (m *maker) comparison(p Place, old, next *bundler.Built, a, b api.Digest) (c comparison, err error) {
 	pair := [2]api.Digest{a, b}
-	if d, ok := m.compared[pair]; ok {
-		return d, nil
+	if c, ok := m.compared[pair]; ok {
+		return c, nil
 	}
 	was, err := contentOf(old.Bundles[a])
 	if err != nil {
-		return nil, err
+		return c, err
 	}
 	is, err := contentOf(next.Bundles[b])
 	if err != nil {
-		return nil, err
+		return c, err
 	}
-	d, err := Compare(was, is)
-	if err == nil {
-		err = m.locate(d, p, old.Commit, next.Commit)
+	if c.items, err = Compare(was, is); err != nil {
+		return c, err
 	}
-	m.compared[pair] = d
-	return d, err
+	if err := m.locate(c.items, p, old.Commit, next.Commit); err != nil {
+		return c, err
+	}
+	if p.Mode == api.ModeNormal {
+		c.outcomes, err = m.evaluate(p.Service, was[bundle.FlagsTitle], is[bundle.FlagsTitle])
+	}
+	m.compared[pair] = c
+	return c, err
 }
 
 // contentOf takes a built bundle apart.

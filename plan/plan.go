@@ -166,7 +166,7 @@ type maker struct {
 	base, head *side
 	out        *Plan
 	placed     map[string]int // items by their JSON, in out.Items
-	compared   map[[2]api.Digest]Difference
+	compared   map[[2]api.Digest]comparison
 	evaluated  map[string][]Outcome // by service and both flags.json
 	outcomes   map[string]int
 	asked      map[string]bool
@@ -183,7 +183,7 @@ type side struct {
 
 func newMaker(ctx context.Context, b *bundler.Builder, base, head string, opt Options) (*maker, error) {
 	m := &maker{
-		ctx: ctx, b: b, opt: opt, placed: map[string]int{}, compared: map[[2]api.Digest]Difference{},
+		ctx: ctx, b: b, opt: opt, placed: map[string]int{}, compared: map[[2]api.Digest]comparison{},
 		evaluated: map[string][]Outcome{}, outcomes: map[string]int{}, asked: map[string]bool{},
 		out: &Plan{
 			LiveError: opt.LiveError, Errors: bundler.Faults{}, Refused: []string{}, Sets: []Set{}, Items: []Placed{},
@@ -224,15 +224,9 @@ func (m *maker) check(touched []string) error {
 		return err
 	}
 	m.out.Errors = append(m.out.Errors, after.Faults.Errors()...)
-	old := map[bundler.Fault]bool{}
-	if m.base.commit != "" {
-		before, err := m.b.Check(m.ctx, m.base.commit, bundler.CheckOptions{Services: touched})
-		if err != nil {
-			return err
-		}
-		for _, f := range before.Faults {
-			old[unplaced(f)] = true
-		}
+	old, err := m.oldWarnings(touched, after.Faults.Warnings())
+	if err != nil {
+		return err
 	}
 	for _, f := range after.Faults.Warnings() {
 		if old[unplaced(f)] && m.b.Same(m.base.commit, m.head.commit, f.File) {
@@ -242,6 +236,31 @@ func (m *maker) check(touched []string) error {
 		m.out.Warnings = append(m.out.Warnings, f)
 	}
 	return nil
+}
+
+// oldWarnings are the warnings of the base, of the services that have some in
+// the head; one in common/ may be any service's.
+func (m *maker) oldWarnings(touched []string, now bundler.Faults) (map[bundler.Fault]bool, error) {
+	old := map[bundler.Fault]bool{}
+	if m.base.commit == "" || len(now) == 0 {
+		return old, nil
+	}
+	services := []string{}
+	for _, f := range now {
+		services = append(services, f.Service)
+		if f.Service == "" && strings.HasPrefix(f.File, "common/") {
+			services = touched
+			break
+		}
+	}
+	before, err := m.b.Check(m.ctx, m.base.commit, bundler.CheckOptions{Services: services})
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range before.Faults {
+		old[unplaced(f)] = true
+	}
+	return old, nil
 }
 
 // unplaced is a fault without the line, which moves when others are added.
