@@ -44,17 +44,6 @@ func matchesPrefix(pattern string, scope api.Scope) bool {
 	return false
 }
 
-// Serving returns the scope that serves a target's scope: itself when it is
-// listed, else the nearest listed one above it; false when there is none.
-func (l Layout) Serving(scope api.Scope) (api.Scope, bool) {
-	for s := scope; s != ""; s = s.Parent() {
-		if l.Listed(s) {
-			return s, true
-		}
-	}
-	return "", false
-}
-
 // Nearest returns the listed scope or pattern that somebody who wrote scope may
 // have meant, "" when nothing is near.
 func (l Layout) Nearest(scope string) string {

@@ -62,15 +62,20 @@ func (r *Repo) Signer(id string, keys Signers) (Signer, error) {
 
 // splitSignature takes the signature out of a commit object. What was signed is
 // the object without it, byte for byte: git adds the header afterwards. A
-// signature over the commit's SHA-256 form is left out as well, as git does.
+// signature over the commit's SHA-256 form is left out as well, as git does. Both
+// stand behind the committer: above, git would not see the parents that follow.
 func splitSignature(raw []byte) (payload, sig []byte, err error) {
-	name, found := "", 0
+	name, found, committed := "", 0, false
 	for len(raw) > 0 && raw[0] != '\n' {
 		line := raw[:lineEnd(raw)]
 		raw = raw[len(line):]
 		value, more := bytes.CutPrefix(line, []byte(" "))
 		if !more {
 			name, value = cutHeader(line)
+			committed = committed || name == "committer"
+		}
+		if !committed && strings.HasPrefix(name, "gpgsig") {
+			return nil, nil, unsigned("has a signature among the headers that say what it holds; git reads parents below it as none")
 		}
 		switch {
 		case name == "gpgsig":

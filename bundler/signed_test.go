@@ -126,6 +126,8 @@ func TestChangedCommitsAreNotSigned(t *testing.T) {
 		"a signature in the text":   {strings.Replace(raw, sig, "", 1) + sig + "\n", "no signature"},
 		"sha256's beside":           {head + "\ngpgsig-sha256 x\n y\n\n" + body, ""},
 		"sha256's alone":            {strings.Replace(raw, "\ngpgsig ", "\ngpgsig-sha256 ", 1), "no signature"},
+		"sha256's above the parent": {strings.Replace(raw, "\n", "\ngpgsig-sha256 x\n", 1), "among the headers"},
+		"above the committer":       {strings.Replace(strings.Replace(raw, sig, "", 1), "\n", "\n"+sig, 1), "among the headers"},
 		"gpg":                       {strings.Replace(raw, other, "-----BEGIN PGP SIGNATURE-----\n \n iHUEABYKAB0WIQ==\n =abcd\n -----END PGP SIGNATURE-----", 1), "another kind"},
 		"x.509":                     {strings.Replace(raw, other, "-----BEGIN SIGNED MESSAGE-----\n MIIB\n -----END SIGNED MESSAGE-----", 1), "another kind"},
 		"no armor":                  {strings.Replace(raw, other, "U1NIU0lH", 1), "another kind"},
@@ -209,7 +211,8 @@ func TestHugeCommitsAreRefusedUnread(t *testing.T) {
 }
 
 func FuzzSplitSignature(f *testing.F) {
-	f.Add([]byte("tree x\ngpgsig -----BEGIN\n abc\n -----END\nencoding y\n\nwords\n"))
+	f.Add([]byte("tree x\ncommitter y\ngpgsig -----BEGIN\n abc\n -----END\nencoding y\n\nwords\n"))
+	f.Add([]byte("tree x\ngpgsig-sha256 z\nparent y\ncommitter y\ngpgsig a\n\nwords\n"))
 	f.Add([]byte("gpgsig x"))
 	f.Add([]byte("\n\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {

@@ -232,7 +232,10 @@ func (s *Server) activation(st *ledger.State, u *unit, b *bundler.Built) (*store
 	old, _ := st.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: b.Service, Scope: b.Scope})
 	live := old.Kind == ledger.BundleActivated
 	if live && old.Set.Digest == b.Digest && !(u.pinned[b] && old.Release.Commit != b.Commit) {
-		return nil, nil
+		same, err := s.sameModes(b)
+		if same || err != nil {
+			return nil, err
+		}
 	}
 	d := ledger.Data{Service: b.Service, Scope: b.Scope, Fields: ledger.Fields{
 		Set: &ledger.SetRef{Digest: b.Digest, Size: int64(len(b.Set))}, Contract: b.Contract,
@@ -244,6 +247,18 @@ func (s *Server) activation(st *ledger.State, u *unit, b *bundler.Built) (*store
 	detail, _, err := ledger.NewDetail(s.commitDetail(u, b.Commit))
 	draft := draftOf(ledger.BundleActivated, d, detail)
 	return &draft, err
+}
+
+// sameModes tells whether what the safe modes of an active set say of themselves
+// is what is known. It is outside the set, and no less a change. A ledger that
+// came from a mirror knows nothing yet.
+func (s *Server) sameModes(b *bundler.Built) (bool, error) {
+	row, err := s.store.Row(modesRow(b.Digest))
+	if row == nil || err != nil {
+		return true, err
+	}
+	now, err := json.Marshal(modesOf(b))
+	return bytes.Equal(row, now), err
 }
 
 // release says where a main change comes from. tip is the commit that asked for

@@ -624,3 +624,38 @@ func TestErasureTakesNothingInForceAndNothingOfOthers(t *testing.T) {
 		t.Errorf("%v", r.Status().Rejected)
 	}
 }
+
+// What a safe mode says of itself is outside the set, and still goes live by a
+// change: once, and with the commit that brings it.
+func TestWhatASafeModeSaysGoesLive(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	const file = "services/checkout/safe-modes/degraded/safe-mode.yaml"
+	staging := func() ledger.Chain {
+		c, _ := r.store.Snapshot().State.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: "checkout", Scope: "staging"})
+		return c
+	}
+	before := staging()
+	size := r.store.Snapshot().Tree.Size
+	r.push(map[string]string{"README.md": "nothing that is served\n"})
+	if now := r.store.Snapshot().Tree.Size; now != size {
+		t.Errorf("a README added %d entries", now-size)
+	}
+	r.push(map[string]string{file: strings.Replace(shop[file], "ttl: 4h", "ttl: 13h", 1)})
+	after := staging()
+	if after.Generation != before.Generation+1 || after.Set.Digest != before.Set.Digest || after.Release.Commit == before.Release.Commit {
+		t.Errorf("staging went from %+v to %+v", before, after)
+	}
+	var modes api.SafeModes
+	if err := json.Unmarshal(r.get(200, "/v1/safe-modes?service=checkout&scope=staging"), &modes); err != nil {
+		t.Fatal(err)
+	}
+	if len(modes.Available) != 1 || modes.Available[0].TTL != 13*3600 {
+		t.Errorf("available: %+v", modes.Available)
+	}
+	size = r.store.Snapshot().Tree.Size
+	r.push(map[string]string{"README.md": "nothing again\n"})
+	if now := r.store.Snapshot().Tree.Size; now != size {
+		t.Errorf("the commit after it added %d entries", now-size)
+	}
+}
