@@ -180,7 +180,18 @@ func (c *Client) judgeState(now time.Time) (api.State, string) {
 	case c.lacking != "":
 		return api.StateReady, fmt.Sprintf("mode %s is in force, but the set has no bundle for it: staying in normal mode", c.lacking)
 	}
-	return api.StateReady, ""
+	return api.StateReady, c.notObeyed()
+}
+
+// notObeyed says which pending statement changes nothing, since its mode isn't
+// staged. c.mu is held.
+func (c *Client) notObeyed() string {
+	for _, h := range c.heldInOrder() {
+		if h.Kind != ledger.SafeModeExited && !c.hasMode(h.Mode) {
+			return fmt.Sprintf("the statement of %s names mode %s, for which the set has no bundle: it changes nothing until a set has it", h.source, h.Mode)
+		}
+	}
+	return ""
 }
 
 // State is READY, STALE or ERROR, in OpenFeature's sense; reads are served in

@@ -68,8 +68,9 @@ type Client struct {
 
 // Open starts a client and returns when it has something verified to serve:
 // from a server within StartWait, else from the cache, else from the fallback,
-// else whenever a server answers. ctx bounds only that wait; when it ends first,
-// Open returns its error joined with the reason that the servers gave. Close
+// else whenever a server answers. ctx bounds only that wait, and without a
+// deadline it may never end, for example for a scope that isn't activated; the
+// log says what is missing. When ctx ends first, Open returns its error joined with the reason that the servers gave. Close
 // ends the client.
 func Open(ctx context.Context, cfg Config) (*Client, error) {
 	target, err := cfg.validate()
@@ -181,7 +182,7 @@ func (c *Client) watch(ctx context.Context) {
 				return
 			}
 		}
-		sleep(ctx, retry.next())
+		sleep(ctx, min(retry.next(), jitter(watchRetry)))
 	}
 }
 

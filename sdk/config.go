@@ -69,6 +69,7 @@ const (
 	ageEvery      = 5 * time.Second
 	afterInit     = 100 * time.Millisecond // for the OpenFeature SDK to say READY before we say otherwise
 	watchIdle     = 45 * time.Second
+	watchRetry    = 5 * time.Second // at most about this long after an outage a stream is tried again
 	askTimeout    = 10 * time.Second
 	objectTimeout = 30 * time.Second
 	minGap        = 10 * time.Millisecond // between two rounds, whatever servers announce

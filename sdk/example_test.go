@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/open-feature/go-sdk/openfeature"
 
@@ -19,7 +20,8 @@ import (
 func Example() {
 	server, trust := exampleServer()
 	defer server.Close()
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // else a wrong scope waits for ever
+	defer cancel()
 
 	client, err := sdk.Open(ctx, sdk.Config{
 		Servers:   []string{server.URL},

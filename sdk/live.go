@@ -25,6 +25,7 @@ type Live struct {
 	Since     string          `json:"since"` // when that change was recorded
 	Release   *ledger.Release `json:"release,omitempty"`
 	Override  *ledger.Chain   `json:"override,omitempty"` // the safe mode in force, nil in normal mode
+	Overrides []OverrideChain `json:"overrides"`          // at or above the target, ended ones too; a scope that is missing is at 0
 	LogSize   int64           `json:"logSize"`
 	LogRoot   string          `json:"logRoot"` // standard base64
 	Issued    string          `json:"headIssued"`
@@ -43,6 +44,14 @@ type Live struct {
 	LastError string            `json:"lastError,omitempty"` // of the last round
 	Cache     string            `json:"cache,omitempty"`     // path of the slot
 	CacheNote string            `json:"cacheNote,omitempty"` // what is wrong with it
+}
+
+// OverrideChain is how far the safe modes of a scope have come: a statement
+// that is signed without a server must carry the generation.
+type OverrideChain struct {
+	Scope      api.Scope   `json:"scope"`
+	Generation int64       `json:"generation"`
+	Kind       ledger.Kind `json:"kind"` // of the newest change
 }
 
 // PendingMode is a safe-mode statement that isn't in the log yet.
@@ -73,7 +82,7 @@ func (c *Client) Live() Live {
 	l := Live{
 		Target: c.target, State: c.state, Why: c.why,
 		Bundle: v.bundle, Set: v.staged.main.Set.Digest, Mode: v.mode, Index: v.index(), Since: v.since(),
-		Release: v.effect.Main.Release, Override: v.effect.Override,
+		Release: v.effect.Main.Release, Override: v.effect.Override, Overrides: c.overrideChains(),
 		LogSize: h.Tree.Size, LogRoot: base64.StdEncoding.EncodeToString(h.Tree.Root[:]),
 		Issued: api.FormatTime(h.Issued), HeadAge: time.Since(h.Issued),
 		Origin: c.trust.Origin, TrustVersion: c.trust.Version, FirstUse: c.firstUse,
@@ -92,6 +101,16 @@ func (c *Client) Live() Live {
 	}
 	l.Documents = c.docErrors()
 	return l
+}
+
+func (c *Client) overrideChains() []OverrideChain {
+	list := []OverrideChain{}
+	for _, ch := range c.proven.Chains {
+		if ch.Lane == ledger.LaneOverride && ch.Scope.Contains(c.target.Scope) {
+			list = append(list, OverrideChain{ch.Scope, ch.Generation, ch.Kind})
+		}
+	}
+	return list
 }
 
 func (c *Client) pendingModes() (list []PendingMode) {

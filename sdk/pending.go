@@ -82,9 +82,15 @@ func generation(chains []ledger.Chain, scope api.Scope) int64 {
 	return 0
 }
 
+// passedOver is why a statement means nothing to this process: no fault of
+// anybody's, but whoever dropped the file waits for something to happen.
+type passedOver string
+
+func (p passedOver) Error() string { return string(p) }
+
 // offer takes a statement from a server or a file, and obeys it when it is one
-// for us and good.
-func (c *Client) offer(raw []byte, source string) {
+// for us and good. The error says why it isn't.
+func (c *Client) offer(raw []byte, source string) error {
 	c.mu.Lock()
 	s, err := c.judgeOffer(raw, time.Now())
 	if s != nil {
@@ -94,12 +100,17 @@ func (c *Client) offer(raw []byte, source string) {
 			c.apply()
 		}
 	}
+	staged := s != nil && (s.Kind == ledger.SafeModeExited || c.hasMode(s.Mode))
 	c.mu.Unlock()
 	if s != nil {
-		c.log.Warn("sealstone: obeying a safe-mode statement that is not in the log yet",
-			slog.String("kind", string(s.Kind)), slog.String("mode", string(s.Mode)), slog.String("scope", string(s.Scope)), slog.String("source", source))
+		text := "sealstone: obeying a safe-mode statement that is not in the log yet"
+		if !staged {
+			text = "sealstone: a safe-mode statement names a mode that the set lacks: it changes nothing until a set has it"
+		}
+		c.log.Warn(text, slog.String("kind", string(s.Kind)), slog.String("mode", string(s.Mode)), slog.String("scope", string(s.Scope)), slog.String("source", source))
 	}
 	c.refuse(source, err, raw)
+	return err
 }
 
 // errNotNow is in refusals that time, or room, can turn: a client whose clock was
@@ -113,8 +124,7 @@ type verdict struct {
 	notNow    bool
 }
 
-// judgeOffer returns nil, nil for what is not for us, spent, or was judged
-// so before. c.mu is held.
+// judgeOffer returns nil, nil for what is held, or was judged so before. c.mu is held.
 func (c *Client) judgeOffer(raw []byte, now time.Time) (*ledger.Signed, error) {
 	name := api.DigestOf(raw)
 	if c.proven == nil || c.held[name] != nil {
@@ -145,9 +155,11 @@ func (c *Client) parseOffer(raw []byte, now time.Time) (*ledger.Signed, error) {
 	if err != nil {
 		return nil, ledger.Refuse(ledger.CheckChange, err)
 	}
-	if s.Kind.Lane() != ledger.LaneOverride || s.Service != c.target.Service || !s.Scope.Contains(c.target.Scope) ||
-		*s.After < generation(c.proven.Chains, s.Scope) {
-		return nil, nil
+	if s.Kind.Lane() != ledger.LaneOverride || s.Service != c.target.Service || !s.Scope.Contains(c.target.Scope) {
+		return nil, passedOver(fmt.Sprintf("it is for %s@%s, this process is %s", s.Service, s.Scope, c.target))
+	}
+	if now := generation(c.proven.Chains, s.Scope); *s.After < now {
+		return nil, passedOver(fmt.Sprintf("it was signed after generation %d, the override chain at %s is at %d: sign it anew with --after %d", *s.After, s.Scope, now, now))
 	}
 	if err := c.checkOffer(s, now); err != nil {
 		return nil, err
@@ -186,7 +198,7 @@ func (c *Client) askPending(ctx context.Context, s *server) {
 		return
 	}
 	for _, st := range p.Statements[:min(len(p.Statements), maxHeld)] {
-		c.offer(st, s.base)
+		_ = c.offer(st, s.base) // refusals are kept; what isn't for us is no news here
 	}
 	c.keepHeld()
 }
@@ -224,10 +236,17 @@ func (c *Client) readOverrides() {
 		}
 		path := filepath.Join(c.cfg.OverrideDir, e.Name())
 		if b, err := readBounded(path, ledger.MaxEnvelope); err == nil && !halfWritten(path, b) {
-			c.offer(bytes.TrimSuffix(b, []byte("\n")), path)
+			c.offerFile(path, b)
 		}
 	}
 	c.keepHeld()
+}
+
+func (c *Client) offerFile(path string, b []byte) {
+	why, passed := errors.AsType[passedOver](c.offer(bytes.TrimSuffix(b, []byte("\n")), path))
+	if passed {
+		c.log.Warn("sealstone: a safe-mode file is passed over", slog.String("file", path), slog.String("why", string(why)))
+	}
 }
 
 // halfWritten tells a file that somebody is writing just now from a bad one.

@@ -1,9 +1,14 @@
 package sdk_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +16,7 @@ import (
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/internal/ledgertest"
 	"github.com/sealstone/sealstone/ledger"
+	"github.com/sealstone/sealstone/sdk"
 )
 
 func TestPendingStatementByServer(t *testing.T) {
@@ -277,6 +283,81 @@ func TestPendingStatementEndsWithItsLog(t *testing.T) {
 		runs(t, c, 2)
 		if live := c.Live(); len(live.Pending) != 0 {
 			t.Errorf("Live = %+v", live)
+		}
+	})
+}
+
+func TestFileThatIsPassedOverSaysWhyOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, cfg := released(t)
+		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+		l.accept(l.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 1))
+		var said bytes.Buffer
+		cfg.OverrideDir, cfg.Logger = t.TempDir(), slog.New(slog.NewTextHandler(&said, nil))
+		c := open(t, cfg)
+		late := l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)
+		elsewhere := l.SafeMode(ledger.SafeModeEntered, "checkout", "prod/us", "degraded", 0)
+		must(t, os.WriteFile(filepath.Join(cfg.OverrideDir, "late.dsse"), late.Raw, 0o600))
+		must(t, os.WriteFile(filepath.Join(cfg.OverrideDir, "elsewhere.dsse"), elsewhere.Raw, 0o600))
+		settled(10 * time.Second)
+		runs(t, c, 1)
+		want := []sdk.OverrideChain{{Scope: "prod", Generation: 2, Kind: ledger.SafeModeExited}}
+		if live := c.Live(); live.Override != nil || !slices.Equal(live.Overrides, want) {
+			t.Errorf("overrides %+v, want %+v", live.Overrides, want)
+		}
+		c.Close()
+		for _, text := range []string{"the override chain at prod is at 2: sign it anew with --after 2", "it is for checkout@prod/us, this process is checkout@prod/eu"} {
+			if n := strings.Count(said.String(), text); n != 1 {
+				t.Errorf("%q was said %d times in\n%s", text, n, said.String())
+			}
+		}
+	})
+}
+
+func TestFileWithAModeThatIsNotStagedSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, cfg := released(t)
+		var said bytes.Buffer
+		cfg.OverrideDir, cfg.Logger = t.TempDir(), slog.New(slog.NewTextHandler(&said, nil))
+		c := open(t, cfg)
+		must(t, os.WriteFile(filepath.Join(cfg.OverrideDir, "x.dsse"), l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degarded", 0).Raw, 0o600))
+		settled(3 * time.Second)
+		runs(t, c, 1)
+		if live := c.Live(); live.State != api.StateReady || !strings.Contains(live.Why, "names mode degarded, for which the set has no bundle") {
+			t.Errorf("Live = %+v", live)
+		}
+		c.Close()
+		if text := said.String(); strings.Contains(text, "obeying") || !strings.Contains(text, "mode that the set lacks") {
+			t.Errorf("said %s", text)
+		}
+	})
+}
+
+func TestStreamIsBackSoonAfterALongOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, cfg := released(t)
+		cfg.Poll = time.Hour
+		c := open(t, cfg)
+		settled(time.Second)
+		l.locked(func() { l.down = true })
+		l.tell("drop")
+		settled(10 * time.Minute)
+		l.activate("prod", 2, release(2))
+		l.locked(func() { l.down = false })
+		settled(7 * time.Second)
+		runs(t, c, 2)
+	})
+}
+
+func TestOpenSaysWhatIsActivated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, cfg := released(t)
+		cfg.Target = "checkout@prood/eu"
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := sdk.Open(ctx, cfg)
+		if err == nil || !strings.Contains(err.Error(), "no activation covers checkout@prood/eu; checkout is activated at [prod]") {
+			t.Errorf("Open: %v", err)
 		}
 	})
 }

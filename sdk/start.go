@@ -62,7 +62,7 @@ func (c *Client) loadStored(ctx context.Context, trust *ledger.Trust, e *ledger.
 	c.mu.Unlock()
 	eff, ok := ledger.InEffect(p.Chains, c.target.Scope)
 	if !ok {
-		return fmt.Errorf("%s: %w", c.target, errNotActivated)
+		return notActivated(c.target, p.Chains)
 	}
 	s := &stager{target: c.target, local: local, fetch: notHere}
 	st, err := s.stage(ctx, eff.Main)

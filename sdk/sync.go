@@ -228,12 +228,23 @@ func (c *Client) adopt(ctx context.Context, a *answer) error {
 // errNotActivated is the state of a target that no activation covers.
 var errNotActivated = &api.Error{Code: api.CodeNotActivated, Hint: "list the scope, or one above it, in activations/<service>.yaml"}
 
+// notActivated says which scopes of the service are.
+func notActivated(t api.Target, chains []ledger.Chain) error {
+	var scopes []string
+	for _, ch := range chains {
+		if ch.Lane == ledger.LaneMain && ch.Kind != ledger.BundleWithdrawn {
+			scopes = append(scopes, string(ch.Scope))
+		}
+	}
+	return fmt.Errorf("no activation covers %s; %s is activated at [%s]: %w", t, t.Service, clip(strings.Join(scopes, " "), 512), errNotActivated)
+}
+
 // stageNew returns the staged set that the proven chains ask for. objects is
 // nil when nothing had to be staged.
 func (c *Client) stageNew(ctx context.Context, a *answer) (*staged, map[api.Digest][]byte, error) {
 	eff, ok := ledger.InEffect(a.proven.Chains, c.target.Scope)
 	if !ok {
-		return nil, nil, fmt.Errorf("%s: %w", c.target, errNotActivated)
+		return nil, nil, notActivated(c.target, a.proven.Chains)
 	}
 	c.mu.Lock()
 	old := c.staged
