@@ -28,7 +28,7 @@
 //
 // After [Open] no read fails or blocks. Without servers the client goes on with
 // what it has and says STALE. Safe modes are staged beforehand, so entering one
-// takes a signed statement and nothing else: by a server, a relay, or a file in
+// takes a signed statement and nothing else: by a server, another server that passes it on, or a file in
 // [Config.OverrideDir]. A statement is obeyed until the log has moved on from
 // what its signer saw; taking the file away doesn't end the mode, an exit does.
 package sdk
