@@ -76,10 +76,13 @@ func (s *Server) getSafeModes(c echo.Context) error {
 		if err != nil {
 			return &api.Error{Code: api.CodeInvalid, Detail: err.Error()}
 		}
-		if out.Available, err = s.available(t); err != nil {
+		after := s.nextAfter(s.store.Snapshot().State, t.Service, t.Scope)
+		if out.Available, err = s.available(t); err == nil && after == 0 {
+			err = s.checkScope(t)
+		}
+		if err != nil {
 			return err
 		}
-		after := s.nextAfter(s.store.Snapshot().State, t.Service, t.Scope)
 		out.After = &after
 	}
 	return c.JSON(http.StatusOK, out)

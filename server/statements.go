@@ -321,17 +321,21 @@ func overrideKey(st *ledger.Signed) ledger.ChainKey {
 // statements included where the log can't take any.
 func (s *Server) admitSafeMode(state *ledger.State, prev ledger.Chain, generation int64, st *ledger.Signed) ([]ledger.Resolved, error) {
 	if *st.After != generation {
-		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("signed after generation %d of the override at %s@%s, which is now at %d (%s %s)",
-			*st.After, st.Service, st.Scope, generation, prev.Kind, prev.Mode), Hint: "look with sealstone safe-mode status and sign again"}
+		now := "never had a safe mode (generation 0)"
+		if prev.Kind != "" {
+			now = fmt.Sprintf("is now at %d (%s %s)", generation, prev.Kind, prev.Mode)
+		}
+		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("signed after generation %d of the override at %s@%s, which %s", *st.After, st.Service, st.Scope, now),
+			Hint: "look with sealstone safe-mode status and sign again"}
 	}
 	inForce := prev.Kind != "" && prev.Kind != ledger.SafeModeExited
 	if st.Kind != ledger.SafeModeEntered && (!inForce || prev.Mode != st.Mode) {
 		return nil, &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("safe mode %q is not in force at %s@%s", st.Mode, st.Service, st.Scope), Hint: "sealstone safe-mode status shows what is"}
 	}
-	if st.Kind == ledger.SafeModeEntered && !s.knownScope(st) {
-		a, _, _, _ := s.source.snapshot()
-		return nil, &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("scope %s is not listed in sealstone.yaml, and no instance of %s reports from it", st.Scope, st.Service),
-			Hint: "the nearest one is " + a.Layout.Nearest(string(st.Scope))}
+	if st.Kind == ledger.SafeModeEntered {
+		if err := s.checkScope(api.Target{Service: st.Service, Scope: st.Scope}); err != nil {
+			return nil, err
+		}
 	}
 	mode := st.Mode
 	if st.Kind == ledger.SafeModeExited {
@@ -344,10 +348,14 @@ func (s *Server) admitSafeMode(state *ledger.State, prev ledger.Chain, generatio
 	return resolved, s.fitsHead(state, st, prev.Kind != "")
 }
 
-// knownScope keeps a typing error from entering a mode nowhere.
-func (s *Server) knownScope(st *ledger.Signed) bool {
+// checkScope keeps a typing error from entering a mode nowhere.
+func (s *Server) checkScope(t api.Target) error {
 	a, _, _, _ := s.source.snapshot()
-	return a.Commit == "" || a.Layout.Listed(st.Scope) || s.live.Reports(st.Service, st.Scope)
+	if a.Commit == "" || a.Layout.Listed(t.Scope) || s.live.Reports(t.Service, t.Scope) {
+		return nil
+	}
+	return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("scope %s is not listed in sealstone.yaml, and no instance of %s reports from it", t.Scope, t.Service),
+		Hint: "the nearest one is " + a.Layout.Nearest(string(t.Scope))}
 }
 
 func (s *Server) fitsHead(state *ledger.State, st *ledger.Signed, there bool) error {

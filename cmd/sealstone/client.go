@@ -86,7 +86,7 @@ func (c *client) do(ctx context.Context, method, path string, body []byte) ([]by
 func unreachable(base string, err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return &api.Error{Code: api.CodeUnavailable, Detail: fmt.Sprintf("can't reach %s: %v", base, op.Err), Err: err,
-			Hint: "is it running? another server or a relay does as well; a signed statement can also be dropped as a file, see sealstone safe-mode enter --out"}
+			Hint: "is it running, and is the URL right? --server names another one"}
 	}
 	return err
 }

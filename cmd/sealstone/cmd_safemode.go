@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,26 +48,27 @@ func newSafeMode(a *app) *cobra.Command {
 		f.StringVar(&o.scope, "scope", "", "scope, for example prod or prod/eu-west-1 (required)")
 		f.StringVar(&o.reason, "reason", "", "why, for example an incident's number; goes into the detail")
 		f.StringVar(&o.out, "out", "", "write the signed statement to this file instead of sending it")
-		f.Int64Var(&o.after, "after", -1, "generation of the override chain you act on (default: asked from the server)")
+		f.Int64Var(&o.after, "after", 0, "generation of the override chain you act on; without it the server is asked")
 		_ = c.MarkFlagRequired("scope")
 		cmd.AddCommand(c)
 		return c
 	}
-	enter := change("enter SERVICE MODE --scope SCOPE --reason WHY", "Enter a safe mode",
+	enter := change("enter SERVICE MODE --scope SCOPE [--reason WHY]", "Enter a safe mode",
 		"Enter a safe mode. SERVICE may be a list (a,b) or '*'. Every client has the mode's\n"+
 			"bundle already; it flips when it learns of the change. Works while Git is down. If\n"+
 			"no server can be reached, --out writes the statement: drop that file into the\n"+
-			"override directory of the clients.", ledger.SafeModeEntered, cobra.ExactArgs(2))
+			"override directory of the clients. It is the bare statement: a reason, which is kept\n"+
+			"apart from it, can't travel in it.", ledger.SafeModeEntered, cobra.ExactArgs(2))
 	renew := change("renew SERVICE [MODE] --scope SCOPE", "Extend the safe mode in force", "", ledger.SafeModeRenewed, cobra.RangeArgs(1, 2))
 	exit := change("exit SERVICE [MODE] --scope SCOPE", "Leave the safe mode in force", "Leave the safe mode in force: clients go to what the main chain says now.", ledger.SafeModeExited, cobra.RangeArgs(1, 2))
 	for _, c := range []*cobra.Command{enter, renew} {
-		c.Flags().DurationVar(&o.ttl, "ttl", 4*time.Hour, "time to live, 1m to 24h (default: what the mode's safe-mode.yaml says)")
-		c.Flags().StringVar(&o.onExpiry, "on-expiry", "hold", "what happens then: hold (stay and alarm) or restore (default: what the mode says)")
+		c.Flags().DurationVar(&o.ttl, "ttl", 4*time.Hour, "time to live, 1m to 24h; without it what the mode's safe-mode.yaml says")
+		c.Flags().StringVar(&o.onExpiry, "on-expiry", "hold", "what happens then: hold (stay and alarm) or restore; without it what the mode says")
 	}
 	for _, c := range []*cobra.Command{enter, renew, exit} {
 		for _, name := range []string{"ttl", "on-expiry", "after"} { // their defaults are not values
 			if f := c.Flags().Lookup(name); f != nil {
-				f.DefValue = ""
+				f.DefValue = map[string]string{"ttl": "0s", "after": "0"}[name]
 			}
 		}
 	}
@@ -98,11 +100,11 @@ func (a *app) safeMode(ctx context.Context, kind ledger.Kind, services, mode str
 	}
 	origin, err := a.origin(ctx)
 	if err != nil {
-		return err
+		return withFileHint(err, kind, services, mode, o)
 	}
 	names, err := a.expandServices(ctx, c, services)
 	if err != nil {
-		return err
+		return withFileHint(err, kind, services, mode, o)
 	}
 	var receipts []api.Receipt
 	var errs []error
@@ -112,11 +114,11 @@ func (a *app) safeMode(ctx context.Context, kind ledger.Kind, services, mode str
 		switch code := api.CodeOf(err); {
 		case err == nil:
 			receipts = append(receipts, *r)
-			narrower = narrower || kind != ledger.SafeModeExited && len(r.Narrower) > 0
+			narrower = narrower || len(r.Narrower) > 0
 		case services == "*" && (code == api.CodeUnprocessable || code == api.CodeNotActivated):
 			fmt.Fprintf(a.err, "%s@%s: left alone: %v\n", service, scope, err)
 		default: // the others go on: this is no moment to stop half-way
-			errs = append(errs, fmt.Errorf("%s@%s: %w", service, scope, err))
+			errs = append(errs, fmt.Errorf("%s@%s: %w", service, scope, withFileHint(err, kind, service, mode, o)))
 		}
 	}
 	if len(receipts) > 0 {
@@ -153,24 +155,27 @@ func (a *app) enterOne(ctx context.Context, c *client, origin string, kind ledge
 func (a *app) sendSafeMode(ctx context.Context, c *client, origin string, kind ledger.Kind, t api.Target, mode string, o safeModeOptions, key ledger.Signer) (*api.Receipt, error) {
 	seen, err := c.safeModes(ctx, t)
 	if err != nil {
+		return nil, c.namingServices(ctx, err)
+	}
+	if mode, err = seen.complete(t, mode, &o); err != nil {
 		return nil, err
 	}
-	if o.after < 0 && seen.After != nil {
-		o.after = *seen.After
+	if kind == ledger.SafeModeRenewed && o.reason == "" {
+		o.reason = seen.at(t.Scope).Reason // why the mode is there doesn't change
 	}
-	if mode == "" {
-		if mode = seen.modeAt(t.Scope); mode == "" {
-			return nil, &api.Error{Code: api.CodeUnprocessable, Detail: "no safe mode is in force at " + t.String(), Hint: "sealstone safe-mode status shows what is"}
-		}
-	}
-	seen.defaults(mode, &o)
 	body, err := signSubmission(safeModeStatement(origin, kind, t, mode, o.after, seen.now, o), o.reason, key)
 	if err != nil {
 		return nil, err
 	}
 	r, err := c.submit(ctx, body)
-	if err == nil && kind != ledger.SafeModeExited && !r.Late {
-		until := seen.now.Add(o.ttl).UTC().Format("15:04 UTC")
+	switch {
+	case err != nil || r.Late:
+	case kind == ledger.SafeModeExited && len(r.Outer) == 0:
+		fmt.Fprintf(a.err, "%s is in normal mode\n", t)
+	case kind == ledger.SafeModeExited:
+		fmt.Fprintf(a.err, "%s is in %s, by %s\n", t, r.Outer[0].Mode, r.Outer[0].Scope)
+	default:
+		until := seen.now.Add(o.ttl).UTC().Format("2006-01-02 15:04 UTC")
 		fmt.Fprintf(a.err, "%s is in %s until %s, then %s\n", t, mode, until, map[string]string{"hold": "it holds and is overdue", "restore": "it is left"}[o.onExpiry])
 	}
 	return r, err
@@ -191,14 +196,69 @@ func (c *client) safeModes(ctx context.Context, t api.Target) (*seenModes, error
 	return s, err
 }
 
-// modeAt is the mode in force at exactly a scope.
-func (s *seenModes) modeAt(scope api.Scope) string {
+// at is the mode in force at exactly a scope, or zero.
+func (s *seenModes) at(scope api.Scope) (h api.Held) {
+	if i := slices.IndexFunc(s.InForce, func(h api.Held) bool { return h.Scope == scope }); i >= 0 {
+		h = s.InForce[i]
+	}
+	return h
+}
+
+// complete fills in what the command left out.
+func (s *seenModes) complete(t api.Target, mode string, o *safeModeOptions) (string, error) {
+	if o.after < 0 && s.After != nil {
+		o.after = *s.After
+	}
+	if mode == "" {
+		mode = string(s.at(t.Scope).Mode)
+	}
+	if mode == "" {
+		return "", s.notInForce(t)
+	}
+	s.defaults(mode, o)
+	return mode, nil
+}
+
+// notInForce says where a mode is, when it isn't at the target.
+func (s *seenModes) notInForce(t api.Target) error {
+	e := &api.Error{Code: api.CodeUnprocessable, Detail: "no safe mode is in force at " + t.String(), Hint: "sealstone safe-mode status shows what is"}
 	for _, h := range s.InForce {
-		if h.Scope == scope {
-			return string(h.Mode)
+		if h.Scope.Contains(t.Scope) || t.Scope.Contains(h.Scope) {
+			e.Hint = fmt.Sprintf("%s is in force at %s: pass --scope %s", h.Mode, h.Scope, h.Scope)
 		}
 	}
-	return ""
+	return e
+}
+
+// namingServices adds to an unknown service's error those that exist.
+func (c *client) namingServices(ctx context.Context, err error) error {
+	e, ok := errors.AsType[*api.Error](err)
+	if !ok || e.Code != api.CodeNotActivated {
+		return err
+	}
+	var live api.Live
+	if c.get(ctx, "/v1/live", nil, &live) != nil {
+		return err
+	}
+	var names []string
+	for _, s := range live.Services {
+		names = append(names, s.Service)
+	}
+	return &api.Error{Code: e.Code, Detail: e.Detail, Hint: "services are " + strings.Join(names, ", ")}
+}
+
+// withFileHint says, where no server can be reached, what works without one.
+func withFileHint(err error, kind ledger.Kind, service, mode string, o safeModeOptions) error {
+	e, ok := errors.AsType[*api.Error](err)
+	if !ok || e.Code != api.CodeUnavailable {
+		return err
+	}
+	verb := map[ledger.Kind]string{ledger.SafeModeEntered: "enter", ledger.SafeModeRenewed: "renew", ledger.SafeModeExited: "exit"}[kind]
+	if mode == "" {
+		mode = "MODE"
+	}
+	return &api.Error{Code: e.Code, Detail: e.Detail, Err: e.Err, Hint: fmt.Sprintf("is it running? Without it: sealstone safe-mode %s %s %s --scope %s --after GENERATION --out FILE.dsse --trust trust.json, "+
+		"and copy the file to the clients' OverrideDir; docs/operations.md says where GENERATION is", verb, service, mode, o.scope)}
 }
 
 // defaults takes what the flags don't say from the mode's own safe-mode.yaml.
@@ -283,22 +343,70 @@ func (a *app) expandServices(ctx context.Context, c *client, list string) ([]str
 	return names, nil
 }
 
-// safeModeFile writes a statement for a file drop: no server is asked.
+// fileTimeout bounds the look at a server before a file is written.
+const fileTimeout = 3 * time.Second
+
+// look asks the server, if there is one, what it knows of a target; nil when
+// nothing could be asked.
+func (a *app) look(ctx context.Context, t api.Target) (*seenModes, error) {
+	if a.server == "" {
+		return nil, nil
+	}
+	c, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, fileTimeout)
+	defer cancel()
+	seen, err := c.safeModes(ctx, t)
+	if err == nil {
+		return seen, nil
+	}
+	if code := api.CodeOf(err); code == api.CodeUnavailable || code == api.CodeInternal || code == api.CodeUnauthorized {
+		return nil, nil
+	}
+	return nil, c.namingServices(ctx, err)
+}
+
+// checkFile holds what a file will say to what a server knows.
+func (s *seenModes) checkFile(t api.Target, mode string) error {
+	var names []string
+	for _, m := range s.Available {
+		names = append(names, string(m.Mode))
+	}
+	if !slices.Contains(names, mode) && string(s.at(t.Scope).Mode) != mode {
+		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("%s has no safe mode %q", t, mode),
+			Hint: fmt.Sprintf("it has [%s]; with --server '' the file is written unchecked", strings.Join(names, " "))}
+	}
+	return nil
+}
+
+// safeModeFile writes a statement for a file drop. A server that answers is
+// asked whether the names are right; none is needed.
 func (a *app) safeModeFile(ctx context.Context, kind ledger.Kind, service, mode string, scope api.Scope, o safeModeOptions, key ledger.Signer) error {
 	if o.reason != "" || strings.ContainsAny(service, ",*") {
-		return errors.New("--out writes the bare statement of one service: leave out --reason, and name one SERVICE")
+		return errors.New("--out writes the bare statement of one service, which has no room for a reason: leave out --reason, and name one SERVICE")
 	}
-	if o.after < 0 {
-		return errors.New("--out asks no server: pass --after GENERATION of the override chain (0 when there never was one; the clients' Live() shows it)")
+	t := api.Target{Service: service, Scope: scope}
+	seen, err := a.look(ctx, t)
+	if err == nil && seen != nil {
+		if mode, err = seen.complete(t, mode, &o); err == nil {
+			err = seen.checkFile(t, mode)
+		}
 	}
-	if mode == "" {
-		return errors.New("--out asks no server: name the MODE")
+	switch {
+	case err != nil:
+		return err
+	case o.after < 0:
+		return errors.New("no server could be asked: pass --after GENERATION of the override chain (0 when there never was one; overrides in a client's Live() shows it)")
+	case mode == "":
+		return errors.New("no server could be asked: name the MODE")
 	}
 	origin, err := a.origin(ctx)
 	if err != nil {
 		return err
 	}
-	st := safeModeStatement(origin, kind, api.Target{Service: service, Scope: scope}, mode, o.after, time.Now(), o)
+	st := safeModeStatement(origin, kind, t, mode, o.after, time.Now(), o)
 	raw, err := st.Sign(key)
 	if err != nil {
 		return err
@@ -306,7 +414,13 @@ func (a *app) safeModeFile(ctx context.Context, kind ledger.Kind, service, mode 
 	if err := os.WriteFile(o.out, append(raw, '\n'), 0o644); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.err, "wrote %s: drop it into the override directory of the clients; send it to a server with sealstone changes send %s\n", o.out, o.out)
+	fmt.Fprintf(a.err, "wrote %s: %s %s %s after generation %d; drop it into the override directory of the clients; send it to a server with sealstone changes send %s\n", o.out, kind, t, mode, o.after, o.out)
+	switch {
+	case seen == nil:
+		fmt.Fprintln(a.err, "note: no server was asked, so nothing was checked: clients pass over a wrong service, scope, mode or generation")
+	case seen.After != nil && *seen.After != o.after:
+		fmt.Fprintf(a.err, "note: the server's chain is at generation %d\n", *seen.After)
+	}
 	return nil
 }
 
@@ -329,7 +443,7 @@ func (a *app) printReceipts(list []api.Receipt) error {
 				fmt.Fprintf(w, "still in force there: %s at %s@%s (entry %d)\n", h.Mode, h.Service, h.Scope, h.Index)
 			}
 			for _, h := range r.Narrower {
-				fmt.Fprintf(w, "stays in force: %s at %s@%s; add --over to leave it\n", h.Mode, h.Service, h.Scope)
+				fmt.Fprintf(w, "stays in force: %s at %s@%s; to leave it: sealstone safe-mode exit %s --scope %s\n", h.Mode, h.Service, h.Scope, h.Service, h.Scope)
 			}
 		}
 	})

@@ -219,6 +219,9 @@ func (a *app) verifyData(ctx context.Context, data string, v *verification) erro
 		return err
 	}
 	st, err := store.Open(store.Config{Dir: data, Trust: trust, ReadOnly: true})
+	if errors.Is(err, store.ErrLocked) {
+		return &api.Error{Detail: data + " is in use: a server is running on it", Hint: "stop it, or verify without its files: --server URL, or --mirror DIR"}
+	}
 	if err != nil {
 		v.Origin = trust.Origin
 		v.find("%v", err)
