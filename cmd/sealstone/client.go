@@ -99,6 +99,10 @@ func problem(res *http.Response, b []byte) error {
 		switch {
 		case e.Code == api.CodeUnauthorized:
 			e.Hint = tokenHint
+		case strings.HasPrefix(e.Detail, "query member "):
+			e.Detail = strings.TrimPrefix(e.Detail, "query member ")
+		}
+		switch {
 		case strings.Contains(e.Hint, "?service="):
 			e.Hint = "name a service of yours with --service"
 		}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -34,6 +35,9 @@ func newChanges(a *app) *cobra.Command {
 			if v != "" {
 				q.Set(k, v)
 			}
+		}
+		if err := checkFilter(q); err != nil {
+			return err
 		}
 		q.Set("limit", fmt.Sprint(limit))
 		if before > 0 {
@@ -64,6 +68,29 @@ func newChanges(a *app) *cobra.Command {
 	return cmd
 }
 
+// checkFilter holds kinds to those there are, and reads times as history does.
+func checkFilter(q url.Values) error {
+	known := make([]string, 0, 32)
+	for _, k := range ledger.Kinds() {
+		known = append(known, string(k))
+	}
+	for _, k := range strings.Split(q.Get("kind"), ",") {
+		if k != "" && !slices.Contains(known, k) {
+			return &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("unknown kind %.64q", k), Hint: "kinds are " + strings.Join(known, ", ")}
+		}
+	}
+	for _, name := range []string{"from", "to"} {
+		if v := q.Get(name); v != "" {
+			at, err := parseTime("--"+name, v)
+			if err != nil {
+				return err
+			}
+			q.Set(name, at.Format(time.RFC3339Nano))
+		}
+	}
+	return nil
+}
+
 func (a *app) listChanges(ctx context.Context, q url.Values) error {
 	c, err := a.client()
 	if err != nil {
@@ -79,8 +106,8 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 			rows = append(rows, changeRow(r))
 		}
 		table(w, "ENTRY TIME KIND SUBJECT WHAT BY WHY", rows)
-		if whole := slices.DeleteFunc(slices.Clone(answer.Chains), func(s api.ChainSpan) bool { return !s.Complete }); len(answer.Chains) > len(whole) {
-			fmt.Fprintf(a.err, "%d of %d chains are shown whole; -o json says which\n", len(whole), len(answer.Chains))
+		if whole := slices.DeleteFunc(slices.Clone(answer.Chains), func(s api.ChainSpan) bool { return !s.Complete }); q.Get("service") != "" && len(answer.Chains) > len(whole) {
+			fmt.Fprintf(a.err, "of %d in %s the table leaves changes out: the filters, or --limit, do; -o json says which\n", len(answer.Chains)-len(whole), count(len(answer.Chains), "chain"))
 		}
 		if answer.Next != nil {
 			fmt.Fprintf(a.err, "more: add --before %d\n", *answer.Next)
@@ -215,8 +242,21 @@ func newChangesShow(a *app) *cobra.Command {
 		if err := c.get(cmd.Context(), "/v1/changes/"+url.PathEscape(strings.TrimPrefix(args[0], "log:")), nil, &r); err != nil {
 			return err
 		}
-		return a.print(r, func(w io.Writer) { _ = printYAML(w, r) })
+		return a.print(r, func(w io.Writer) { showChange(w, r) })
 	}}
+}
+
+// showChange is one change for people; -o yaml has every member.
+func showChange(w io.Writer, r api.Record) {
+	e, row := eventOf(r), changeRow(r)
+	rows := [][]string{{"entry", row[0]}, {"recorded", e.RecordedTime}, {"kind", row[2]}, {"subject", row[3]}, {"what", row[4]}, {"by", row[5]}}
+	for _, k := range slices.Sorted(maps.Keys(r.Detail)) {
+		rows = append(rows, []string{k, oneLine(fmt.Sprint(r.Detail[k]))})
+	}
+	if r.Erased {
+		rows = append(rows, []string{"detail", "(erased)"})
+	}
+	table(w, "", append(rows, []string{"id", e.ID}, []string{"leaf", string(r.LeafHash)}))
 }
 
 func newChangesProof(a *app) *cobra.Command {

@@ -92,7 +92,7 @@ func newContext(a *app) *cobra.Command {
 		&cobra.Command{Use: "set NAME", Short: "Save the given --server, --key, --token-file and --trust under a name", Args: cobra.ExactArgs(1),
 			RunE: func(_ *cobra.Command, args []string) error { return a.setContext(args[0]) }},
 		&cobra.Command{Use: "use NAME", Short: "Make a context the current one", Args: cobra.ExactArgs(1),
-			RunE: func(_ *cobra.Command, args []string) error { return useContext(args[0]) }},
+			RunE: func(_ *cobra.Command, args []string) error { return a.useContext(args[0]) }},
 	)
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return nil } // a broken or missing context is mended here
 	return cmd
@@ -135,10 +135,11 @@ func (a *app) setContext(name string) error {
 	if c.Current == "" {
 		c.Current = name
 	}
+	fmt.Fprintf(a.err, "saved %s, what the environment gives included: server %s, key %s, token file %s, trust file %s\n", name, dash(v.Server), dash(v.Key), dash(v.TokenFile), dash(v.Trust))
 	return c.save(path)
 }
 
-func useContext(name string) error {
+func (a *app) useContext(name string) error {
 	c, path, err := loadContexts()
 	if err != nil {
 		return err
@@ -147,6 +148,7 @@ func useContext(name string) error {
 		return fmt.Errorf("no context %q in %s", name, path)
 	}
 	c.Current = name
+	fmt.Fprintf(a.err, "context %s: server %s, key %s, token file %s, trust file %s\n", name, dash(c.Contexts[name].Server), dash(c.Contexts[name].Key), dash(c.Contexts[name].TokenFile), dash(c.Contexts[name].Trust))
 	return c.save(path)
 }
 

@@ -113,7 +113,10 @@ func (d *doctor) checkServer(ctx context.Context) (st api.Status, ok bool) {
 		err = c.get(ctx, "/v1/status", nil, &st)
 	}
 	if err != nil {
-		next := "pass --server URL, or keep it in a context; a signed file works without: sealstone safe-mode enter --out"
+		next := "pass --server URL, or keep it in a context"
+		if d.a.server != "" {
+			next = "is it running, and is the URL right? A safe mode works without: docs/operations.md, The server is down"
+		}
 		if codeOf(err) == exitAuth {
 			next = "pass --token-file FILE; clients.yaml of the repository lists who has a token"
 		}
@@ -219,8 +222,12 @@ func (d *doctor) checkScope(ctx context.Context, service string, sc api.LiveScop
 		}
 	}
 	if len(behind) > 0 {
-		d.add("warn", check, fmt.Sprintf("%s; %d instances have not staged all, the first is %s", strings.Join(names, ", "), len(behind), behind[0]), "sealstone live --instance "+behind[0])
+		d.add("warn", check, fmt.Sprintf("%s; not all are staged on %s, the first is %s", strings.Join(names, ", "), count(len(behind), "instance"), behind[0]), "sealstone live --instance "+behind[0])
 		return
 	}
-	d.add("ok", check, fmt.Sprintf("%s, ready on %d reporting instances", strings.Join(names, ", "), len(sc.Instances)), "")
+	ready := fmt.Sprintf("staged on each of %s that report", count(len(sc.Instances), "instance"))
+	if len(sc.Instances) == 0 {
+		ready = "no instance reports, so whether they are staged is unknown"
+	}
+	d.add("ok", check, strings.Join(names, ", ")+"; "+ready, "")
 }

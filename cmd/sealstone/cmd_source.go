@@ -39,8 +39,11 @@ func (a *app) acceptSource(ctx context.Context, rev, reason string) error {
 	if err := c.get(ctx, "/v1/status", nil, &st); err != nil {
 		return err
 	}
+	if st.Source.Refused == "" {
+		return &api.Error{Code: api.CodeConflict, Detail: "the server refuses no rewrite now, so there is none to accept", Hint: "sealstone status shows how the source does"}
+	}
 	if len(rev) < 7 || !strings.HasPrefix(st.Source.Refused, rev) {
-		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("the server refused %s, not %.64q", dash(st.Source.Refused), rev), Hint: "look at what it refused first: sealstone changes --kind source.refused"}
+		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("the server refused %s, not %.64q", st.Source.Refused, rev), Hint: "look at what it refused first: sealstone changes --kind source.refused"}
 	}
 	s := newStatement(origin, ledger.SourceAccepted, api.Target{}, serverTime(ctx, c))
 	s.From, s.To = st.Source.Tip, st.Source.Refused

@@ -121,7 +121,7 @@ func (a *app) verdict(v *verification) error {
 			fmt.Fprintln(w, "finding: "+printable(strings.ReplaceAll(f, "\n", "; ")))
 		}
 		if len(v.Findings) > 0 {
-			fmt.Fprintf(w, "%s  %s: %d findings in %d entries\n", colour(w, "31", "NOT VERIFIED"), v.Origin, len(v.Findings), v.Entries)
+			fmt.Fprintf(w, "%s  %s: %s in %d entries\n", colour(w, "31", "NOT VERIFIED"), v.Origin, count(len(v.Findings), "finding"), v.Entries)
 			return
 		}
 		for _, p := range v.Proven {

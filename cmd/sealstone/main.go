@@ -53,7 +53,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	began := false
+	watchStart(root, &began)
+	cmd, err := root.ExecuteContextC(ctx)
 	if code, ok := errors.AsType[exitCode](err); ok {
 		return int(code)
 	}
@@ -64,7 +66,21 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitInterrupted
 	}
 	printError(stderr, err)
+	if !began && cmd != root && cmd.Runnable() {
+		fmt.Fprintf(stderr, "  next: sealstone %s\n", strings.TrimPrefix(cmd.UseLine(), "sealstone "))
+	}
 	return codeOf(err)
+}
+
+// watchStart notes when a command's own code begins: an error before that is
+// about how it was called.
+func watchStart(cmd *cobra.Command, began *bool) {
+	for _, c := range cmd.Commands() {
+		watchStart(c, began)
+		if run := c.RunE; run != nil {
+			c.RunE = func(c *cobra.Command, args []string) error { *began = true; return run(c, args) }
+		}
+	}
 }
 
 // printError says what went wrong and, where one is known, what to do next.
@@ -145,18 +161,45 @@ func newRoot(a *app) *cobra.Command {
 	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.applyContext() }
 	f := root.PersistentFlags()
 	f.StringVar(&a.context, "context", os.Getenv("SEALSTONE_CONTEXT"), "named context to take --server, --key, --token-file and --trust from [$SEALSTONE_CONTEXT]")
-	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json, yaml or jsonl")
+	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json, yaml or jsonl; plan has text and markdown too, history has csv")
 	f.StringVar(&a.server, "server", os.Getenv("SEALSTONE_SERVER"), "server URL [$SEALSTONE_SERVER]")
 	f.StringVar(&a.key, "key", os.Getenv("SEALSTONE_KEY"), "Ed25519 SSH key: a private key file, or a .pub file whose key is in ssh-agent [$SEALSTONE_KEY]")
 	f.StringVar(&a.tokenFile, "token-file", os.Getenv("SEALSTONE_TOKEN_FILE"), "file with the read token [$SEALSTONE_TOKEN_FILE]")
 	f.StringVar(&a.trust, "trust", os.Getenv("SEALSTONE_TRUST"), "trust file to verify with [$SEALSTONE_TRUST]")
-	for _, add := range []func(*app) *cobra.Command{
-		newDemo, newInit, newCheck, newBuild, newPlan, newPromote, newLedger, newOperators, newTrust, newToken, newServe,
-		newSafeMode, newChanges, newHistory, newDiff, newLive, newStatus, newDoctor, newEval, newVerify, newMirror, newSource, newContext, newVersion,
-	} {
-		root.AddCommand(add(a))
+	for _, g := range groups {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title + ":"})
+		for _, add := range g.commands {
+			c := add(a)
+			c.GroupID, c.Example = g.title, helpExamples[c.Name()]
+			root.AddCommand(c)
+		}
 	}
 	return root
+}
+
+// groups are the commands by what they are for.
+var groups = []struct {
+	title    string
+	commands []func(*app) *cobra.Command
+}{
+	{"Ask", []func(*app) *cobra.Command{newLive, newHistory, newDiff, newChanges, newEval, newVerify}},
+	{"Change", []func(*app) *cobra.Command{newCheck, newPlan, newPromote, newBuild, newSafeMode}},
+	{"Operate", []func(*app) *cobra.Command{newStatus, newDoctor, newServe, newMirror, newSource}},
+	{"Set up", []func(*app) *cobra.Command{newDemo, newInit, newLedger, newOperators, newTrust, newToken, newContext, newVersion}},
+}
+
+// helpExamples are shown in the help of the commands that people meet first.
+var helpExamples = map[string]string{
+	"live":    "  sealstone live checkout\n  sealstone live checkout --at 2026-11-20T10:03:00Z",
+	"history": "  sealstone history checkout@prod/eu-west-1 --from 2026-11-20",
+	"diff":    "  sealstone diff checkout@prod checkout@staging\n  sealstone diff checkout@prod~2026-11-20T10:03Z checkout@prod",
+	"changes": "  sealstone changes --service checkout --from 2026-11-20\n  sealstone changes --kind safe-mode.entered,safe-mode.exited",
+	"eval":    "  sealstone eval express-checkout --target checkout@prod --context '{\"country\":\"DE\"}' --explain",
+	"verify":  "  sealstone verify --server https://config.example.com --trust trust.json\n  sealstone verify proof.json --trust trust.json",
+	"check":   "  sealstone check .",
+	"plan":    "  sealstone plan --base main --head HEAD",
+	"promote": "  sealstone promote checkout --to prod --from staging",
+	"serve":   "  sealstone serve --repo https://git.example.com/config --data /var/lib/sealstone",
 }
 
 // faultsError prints a repository's faults one a line and ends with exit 1.
