@@ -378,3 +378,42 @@ func workedExamples(t *testing.T) map[string]string {
 	out["checkpoint"], out["head"] = string(checkpoint), string(note)
 	return out
 }
+
+var testName = regexp.MustCompile("`(Test[A-Z]\\w+)`")
+
+// Each attack of the page names tests that there are.
+func TestDocsNameTheTestOfEachAttack(t *testing.T) {
+	page, err := os.ReadFile("../../docs/attacks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	for _, pattern := range []string{"../../*/*_test.go", "../../*/*/*_test.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range testFunc.FindAllStringSubmatch(string(b), -1) {
+				there[m[1]] = true
+			}
+		}
+	}
+	for line := range strings.Lines(string(page)) {
+		names := testName.FindAllStringSubmatch(line, -1)
+		if strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| Attack") && len(names) == 0 {
+			t.Errorf("no test for %s", line)
+		}
+		for _, m := range names {
+			if !there[m[1]] {
+				t.Errorf("there is no %s", m[1])
+			}
+		}
+	}
+}
+
+var testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
