@@ -195,7 +195,7 @@ func changeRow(r api.Record) []string {
 	if r.Late {
 		why = strings.TrimSpace("late, of " + strings.TrimSuffix(e.Time, ".000Z") + "  " + why)
 	}
-	return []string{fmt.Sprint(r.Index), at, string(e.Kind()), dash(e.Subject), what(&e.Data.Fields), dash(by), dash(clipText(why, 48))}
+	return []string{fmt.Sprint(r.Index), at, string(e.Kind()), dash(e.Subject), what(&e.Data.Fields), dash(clipText(by, 24)), dash(clipText(why, 48))}
 }
 
 // what is the one thing that a change is about, for a table.
@@ -275,11 +275,19 @@ func newChangesProof(a *app) *cobra.Command {
 				_, err = a.out.Write(b)
 				return err
 			}
-			fmt.Fprintf(a.err, "wrote %s; next: sealstone verify %s --trust TRUST\n", out, out)
+			fmt.Fprintf(a.err, "wrote %s; next: sealstone verify %s%s\n", out, out, a.trustHint())
 			return os.WriteFile(out, b, 0o644)
 		}}
 	cmd.Flags().StringVar(&out, "out", "", "file to write (default: standard output)")
 	return cmd
+}
+
+// trustHint is what a command line still lacks to verify with.
+func (a *app) trustHint() string {
+	if a.trust != "" {
+		return ""
+	}
+	return " --trust TRUST"
 }
 
 // proof is a change's proof as a file.

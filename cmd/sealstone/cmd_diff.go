@@ -22,7 +22,7 @@ func newDiff(a *app) *cobra.Command {
 		Short: "Show what two bundles or sets don't share, by what they mean",
 		Long: "Show what two bundles don't share: documents by key, flags by state, variants,\n" +
 			"rules and shares of splits; of two sets, this for every scope and mode. REF is\n" +
-			"sha256:..., log:INDEX, a commit of 7 to 40 hex digits, service@scope, or\n" +
+			"sha256:..., log:INDEX, a revision of a repository, service@scope, or\n" +
 			"service@scope~TIME. A commit is built from --repo, of the service and at the scope\n" +
 			"of the other REF unless --service and --scope say otherwise.",
 		Args: cobra.ExactArgs(2),
@@ -97,12 +97,12 @@ func (a *app) diff(ctx context.Context, refs []string, o refOptions) (*diffed, e
 func resolveBoth(ctx context.Context, a *app, refs []string, o refOptions) (old, new *resolved, err error) {
 	both := [2]*resolved{}
 	order := []int{0, 1}
-	if isHex(refs[0]) {
+	if isRev(refs[0]) {
 		order = []int{1, 0}
 	}
 	for _, i := range order {
 		r := resolver{a, o}
-		if other := both[1-i]; other != nil && isHex(refs[i]) {
+		if other := both[1-i]; other != nil && isRev(refs[i]) {
 			r.o.service, r.o.scope = first(o.service, other.Service), first(o.scope, string(other.Scope))
 		}
 		if both[i], err = r.resolve(ctx, refs[i]); err != nil {

@@ -102,7 +102,11 @@ func (a *app) eval(ctx context.Context, args []string, o evalOptions) error {
 	}
 	err = a.print(r, func(w io.Writer) {
 		value, _ := canon.Encode(r.Value)
-		table(w, "", [][]string{{"flag", r.Flag}, {"value", string(value)}, {"variant", dash(r.Variant)}, {"reason", string(r.Reason)}, {"error", dash(strings.TrimSpace(string(r.ErrorCode) + " " + r.Detail))}})
+		rows := [][]string{{"flag", r.Flag}, {"value", string(value)}, {"variant", dash(r.Variant)}, {"reason", string(r.Reason)}}
+		if r.ErrorCode != "" {
+			rows = append(rows, []string{"error", strings.TrimSpace(string(r.ErrorCode) + " " + r.Detail)})
+		}
+		table(w, "", rows)
 	})
 	if err == nil && r.ErrorCode != "" {
 		return exitCode(exitError)

@@ -241,20 +241,19 @@ func (a *app) writeProofs(ctx context.Context, c *client, dir string, intervals 
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	path := ""
 	for _, index := range slices.Sorted(maps.Keys(named)) {
 		b, err := c.proof(ctx, fmt.Sprint(index))
 		if err != nil {
 			return err
 		}
-		path = filepath.Join(dir, fmt.Sprintf("%d.json", index))
+		path := filepath.Join(dir, fmt.Sprintf("%d.json", index))
 		if err := os.WriteFile(path, b, 0o644); err != nil {
 			return err
 		}
 	}
-	fmt.Fprintf(a.err, "wrote %d proofs to %s", len(named), dir)
-	if path != "" {
-		fmt.Fprintf(a.err, "; next: sealstone verify %s --trust TRUST", path)
+	fmt.Fprintf(a.err, "wrote %s to %s", count(len(named), "proof"), dir)
+	if len(named) > 0 {
+		fmt.Fprintf(a.err, "; next: sealstone verify %s%s", dir, a.trustHint())
 	}
 	fmt.Fprintln(a.err)
 	return nil

@@ -280,7 +280,7 @@ func liveRow(service string, sc api.LiveScope, now time.Time) []string {
 	if p == nil {
 		return []string{service, string(sc.Scope), "-", "-", "-", "-", "-", "-", dash(drift)}
 	}
-	return []string{service, string(sc.Scope), string(p.Mode), p.Bundle.Short(), short(p.Release), ago(p.Since, now), fmt.Sprint(p.Index), dash(p.By), dash(drift)}
+	return []string{service, string(sc.Scope), string(p.Mode), p.Bundle.Short(), short(p.Release), ago(p.Since, now), fmt.Sprint(p.Index), dash(clipText(p.By, 24)), dash(drift)}
 }
 
 func instanceRow(in api.LiveInstance, now time.Time) []string {

@@ -99,6 +99,7 @@ func (a *app) check(ctx context.Context, dir, rev, format string, strict bool) e
 	if err != nil {
 		return err
 	}
+	a.noteInside(dir)
 	if rev == "HEAD" {
 		a.noteDirty(dir)
 	}
@@ -132,6 +133,25 @@ func (a *app) noteDirty(dir string) {
 	}
 	if st, err := tree.Status(); err == nil && !st.IsClean() {
 		fmt.Fprintln(a.err, "note: the work tree has changes that are not committed; this is about HEAD")
+	}
+}
+
+// noteInside tells somebody who named a folder of a repository that the answer
+// is about the repository.
+func (a *app) noteInside(dir string) {
+	repo, err := git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{DetectDotGit: true})
+	if err != nil {
+		return
+	}
+	tree, err := repo.Worktree()
+	if err != nil {
+		return // bare
+	}
+	root := tree.Filesystem.Root()
+	here, err1 := os.Stat(dir)
+	top, err2 := os.Stat(root)
+	if err1 == nil && err2 == nil && !os.SameFile(here, top) {
+		fmt.Fprintf(a.err, "note: %s is inside the repository %s; this is about that repository, from its root\n", dir, root)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,14 +28,14 @@ func newVerify(a *app) *cobra.Command {
 	var data, mirror, repo string
 	var rebuild bool
 	cmd := &cobra.Command{
-		Use:   "verify (--server URL | --mirror DIR|URL | --data DIR | FILE) [--trust FILE]",
+		Use:   "verify (--server URL | --mirror DIR|URL | --data DIR | FILE...) [--trust FILE]",
 		Short: "Verify a log, a data directory, or a single proof",
 		Long: "Verify everything a log says from entry 0: hashes, signatures, permissions, chains\n" +
 			"and the fold. --server reads it over /log/, --mirror from a copy that sealstone mirror\n" +
 			"made or from a web server that shows one, --data from a stopped server's files; FILE\n" +
-			"is what changes proof wrote and needs no network. With --rebuild each set that the\n" +
+			"is what changes proof wrote, or a directory of it, and needs no network. With --rebuild each set that the\n" +
 			"log names is built again from Git and compared. Exit 3 on any finding.",
-		Args: cobra.MaximumNArgs(1),
+		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
 			if rebuild && repo == "" {
 				return errors.New("--rebuild: which repository? pass --repo URL")
@@ -100,8 +102,8 @@ func (a *app) verify(ctx context.Context, data, mirror string, args []string) (*
 	v := &verification{Findings: []string{}}
 	var err error
 	switch {
-	case len(args) == 1:
-		err = a.verifyFile(args[0], v)
+	case len(args) > 0:
+		err = a.verifyFiles(args, v)
 	case data != "":
 		err = a.verifyData(ctx, data, v)
 	case mirror != "":
@@ -155,6 +157,9 @@ func (v *verification) prove(ec *ledger.EvidenceChange) {
 	if c.Statement != nil {
 		line += ", signed by " + c.Statement.Envelope.Signatures[0].KeyID
 	}
+	if c.Kind() == ledger.OperatorsChanged {
+		line += ", says who may sign"
+	}
 	if reason, ok := ec.Detail["reason"].(string); ok {
 		line += fmt.Sprintf(", reason %q", clipText(reason, 60))
 	}
@@ -163,6 +168,26 @@ func (v *verification) prove(ec *ledger.EvidenceChange) {
 
 func (v *verification) tree(t ledger.Tree) {
 	v.Size, v.Root = t.Size, ledger.EncodeRoot(t)
+}
+
+// verifyFiles checks each file, and the .json files of each directory.
+func (a *app) verifyFiles(paths []string, v *verification) error {
+	for _, path := range paths {
+		files := []string{path}
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			if files, err = filepath.Glob(filepath.Join(path, "*.json")); err != nil || len(files) == 0 {
+				return fmt.Errorf("%s has no .json files, as changes proof and history --proofs write", path)
+			}
+		}
+		for _, f := range files {
+			if err := a.verifyFile(f, v); err != nil {
+				return err
+			}
+		}
+	}
+	slices.Sort(v.Proven)
+	v.Proven = slices.Compact(v.Proven)
+	return nil
 }
 
 // verifyFile checks a proof or an export with a trust file alone.
@@ -202,7 +227,7 @@ func (a *app) verifyFile(path string, v *verification) error {
 	} else if err := trust.ProveAlone(&e, tree); err != nil {
 		v.find("%v", err)
 	}
-	v.Entries = int64(len(e.Changes))
+	v.Entries += int64(len(e.Changes))
 	for _, ec := range e.Changes {
 		v.prove(&ec)
 	}

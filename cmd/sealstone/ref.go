@@ -59,10 +59,10 @@ func (r *resolver) resolve(ctx context.Context, ref string) (*resolved, error) {
 		out, err = r.entry(ctx, strings.TrimPrefix(ref, "log:"))
 	case strings.Contains(ref, "@"):
 		out, err = r.target(ctx, ref)
-	case isHex(ref):
+	case isRev(ref):
 		out, err = r.commit(ctx, ref)
 	default:
-		return nil, fmt.Errorf("%.80q is no reference: %s", ref, refForms)
+		return nil, notReference(ref)
 	}
 	if err != nil {
 		return nil, err
@@ -70,6 +70,11 @@ func (r *resolver) resolve(ctx context.Context, ref string) (*resolved, error) {
 	out.Ref, out.ask = ref, r.o.ask
 	return out, nil
 }
+
+func notReference(ref string) error { return fmt.Errorf("%.80q is no reference: %s", ref, refForms) }
+
+// isRev tells whether a reference is a revision, for Git to find.
+func isRev(s string) bool { return s != "" && !strings.ContainsAny(s, "@:") }
 
 func isHex(s string) bool {
 	return len(s) >= 7 && len(s) <= 40 && strings.Trim(s, "0123456789abcdef") == ""
@@ -207,14 +212,17 @@ func (r *resolver) target(ctx context.Context, ref string) (*resolved, error) {
 
 // commit builds a service's set from a repository.
 func (r *resolver) commit(ctx context.Context, rev string) (*resolved, error) {
-	if r.o.service == "" || r.o.scope == "" {
-		return nil, fmt.Errorf("commit %s: of which service, at which scope? %s", rev, r.o.ask)
-	}
 	dir := r.o.repo
 	if dir == "" {
 		dir = "."
 	}
 	repo, commit, err := openCommit(dir, rev)
+	if err != nil && !isHex(rev) {
+		return nil, notReference(rev)
+	}
+	if r.o.service == "" || r.o.scope == "" {
+		return nil, fmt.Errorf("commit %s: of which service, at which scope? %s", rev, r.o.ask)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("commit %s: %w: pass --repo DIR, or run this inside a clone", rev, err)
 	}
