@@ -141,10 +141,15 @@ func Make(ctx context.Context, b *bundler.Builder, base, head string, opt Option
 // Edited plans an edit of an activation file that is not committed yet: the tip
 // with one activation more, or another one of its scope.
 func Edited(ctx context.Context, b *bundler.Builder, tip *bundler.Tip, a bundler.Activation, opt Options) (*Plan, error) {
+	_, all, err := b.Touched(ctx, tip.Commit, tip.Commit)
+	if err != nil {
+		return nil, err
+	}
 	m, err := newMaker(ctx, b, tip.Commit, tip.Commit, opt)
 	if err != nil {
 		return nil, err
 	}
+	m.out.Unchanged.Services = all - 1
 	next := *tip
 	next.Activations = slices.DeleteFunc(slices.Clone(tip.Activations), func(o bundler.Activation) bool {
 		return o.Service == a.Service && (o.Scope == a.Scope || o.Retired)

@@ -17,7 +17,7 @@ func (m *maker) finish() *Plan {
 }
 
 func (p *Plan) verdict() (Verdict, string) {
-	live, waits := p.in(SetNew, SetChanges, SetMoves, SetWithdrawn), p.in(SetWaits)
+	live, moves, waits := p.in(SetNew, SetChanges, SetWithdrawn), p.in(SetMoves), p.in(SetWaits)
 	later := ""
 	if len(waits) > 0 {
 		later = "; waits for promotion: " + sets(waits)
@@ -33,8 +33,12 @@ func (p *Plan) verdict() (Verdict, string) {
 		return Refused, p.refusal()
 	case len(gone) > 0:
 		return Destructive, "withdraws " + list(gone) + ", and nothing takes its place"
+	case len(live) > 0 && len(p.Items) == 0 && len(live) == len(p.in(SetChanges)):
+		return Changes, "goes live: " + sets(live) + ", with no value that differs: only the sets do, by the scopes and modes that they list" + later
 	case len(live) > 0:
-		return Changes, "goes live: " + sets(live) + later
+		return Changes, "goes live: " + sets(append(live, moves...)) + later
+	case len(moves) > 0:
+		return Changes, "the same content, under another release or a pin: " + sets(moves) + later
 	case len(waits) > 0:
 		return Waits, "nothing goes live" + later
 	case len(p.Access) > 0:
