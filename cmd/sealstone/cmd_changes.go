@@ -191,7 +191,10 @@ func changeRow(r api.Record) []string {
 	if r.Erased {
 		why = "(erased)"
 	}
-	at := strings.Replace(strings.TrimSuffix(e.RecordedTime, "Z"), "T", " ", 1)
+	at := e.RecordedTime
+	if t, err := api.ParseTime(at); err == nil {
+		at = t.UTC().Format("2006-01-02 15:04:05Z")
+	}
 	if r.Late {
 		why = strings.TrimSpace("late, of " + strings.TrimSuffix(e.Time, ".000Z") + "  " + why)
 	}
