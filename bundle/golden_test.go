@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"slices"
 	"testing"
 
@@ -248,4 +249,15 @@ func FuzzParseManifest(f *testing.F) {
 			t.Errorf("accepts %q", raw)
 		}
 	})
+}
+
+// The vectors hold without any of our code.
+func TestVectorsCheckThemselves(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("needs python3, which is not installed")
+	}
+	if out, err := exec.CommandContext(t.Context(), python, "testdata/contract-1/check.py").CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
 }

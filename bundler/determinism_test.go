@@ -15,12 +15,27 @@ import (
 	"github.com/sealstone/sealstone/internal/gittest"
 )
 
-// repositoryVector is a config repository and the names of all it builds, for
-// every implementation of contract 1. SEALSTONE_UPDATE=1 rewrites the names,
-// which is right only for a new contract.
+// repositoryVector is a config repository and all that it builds, for every
+// implementation of contract 1. SEALSTONE_UPDATE=1 rewrites it, which is right
+// only for a new contract.
 type repositoryVector struct {
-	Files map[string]string     `json:"files"`
-	Sets  map[string]api.Digest `json:"sets"` // by target
+	Files   map[string]string     `json:"files"`
+	Sets    map[string]api.Digest `json:"sets"`    // by target
+	Objects map[api.Digest]string `json:"objects"` // sets, manifests and blobs, as text
+}
+
+// vectorFiles is a small repository with each part of a resolution.
+func vectorFiles() map[string]string {
+	return gittest.With(shop(), map[string]string{
+		"common/flags/common.yaml":                            "flags:\n  maintenance:\n    state: DISABLED\n    variants: {on: true, off: false}\n    defaultVariant: off\n$evaluators:\n  staff:\n    ends_with: [{var: email}, \"@shop.example\"]\nmetadata: {owner: platform}\n",
+		"common/overlays/prod/config/log.yaml":                "level: warn\n",
+		"services/checkout/config/texts.json":                 `{"€": "Grüße 😂 \u0001", "\u20ac2": "\"\\/", "z": true, "a": {"ö": [], "": {}}}`,
+		"services/checkout/config/numbers.json":               `{"big": 9007199254740991, "small": -9007199254740991, "tiny": 1e-7, "half": 0.5, "million": 1.0E6, "zero": -0.0, "long": 0.1234567890123456789}`,
+		"services/checkout/overlays/prod/config/numbers.yaml": "tiny: null\n",
+		"services/checkout/flags/rules.yaml":                  "flags:\n  one-page:\n    state: ENABLED\n    variants: {yes: 1, no: 0}\n    defaultVariant: no\n    targeting:\n      if: [{$ref: staff}, yes, {fractional: [[yes, 10], [no, 90]]}]\n",
+		"services/checkout/overlays/prod/flags/rules.yaml":    "flags:\n  maintenance: null\n  one-page: {targeting: {}}\n",
+		"services/checkout/service.yaml":                      "owner: team-pay\nschemas:\n  config/http: http\n  config/*: none\n",
+	})
 }
 
 const repositoryGolden = "../bundle/testdata/contract-1/repository.json"
@@ -43,9 +58,18 @@ func TestRepositoryVector(t *testing.T) {
 	if err != nil && os.Getenv("SEALSTONE_UPDATE") == "" {
 		t.Fatal(err)
 	}
-	v := repositoryVector{Files: shop()}
+	v := repositoryVector{vectorFiles(), map[string]api.Digest{}, map[api.Digest]string{}}
 	b, commit := open(t, v.Files)
-	v.Sets = digests(t, b, commit)
+	built, faults := b.BuildAll(t.Context(), commit, bundler.BuildFilter{})
+	if len(faults.Errors()) > 0 {
+		t.Fatal(faults)
+	}
+	for _, one := range built {
+		v.Sets[api.Target{Service: one.Service, Scope: one.Scope}.String()] = one.Digest
+		for d, object := range one.Objects() {
+			v.Objects[d] = string(object)
+		}
+	}
 	got, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		t.Fatal(err)
