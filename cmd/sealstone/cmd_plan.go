@@ -82,7 +82,9 @@ func (a *app) makePlan(ctx context.Context, repo *bundler.Repo, base, head strin
 		return nil, err
 	}
 	a.askLive(ctx, &opt)
-	return plan.Make(ctx, bundler.New(repo), old, next, opt)
+	b := bundler.New(repo)
+	defer a.building("planning", b)()
+	return plan.Make(ctx, b, old, next, opt)
 }
 
 // findBase is where a commit left the main branch; for one that is on it, the
