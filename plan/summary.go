@@ -48,11 +48,18 @@ func (p *Plan) verdict() (Verdict, string) {
 }
 
 func (p *Plan) refusal() string {
-	errors := counted(len(p.Errors), "error")
-	if len(p.Refused) == 0 {
-		return errors + ": nothing that runs is affected, but this could not be promoted"
+	said := counted(len(p.Errors), "error")
+	live := p.in(SetNew, SetChanges, SetWithdrawn, SetMoves)
+	switch {
+	case len(p.Refused) > 0:
+		said = list(p.Refused) + " would not go live: " + said
+	case len(live) == 0:
+		return said + ": nothing that runs is affected, but this could not be promoted"
 	}
-	return list(p.Refused) + " would not go live: " + errors + ", the last good set stays"
+	if len(live) == 0 {
+		return said + ", the last good set stays"
+	}
+	return said + "; goes live all the same: " + sets(live)
 }
 
 // in lists the targets of sets in some states.
