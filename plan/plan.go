@@ -3,7 +3,6 @@ package plan
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -113,7 +112,6 @@ type Options struct {
 	Live       *api.Live // nil: no server was asked
 	LiveError  string    // why a server could not be asked
 	InForce    []api.Held
-	Rejected   []string // services of which the server keeps an earlier set
 }
 
 // Make plans the way from one commit to another; an empty base is a repository
@@ -121,26 +119,15 @@ type Options struct {
 // read. Faults of the head are part of the plan; the error is about storage,
 // unknown commits or ctx.
 func Make(ctx context.Context, b *bundler.Builder, base, head string, opt Options) (*Plan, error) {
-	was, err := taken(ctx, b, base)
+	touched, all, err := b.Touched(ctx, base, head)
 	if err != nil {
 		return nil, err
 	}
-	touched, all, err := b.Touched(ctx, was, head)
+	m, err := newMaker(ctx, b, base, head, opt)
 	if err != nil {
 		return nil, err
 	}
-	touched = slices.Compact(slices.Sorted(slices.Values(slices.Concat(touched, opt.Rejected))))
-	m, err := newMaker(ctx, b, was, head, opt)
-	if err != nil {
-		return nil, err
-	}
-	if was != base {
-		m.out.Base.Rev = "the newest before " + opt.Base + " that is not refused whole"
-	}
-	if m.refusedWhole, err = refusedWhole(ctx, b, head); err != nil {
-		return nil, err
-	}
-	m.out.Unchanged.Services = max(0, all-len(touched))
+	m.out.Unchanged.Services = all - len(touched)
 	if err := m.check(touched); err != nil {
 		return nil, err
 	}
@@ -189,8 +176,6 @@ type maker struct {
 	outcomes   map[string]int
 	asked      map[string]bool
 	spent      int // evaluations
-
-	refusedWhole bool // the head
 }
 
 // A side is the tip that says what runs where, before or after.
@@ -291,7 +276,7 @@ func unplaced(f bundler.Fault) bundler.Fault {
 
 // access notes changed files that say who may do what.
 func (m *maker) access() {
-	for _, file := range []string{"sealstone.yaml", "operators.yaml", "operators.sig", "clients.yaml"} {
+	for _, file := range []string{"operators.yaml", "operators.sig", "clients.yaml"} {
 		if m.base.commit == "" || !m.b.Same(m.base.commit, m.head.commit, file) {
 			if _, ok, _ := m.b.File(m.ctx, m.head.commit, file); ok || m.base.commit != "" {
 				m.out.Access = append(m.out.Access, file)
@@ -311,12 +296,6 @@ func (m *maker) services(touched []string) error {
 
 // service plans every scope where a service is activated before or after.
 func (m *maker) service(name string) error {
-	base := m.base
-	defer func() { m.base = base }()
-	var err error
-	if m.base, err = m.runs(name); err != nil {
-		return err
-	}
 	before, after := m.base.activations(name), m.head.activations(name)
 	refused, err := m.refused(name, before, after)
 	if err != nil {
@@ -336,16 +315,10 @@ func (m *maker) service(name string) error {
 // refused reports whether the server would take nothing of a service: an
 // activation of it can't be built, or its activation file can't be read.
 func (m *maker) refused(name string, before, after []bundler.Activation) (bool, error) {
-	if m.refusedWhole {
-		return true, nil
-	}
 	for _, a := range after {
 		if b, err := m.build(m.head, a); err != nil || b == nil {
 			return b == nil, err
 		}
-	}
-	if refused, err := m.modeInForce(name, after); refused || err != nil {
-		return refused, err
 	}
 	gone := func(f bundler.Fault) bool {
 		return f.Service == name && strings.HasPrefix(f.File, "activations/") || m.head.tip == nil
@@ -429,7 +402,7 @@ func (m *maker) activation(service string, scope api.Scope, before, after []bund
 		row.State = SetNew
 	case old.Digest != next.Digest:
 		row.State = SetChanges
-	case was.Release != is.Release, !reflect.DeepEqual(old.SafeModes, next.SafeModes):
+	case was.Release != is.Release:
 		row.State = SetMoves
 	}
 	places := placesOf(service, scope, scopesOf(before, after), old, next)
@@ -437,9 +410,6 @@ func (m *maker) activation(service string, scope api.Scope, before, after []bund
 		return m.waiting(row, is, places)
 	}
 	m.commands(&row)
-	if is != nil && row.State == SetWithdrawn {
-		row.Reproduce = reproduce(row.New, service, is.Scope)
-	}
 	m.out.Sets = append(m.out.Sets, row)
 	return m.compare(places, old, next, true)
 }
@@ -504,15 +474,11 @@ func (m *maker) rebuild(commit string, row Set) (*bundler.Built, error) {
 // commands adds how to go back and how to build the same bytes again.
 func (m *maker) commands(row *Set) {
 	if row.New != nil {
-		row.Reproduce = reproduce(row.New, row.Service, row.Scope)
+		row.Reproduce = fmt.Sprintf("sealstone build --reproduce %s --rev %s --service %s --scope %s", row.New.Set, row.New.Commit, row.Service, row.Scope)
 	}
 	if row.Old != nil && (row.New == nil || row.New.Commit != row.Old.Commit) {
 		row.Back = fmt.Sprintf("sealstone promote %s --to %s --release %s", row.Service, row.Scope, row.Old.Commit)
 	}
-}
-
-func reproduce(r *Release, service string, scope api.Scope) string {
-	return fmt.Sprintf("sealstone build --reproduce %s --rev %s --service %s --scope %s", r.Set, r.Commit, service, scope)
 }
 
 // running counts live instances that an activation is the nearest one for.

@@ -250,35 +250,9 @@ func TestVerdicts(t *testing.T) {
 		"the same content of another release": {change: func(h *history) {
 			h.edit("activations/payments.yaml", h.commits[0], h.commits[1])
 		}, verdict: plan.Changes, text: []string{"payments  prod   moves  afdd6abc8ea2"}},
-		"a mode goes while it is in force": {change: drop("services/checkout/safe-modes/"), verdict: plan.Refused,
+		"a mode goes while it is in force": {change: drop("services/checkout/safe-modes/"), verdict: plan.Changes,
 			opt:  plan.Options{Live: running(), InForce: []api.Held{{Service: "checkout", Scope: "staging", Mode: "degraded"}}},
-			text: []string{"REFUSED  checkout would not go live", "E_MODE_IN_FORCE safe mode degraded is in force at staging", "checkout  staging  refused", "RUNNING"}},
-		"after a commit that was refused whole": {change: func(h *history) {
-			h.files["sealstone.yml"] = "a: 1\n"
-			h.edit("services/catalog/config/search.yaml", "cacheSeconds: 60", "cacheSeconds: 7")
-			h.commit(nil)
-			delete(h.files, "sealstone.yml")
-		}, verdict: plan.Changes, text: []string{"goes live: catalog@staging", "cacheSeconds  60 → 7", "that is not refused whole"}},
-		"after a commit that had one bad service": {change: func(h *history) {
-			h.files["services/catalog/config/odd.yaml"] = "a: 0x1F\n"
-			h.edit("services/catalog/config/search.yaml", "cacheSeconds: 60", "cacheSeconds: 7")
-			h.commit(nil)
-			delete(h.files, "services/catalog/config/odd.yaml")
-		}, verdict: plan.Changes, text: []string{"catalog  staging  changes", "cacheSeconds  60 → 7", "catalog of "}},
-		"a tip that is refused whole": {change: func(h *history) {
-			h.files["sealstone.yml"] = "a: 1\n"
-			h.edit("services/catalog/config/search.yaml", "cacheSeconds: 60", "cacheSeconds: 7")
-		}, verdict: plan.Refused, text: []string{"catalog would not go live", "catalog  staging  refused"}},
-		"a fault beside what goes live": {change: func(h *history) {
-			h.files["services/stray.txt"] = "x\n"
-			h.edit("services/catalog/config/search.yaml", "cacheSeconds: 60", "cacheSeconds: 7")
-		}, verdict: plan.Refused, text: []string{"REFUSED  1 error; goes live all the same: catalog@staging"}},
-		"what a safe mode says": {change: func(h *history) {
-			h.edit("services/checkout/safe-modes/degraded/safe-mode.yaml", "ttl: 4h", "ttl: 13h")
-		}, verdict: plan.Changes, text: []string{"checkout  staging  moves", "checkout degraded: changed", "ttl 4h0m0s → 13h0m0s"}},
-		"the demand for signatures": {change: func(h *history) {
-			h.files["sealstone.yaml"] += "source: {require_signed: false}\n"
-		}, verdict: plan.Changes, text: []string{"who may do what changes: sealstone.yaml"}},
+			text: []string{"checkout degraded: removed\n", "is in force at staging: the server refuses", "RUNNING"}},
 		"who may do what":   {change: has("clients.yaml", "clients: []\n"), verdict: plan.Changes, text: []string{"CHANGES  who may do what changes: clients.yaml"}},
 		"no sealstone.yaml": {change: drop("sealstone.yaml"), verdict: plan.Refused, text: []string{"E_SEALSTONE_MISSING", "catalog   prod     refused"}},
 		"a fault that only a promotion would meet": {change: func(h *history) {

@@ -48,18 +48,11 @@ func (p *Plan) verdict() (Verdict, string) {
 }
 
 func (p *Plan) refusal() string {
-	said := counted(len(p.Errors), "error")
-	live := p.in(SetNew, SetChanges, SetWithdrawn, SetMoves)
-	switch {
-	case len(p.Refused) > 0:
-		said = list(p.Refused) + " would not go live: " + said
-	case len(live) == 0:
-		return said + ": nothing that runs is affected, but this could not be promoted"
+	errors := counted(len(p.Errors), "error")
+	if len(p.Refused) == 0 {
+		return errors + ": nothing that runs is affected, but this could not be promoted"
 	}
-	if len(live) == 0 {
-		return said + ", the last good set stays"
-	}
-	return said + "; goes live all the same: " + sets(live)
+	return list(p.Refused) + " would not go live: " + errors + ", the last good set stays"
 }
 
 // in lists the targets of sets in some states.

@@ -78,30 +78,13 @@ func (a *app) makePlan(ctx context.Context, repo *bundler.Repo, base, head strin
 	} else {
 		old, opt.Base, err = findBase(ctx, repo, next)
 	}
-	if err == nil && base != "" {
-		old, opt.Base, err = leftAt(ctx, repo, old, next, base)
-	}
 	if err != nil {
 		return nil, err
 	}
-	if tip := a.askLive(ctx, &opt); tip != "" && tip != old {
-		if behind, err := repo.IsAncestor(ctx, tip, old); err == nil && behind {
-			old, opt.Base = tip, "the tip that the server took last"
-		}
-	}
+	a.askLive(ctx, &opt)
 	b := bundler.New(repo)
 	defer a.building("planning", b)()
 	return plan.Make(ctx, b, old, next, opt)
-}
-
-// leftAt is where head left a base that went on: merging head takes nothing of
-// that back.
-func leftAt(ctx context.Context, repo *bundler.Repo, base, head, rev string) (commit, how string, err error) {
-	left, err := repo.MergeBase(ctx, base, head)
-	if err != nil || left == "" || left == base || left == head {
-		return base, rev, err
-	}
-	return left, "merge base with " + rev, nil
 }
 
 // findBase is where a commit left the main branch; for one that is on it, the
@@ -143,36 +126,27 @@ func deepen(repo *bundler.Repo, err error) error {
 	return err
 }
 
-// askLive asks the server, when there is one, what runs, and which tip it took
-// last. A plan goes on without.
-func (a *app) askLive(ctx context.Context, opt *plan.Options) (tip string) {
+// askLive asks the server, when there is one, what runs. A plan goes on without.
+func (a *app) askLive(ctx context.Context, opt *plan.Options) {
 	if a.server == "" {
-		return ""
+		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	c, err := a.client()
 	var live api.Live
 	var modes api.SafeModes
-	var status api.Status
 	if err == nil {
 		err = c.get(ctx, "/v1/live", nil, &live)
 	}
 	if err == nil {
 		err = c.get(ctx, "/v1/safe-modes", url.Values{}, &modes)
 	}
-	if err == nil {
-		err = c.get(ctx, "/v1/status", nil, &status)
-	}
 	if err != nil {
 		opt.LiveError = err.Error()
-		return ""
+		return
 	}
 	opt.Live, opt.InForce = &live, modes.InForce
-	for _, r := range status.Rejected {
-		opt.Rejected = append(opt.Rejected, r.Service)
-	}
-	return status.Source.Tip
 }
 
 func (a *app) printPlan(p *plan.Plan) error {
