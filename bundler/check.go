@@ -250,14 +250,7 @@ func (r *reader) since(tip *Tip, old string) {
 // signatures judges by the tip's own operators.yaml. Whether a root signed that
 // is for those who have the trust file.
 func (r *reader) signatures(tip, before *Tip) {
-	keys := Signers{}
-	if ops, _ := ParseOperators(tip.Operators); ops != nil {
-		for _, o := range ops.Operators {
-			for _, k := range o.Keys {
-				keys[k] = o.ID
-			}
-		}
-	}
+	keys := tip.keys()
 	known := func(a Activation) bool {
 		return slices.ContainsFunc(before.Activations, func(o Activation) bool {
 			return o.Service == a.Service && o.Scope == a.Scope && o.Release == a.Release

@@ -36,7 +36,6 @@ func (m *maker) safeModes(old, next *bundler.Built, live bool) {
 			one.State = "added"
 		case !has:
 			one.State = "removed"
-			m.inForce(next.Service, name, live)
 		case !m.b.SameMode(m.ctx, old.Commit, next.Commit, next.Service, name):
 			one.State, one.Notes = "changed", modeNotes(was, is)
 		}
@@ -58,15 +57,6 @@ func (m *maker) mode(one Mode) {
 		return
 	}
 	have.Waits = have.Waits && one.Waits
-}
-
-// inForce warns that the server won't take a removal of a mode that is in force.
-func (m *maker) inForce(service string, mode api.Mode, live bool) {
-	for _, h := range m.opt.InForce {
-		if live && h.Service == service && h.Mode == mode {
-			m.note("safe mode %s of %s is in force at %s: the server refuses to remove it (E_MODE_IN_FORCE)", mode, service, h.Scope)
-		}
-	}
 }
 
 // modeNotes says what safe-mode.yaml says otherwise.

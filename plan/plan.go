@@ -16,7 +16,7 @@ type Verdict string
 
 // The verdicts, from the gravest.
 const (
-	Refused     Verdict = "refused"     // the head has errors
+	Refused     Verdict = "refused"     // the head, or a service of it, would not be taken
 	Destructive Verdict = "destructive" // something that runs is withdrawn, and nothing takes its place
 	Changes     Verdict = "changes"     // something goes live
 	Waits       Verdict = "waits"       // nothing goes live before a promotion
@@ -29,7 +29,8 @@ type Plan struct {
 	Summary   string         `json:"summary"` // one line
 	Base      Revision       `json:"base"`
 	Head      Revision       `json:"head"`
-	Refused   []string       `json:"refused"` // services of which nothing goes live
+	Whole     bool           `json:"whole,omitempty"` // the head is refused as a whole
+	Refused   []string       `json:"refused"`         // services of which nothing goes live
 	Errors    bundler.Faults `json:"errors"`
 	Sets      []Set          `json:"sets"` // by service and scope; those that stay are counted
 	Unchanged Unchanged      `json:"unchanged"`
@@ -68,6 +69,7 @@ const (
 	SetWithdrawn State = "withdrawn" // an outer activation takes over, or nothing does
 	SetRefused   State = "refused"   // the last good set stays
 	SetWaits     State = "waits"     // pinned: other content once it is promoted
+	SetUnknown   State = "unknown"   // goes live; what is in effect now can't be built
 )
 
 // A Set is what becomes of one activation.
@@ -112,13 +114,22 @@ type Options struct {
 	Live       *api.Live // nil: no server was asked
 	LiveError  string    // why a server could not be asked
 	InForce    []api.Held
+	Accepted   string   // the newest commit that the server accepted
+	Rejected   []string // services of which it took nothing
+	Note       string   // how the base was found, when that needs saying
 }
 
-// Make plans the way from one commit to another; an empty base is a repository
-// with nothing in it. Only services that the two say different things about are
-// read. Faults of the head are part of the plan; the error is about storage,
-// unknown commits or ctx.
+// Make plans the way from what runs at one commit to another; an empty base is a
+// repository with nothing in it. A base that a server would not have accepted
+// stands for the newest one before it that it would. Only services that the two
+// say different things about are read. Faults of the head are part of the plan;
+// the error is about storage, unknown commits or ctx.
 func Make(ctx context.Context, b *bundler.Builder, base, head string, opt Options) (*Plan, error) {
+	from, err := findBasis(ctx, b, base, &opt)
+	if err != nil {
+		return nil, err
+	}
+	base = from.commit()
 	touched, all, err := b.Touched(ctx, base, head)
 	if err != nil {
 		return nil, err
@@ -127,7 +138,12 @@ func Make(ctx context.Context, b *bundler.Builder, base, head string, opt Option
 	if err != nil {
 		return nil, err
 	}
+	m.basis = from
+	m.out.Notes = from.notes
 	m.out.Unchanged.Services = all - len(touched)
+	if err := m.wholeHead(); err != nil {
+		return nil, err
+	}
 	if err := m.check(touched); err != nil {
 		return nil, err
 	}
@@ -150,12 +166,21 @@ func Edited(ctx context.Context, b *bundler.Builder, tip *bundler.Tip, a bundler
 		return nil, err
 	}
 	m.out.Unchanged.Services = all - 1
+	m.basis.commits = []string{tip.Commit}
+	if err := m.wholeHead(); err != nil {
+		return nil, err
+	}
 	next := *tip
 	next.Activations = slices.DeleteFunc(slices.Clone(tip.Activations), func(o bundler.Activation) bool {
 		return o.Service == a.Service && (o.Scope == a.Scope || o.Retired)
 	})
 	next.Activations = append(next.Activations, a)
 	m.head.tip = &next
+	for _, f := range m.head.faults.Errors() {
+		if f.Service == a.Service || m.out.Whole && f.Service == "" {
+			m.out.Errors = append(m.out.Errors, f)
+		}
+	}
 	if err := m.services([]string{a.Service}); err != nil {
 		return nil, err
 	}
@@ -169,6 +194,7 @@ type maker struct {
 	b          *bundler.Builder
 	opt        Options
 	base, head *side
+	basis      basis
 	out        *Plan
 	placed     map[string]int // items by their JSON, in out.Items
 	compared   map[[2]api.Digest]comparison
@@ -184,6 +210,7 @@ type side struct {
 	tip    *bundler.Tip // nil when nothing can be said
 	faults bundler.Faults
 	built  map[bundler.Activation]*bundler.Built // nil when refused
+	lost   bool                                  // activations that never built
 }
 
 func newMaker(ctx context.Context, b *bundler.Builder, base, head string, opt Options) (*maker, error) {
@@ -296,8 +323,12 @@ func (m *maker) services(touched []string) error {
 
 // service plans every scope where a service is activated before or after.
 func (m *maker) service(name string) error {
-	before, after := m.base.activations(name), m.head.activations(name)
-	refused, err := m.refused(name, before, after)
+	from, err := m.lastGood(name)
+	if err != nil {
+		return err
+	}
+	before, after := from.activations(name), m.head.activations(name)
+	refused, err := m.refused(name, from, before, after)
 	if err != nil {
 		return err
 	}
@@ -305,25 +336,29 @@ func (m *maker) service(name string) error {
 		m.out.Refused = append(m.out.Refused, name)
 	}
 	for _, scope := range scopesOf(before, after) {
-		if err := m.activation(name, scope, before, after, refused); err != nil {
+		if err := m.activation(name, scope, from, before, after, refused); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// refused reports whether the server would take nothing of a service: an
-// activation of it can't be built, or its activation file can't be read.
-func (m *maker) refused(name string, before, after []bundler.Activation) (bool, error) {
+// refused reports whether the server would take nothing of a service: nothing
+// of the head, an activation of it can't be built, its activation file is at
+// fault or gone, or a safe mode in force would go.
+func (m *maker) refused(name string, from *side, before, after []bundler.Activation) (bool, error) {
+	if m.out.Whole {
+		return true, nil
+	}
 	for _, a := range after {
 		if b, err := m.build(m.head, a); err != nil || b == nil {
 			return b == nil, err
 		}
 	}
-	gone := func(f bundler.Fault) bool {
-		return f.Service == name && strings.HasPrefix(f.File, "activations/") || m.head.tip == nil
-	}
-	return len(after) == 0 && len(before) > 0 && slices.ContainsFunc(m.out.Errors, gone), nil
+	faults, err := m.serverFaults(name, from, before, after)
+	m.out.Errors = append(m.out.Errors, faults...)
+	file := "activations/" + name + ".yaml"
+	return slices.ContainsFunc(m.out.Errors, func(f bundler.Fault) bool { return f.Service == name && f.File == file }), err
 }
 
 // build builds what an activation of one side asks for; nil means that it is
@@ -378,9 +413,12 @@ func nearest(list []bundler.Activation, scope api.Scope) *bundler.Activation {
 }
 
 // activation plans one scope of a service.
-func (m *maker) activation(service string, scope api.Scope, before, after []bundler.Activation, refused bool) error {
+func (m *maker) activation(service string, scope api.Scope, from *side, before, after []bundler.Activation, refused bool) error {
 	was, is := nearest(before, scope), nearest(after, scope)
-	old, err := m.effective(m.base, was)
+	old, err := m.effective(from, was)
+	if err == nil {
+		old, err = m.proven(service, scope, old)
+	}
 	if err != nil {
 		return err
 	}
@@ -398,18 +436,24 @@ func (m *maker) activation(service string, scope api.Scope, before, after []bund
 	switch {
 	case is == nil || is.Scope != scope:
 		row.State, row.Destructive = SetWithdrawn, is == nil
+	case old == nil && (was != nil || from.lost):
+		row.State = SetUnknown
 	case old == nil:
 		row.State = SetNew
 	case old.Digest != next.Digest:
 		row.State = SetChanges
-	case was.Release != is.Release:
+	case was == nil || was.Release != is.Release:
 		row.State = SetMoves
 	}
 	places := placesOf(service, scope, scopesOf(before, after), old, next)
 	if row.State == "" {
-		return m.waiting(row, is, places)
+		return m.waiting(row, from, is, places)
 	}
-	m.commands(&row)
+	at := scope
+	if is != nil {
+		at = is.Scope // of the outer activation, for one that is withdrawn
+	}
+	m.commands(&row, at)
 	m.out.Sets = append(m.out.Sets, row)
 	return m.compare(places, old, next, true)
 }
@@ -432,16 +476,16 @@ func releaseOf(b *bundler.Built) *Release {
 
 // waiting plans what a promotion of the head would do to a pinned scope, as far
 // as it comes of this revision.
-func (m *maker) waiting(row Set, a *bundler.Activation, places []Place) error {
+func (m *maker) waiting(row Set, from *side, a *bundler.Activation, places []Place) error {
 	if !pinned(a) || m.head.commit == m.base.commit {
 		m.out.Unchanged.Sets++
 		return nil
 	}
-	next, err := m.rebuild(m.head.commit, row)
+	next, err := m.rebuild(m.head.commit, row.Service, row.Scope)
 	if err != nil || next == nil {
 		return err
 	}
-	old, err := m.rebuild(m.base.commit, row)
+	old, err := m.rebuild(from.commit, row.Service, row.Scope)
 	if err != nil {
 		return err
 	}
@@ -451,7 +495,7 @@ func (m *maker) waiting(row Set, a *bundler.Activation, places []Place) error {
 	}
 	row.State, row.New = SetWaits, releaseOf(next)
 	row.Promote = fmt.Sprintf("sealstone promote %s --to %s", row.Service, row.Scope)
-	m.commands(&row)
+	m.commands(&row, row.Scope)
 	row.Back = ""
 	m.out.Sets = append(m.out.Sets, row)
 	if old == nil {
@@ -460,11 +504,11 @@ func (m *maker) waiting(row Set, a *bundler.Activation, places []Place) error {
 	return m.compare(places, old, next, false)
 }
 
-func (m *maker) rebuild(commit string, row Set) (*bundler.Built, error) {
+func (m *maker) rebuild(commit, service string, scope api.Scope) (*bundler.Built, error) {
 	if commit == "" {
 		return nil, nil
 	}
-	b, err := m.b.Rebuild(m.ctx, commit, row.Service, row.Scope)
+	b, err := m.b.Rebuild(m.ctx, commit, service, scope)
 	if _, faulty := bundler.FaultsOf(err); faulty {
 		return nil, nil
 	}
@@ -472,9 +516,9 @@ func (m *maker) rebuild(commit string, row Set) (*bundler.Built, error) {
 }
 
 // commands adds how to go back and how to build the same bytes again.
-func (m *maker) commands(row *Set) {
+func (m *maker) commands(row *Set, built api.Scope) {
 	if row.New != nil {
-		row.Reproduce = fmt.Sprintf("sealstone build --reproduce %s --rev %s --service %s --scope %s", row.New.Set, row.New.Commit, row.Service, row.Scope)
+		row.Reproduce = fmt.Sprintf("sealstone build --reproduce %s --rev %s --service %s --scope %s", row.New.Set, row.New.Commit, row.Service, built)
 	}
 	if row.Old != nil && (row.New == nil || row.New.Commit != row.Old.Commit) {
 		row.Back = fmt.Sprintf("sealstone promote %s --to %s --release %s", row.Service, row.Scope, row.Old.Commit)

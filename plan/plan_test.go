@@ -250,20 +250,20 @@ func TestVerdicts(t *testing.T) {
 		"the same content of another release": {change: func(h *history) {
 			h.edit("activations/payments.yaml", h.commits[0], h.commits[1])
 		}, verdict: plan.Changes, text: []string{"payments  prod   moves  afdd6abc8ea2"}},
-		"a mode goes while it is in force": {change: drop("services/checkout/safe-modes/"), verdict: plan.Changes,
+		"a mode goes while it is in force": {change: drop("services/checkout/safe-modes/"), verdict: plan.Refused,
 			opt:  plan.Options{Live: running(), InForce: []api.Held{{Service: "checkout", Scope: "staging", Mode: "degraded"}}},
-			text: []string{"checkout degraded: removed\n", "is in force at staging: the server refuses", "RUNNING"}},
+			text: []string{"E_MODE_IN_FORCE", "is in force at staging, and nothing would have it there", "RUNNING"}},
 		"who may do what":   {change: has("clients.yaml", "clients: []\n"), verdict: plan.Changes, text: []string{"CHANGES  who may do what changes: clients.yaml"}},
 		"no sealstone.yaml": {change: drop("sealstone.yaml"), verdict: plan.Refused, text: []string{"E_SEALSTONE_MISSING", "catalog   prod     refused"}},
 		"a fault that only a promotion would meet": {change: func(h *history) {
 			h.files["activations/payments.yaml"] = "service: payments\nactivations:\n  - scope: prod\n    release: " + h.commits[0] + "\n"
 			h.commit(nil)
 			h.edit("services/payments/config/http.yaml", "writeMs: 15000", "writeMs: fast")
-		}, verdict: plan.Refused, text: []string{"REFUSED  1 error: nothing that runs is affected"}},
+		}, verdict: plan.Nothing, text: []string{"nothing that is served changes; 1 error that the server passes over"}},
 		"lines that are no contexts": {change: func(h *history) {
 			h.files["tests/contexts/checkout.jsonl"] = "{\"flag\": 1, \"context\": {}}\n" + h.files["tests/contexts/checkout.jsonl"]
 			h.edit(checkoutFlags, "[one-page, 10]", "[one-page, 20]")
-		}, verdict: plan.Refused, text: []string{"tests/contexts/checkout.jsonl:1:2: E_CONTEXTS", "evaluated: 7 recorded contexts"}},
+		}, verdict: plan.Changes, text: []string{"tests/contexts/checkout.jsonl:1:2: E_CONTEXTS", "evaluated: 7 recorded contexts"}},
 		"a context that asks for all flags": {change: func(h *history) {
 			h.files["tests/contexts/checkout.jsonl"] = `{"context": {"targetingKey": "guest-2"}}`
 			h.edit(checkoutFlags, "[one-page, 10]", "[one-page, 10000]")
@@ -290,6 +290,57 @@ func TestVerdicts(t *testing.T) {
 				if !strings.Contains(b.String(), want) {
 					t.Errorf("no %q in\n%s", want, b.String())
 				}
+			}
+		})
+	}
+}
+
+// A base that a server refused, in whole or for one service, is not what runs.
+func TestARefusedBaseIsNotWhatRuns(t *testing.T) {
+	const limits, bad = "services/payments/config/http.yaml", "services/payments/config/bad.yaml"
+	for name, c := range map[string]struct{ path, text string }{
+		"a near miss at the root": {"sealstone.yml", "a: 1\n"},
+		"a bad file of a service": {bad, "a: 0x1F\n"},
+		"no sealstone.yaml":       {"sealstone.yaml", ""},
+		"a vanished activation":   {"activations/payments.yaml", ""},
+		"a bad activation file":   {"activations/payments.yaml", "service: payments\nactivations: 5\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHistory(t)
+			good := h.files[c.path]
+			h.edit(limits, "writeMs: 15000", "writeMs: 7000")
+			h.commit(map[string]string{c.path: c.text})
+			if c.text == "" {
+				h.files = gittest.With(h.files, map[string]string{c.path: ""})
+			}
+			h.commit(map[string]string{"README.md": "still bad"})
+			h.commit(map[string]string{c.path: good})
+			p := h.plan(plan.Options{})
+			var b strings.Builder
+			p.WriteText(&b)
+			if p.Verdict != plan.Changes || !strings.Contains(b.String(), "writeMs  15000 → 7000") || !strings.Contains(b.String(), "ompared with "+h.commits[1][:12]) {
+				t.Errorf("%s", b.String())
+			}
+		})
+	}
+}
+
+// What costs the tip, a service or nothing is what the server says.
+func TestWhatErrorsCost(t *testing.T) {
+	for name, c := range map[string]struct {
+		change map[string]string
+		want   string
+	}{
+		"nothing": {map[string]string{"services/stray.txt": "x"}, "CHANGES  goes live: payments@staging; waits for promotion: payments@prod; 1 error that the server passes over"},
+		"the tip": {map[string]string{"sealstone.yml": "a: 1\n"}, "REFUSED  nothing of it goes live: 1 error, everything stays as it is"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHistory(t)
+			h.edit("services/payments/config/http.yaml", "writeMs: 15000", "writeMs: 7000")
+			h.commit(c.change)
+			p := h.plan(plan.Options{})
+			if got := strings.ToUpper(string(p.Verdict)) + "  " + p.Summary; got != c.want || p.Whole && len(p.Items) > 0 {
+				t.Errorf("%s, %d items", got, len(p.Items))
 			}
 		})
 	}

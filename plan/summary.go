@@ -17,7 +17,35 @@ func (m *maker) finish() *Plan {
 }
 
 func (p *Plan) verdict() (Verdict, string) {
-	live, moves, waits := p.in(SetNew, SetChanges, SetWithdrawn), p.in(SetMoves), p.in(SetWaits)
+	errors := counted(len(p.Errors), "error")
+	v, text := p.effect()
+	switch {
+	case p.Whole:
+		return Refused, "nothing of it goes live: " + errors + ", everything stays as it is"
+	case len(p.Refused) > 0:
+		return Refused, list(p.Refused) + " would not go live: " + errors + ", the last good set stays" + p.beside(v)
+	case len(p.Errors) > 0:
+		return v, text + "; " + errors + " that the server passes over"
+	}
+	return v, text
+}
+
+// beside says what happens to others while services are refused.
+func (p *Plan) beside(v Verdict) string {
+	if v != Changes && v != Destructive {
+		return ""
+	}
+	n := len(p.in(SetNew, SetChanges, SetUnknown, SetMoves))
+	text := "; " + "goes live of others: " + counted(n, "set")
+	if gone := len(p.in(SetWithdrawn)); gone > 0 {
+		text += ", " + fmt.Sprint(gone) + " withdrawn"
+	}
+	return text
+}
+
+// effect is what comes of the services that are taken.
+func (p *Plan) effect() (Verdict, string) {
+	live, moves, waits := p.in(SetNew, SetChanges, SetUnknown, SetWithdrawn), p.in(SetMoves), p.in(SetWaits)
 	later := ""
 	if len(waits) > 0 {
 		later = "; waits for promotion: " + sets(waits)
@@ -29,8 +57,6 @@ func (p *Plan) verdict() (Verdict, string) {
 		}
 	}
 	switch {
-	case len(p.Errors) > 0:
-		return Refused, p.refusal()
 	case len(gone) > 0:
 		return Destructive, "withdraws " + list(gone) + ", and nothing takes its place"
 	case len(live) > 0 && len(p.Items) == 0 && len(live) == len(p.in(SetChanges)):
@@ -45,14 +71,6 @@ func (p *Plan) verdict() (Verdict, string) {
 		return Changes, "who may do what changes: " + list(p.Access)
 	}
 	return Nothing, "nothing that is served changes"
-}
-
-func (p *Plan) refusal() string {
-	errors := counted(len(p.Errors), "error")
-	if len(p.Refused) == 0 {
-		return errors + ": nothing that runs is affected, but this could not be promoted"
-	}
-	return list(p.Refused) + " would not go live: " + errors + ", the last good set stays"
 }
 
 // in lists the targets of sets in some states.

@@ -58,7 +58,7 @@ func (a *app) plan(ctx context.Context, dir, base, head string, code bool) error
 		return err
 	}
 	switch {
-	case p.Verdict == plan.Refused:
+	case p.Verdict == plan.Refused || len(p.Errors) > 0:
 		return exitCode(exitError)
 	case code && p.Verdict != plan.Nothing:
 		return exitCode(exitFinding)
@@ -74,7 +74,7 @@ func (a *app) makePlan(ctx context.Context, repo *bundler.Repo, base, head strin
 	opt := plan.Options{Base: base, Head: head, Now: time.Now()}
 	var old string
 	if base != "" {
-		old, err = repo.Resolve(base)
+		old, err = askedBase(ctx, repo, next, &opt)
 	} else {
 		old, opt.Base, err = findBase(ctx, repo, next)
 	}
@@ -85,6 +85,25 @@ func (a *app) makePlan(ctx context.Context, repo *bundler.Repo, base, head strin
 	b := bundler.New(repo)
 	defer a.building("planning", b)()
 	return plan.Make(ctx, b, old, next, opt)
+}
+
+// askedBase is a revision, or where head left it when head doesn't contain it:
+// a merge keeps what came to the base since.
+func askedBase(ctx context.Context, repo *bundler.Repo, head string, opt *plan.Options) (string, error) {
+	base, err := repo.Resolve(opt.Base)
+	if err != nil {
+		return "", err
+	}
+	found, err := repo.MergeBase(ctx, base, head)
+	if err != nil || found == base {
+		return base, err
+	}
+	if found == "" {
+		return "", fmt.Errorf("%s and %s have no commit in common, so one can't be merged into the other", short(base), short(head))
+	}
+	opt.Note = fmt.Sprintf("%s has commits that the head does not contain. They are left out: compared with the merge base, as a merge would keep them", opt.Base)
+	opt.Base = "merge base with " + opt.Base
+	return found, nil
 }
 
 // findBase is where a commit left the main branch; for one that is on it, the
@@ -136,17 +155,24 @@ func (a *app) askLive(ctx context.Context, opt *plan.Options) {
 	c, err := a.client()
 	var live api.Live
 	var modes api.SafeModes
+	var status api.Status
 	if err == nil {
 		err = c.get(ctx, "/v1/live", nil, &live)
 	}
 	if err == nil {
 		err = c.get(ctx, "/v1/safe-modes", url.Values{}, &modes)
 	}
+	if err == nil {
+		err = c.get(ctx, "/v1/status", nil, &status)
+	}
 	if err != nil {
 		opt.LiveError = err.Error()
 		return
 	}
-	opt.Live, opt.InForce = &live, modes.InForce
+	opt.Live, opt.InForce, opt.Accepted = &live, modes.InForce, status.Source.Tip
+	for _, r := range status.Rejected {
+		opt.Rejected = append(opt.Rejected, r.Service)
+	}
 }
 
 func (a *app) printPlan(p *plan.Plan) error {
