@@ -3,6 +3,7 @@ package plan
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -303,7 +304,7 @@ func unplaced(f bundler.Fault) bundler.Fault {
 
 // access notes changed files that say who may do what.
 func (m *maker) access() {
-	for _, file := range []string{"operators.yaml", "operators.sig", "clients.yaml"} {
+	for _, file := range []string{"sealstone.yaml", "operators.yaml", "operators.sig", "clients.yaml"} {
 		if m.base.commit == "" || !m.b.Same(m.base.commit, m.head.commit, file) {
 			if _, ok, _ := m.b.File(m.ctx, m.head.commit, file); ok || m.base.commit != "" {
 				m.out.Access = append(m.out.Access, file)
@@ -442,7 +443,7 @@ func (m *maker) activation(service string, scope api.Scope, from *side, before, 
 		row.State = SetNew
 	case old.Digest != next.Digest:
 		row.State = SetChanges
-	case was == nil || was.Release != is.Release:
+	case was == nil || was.Release != is.Release || !reflect.DeepEqual(old.SafeModes, next.SafeModes):
 		row.State = SetMoves
 	}
 	places := placesOf(service, scope, scopesOf(before, after), old, next)

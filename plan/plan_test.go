@@ -253,6 +253,16 @@ func TestVerdicts(t *testing.T) {
 		"a mode goes while it is in force": {change: drop("services/checkout/safe-modes/"), verdict: plan.Refused,
 			opt:  plan.Options{Live: running(), InForce: []api.Held{{Service: "checkout", Scope: "staging", Mode: "degraded"}}},
 			text: []string{"E_MODE_IN_FORCE", "is in force at staging, and nothing would have it there", "RUNNING"}},
+		"a fault beside what goes live": {change: func(h *history) {
+			h.files["services/stray.txt"] = "x\n"
+			h.edit("services/catalog/config/search.yaml", "cacheSeconds: 60", "cacheSeconds: 7")
+		}, verdict: plan.Changes, text: []string{"catalog@staging"}},
+		"what a safe mode says": {change: func(h *history) {
+			h.edit("services/checkout/safe-modes/degraded/safe-mode.yaml", "ttl: 4h", "ttl: 13h")
+		}, verdict: plan.Changes, text: []string{"checkout  staging  moves", "checkout degraded: changed", "ttl 4h0m0s → 13h0m0s"}},
+		"the demand for signatures": {change: func(h *history) {
+			h.files["sealstone.yaml"] += "source: {require_signed: false}\n"
+		}, verdict: plan.Changes, text: []string{"sealstone.yaml"}},
 		"who may do what":   {change: has("clients.yaml", "clients: []\n"), verdict: plan.Changes, text: []string{"CHANGES  who may do what changes: clients.yaml"}},
 		"no sealstone.yaml": {change: drop("sealstone.yaml"), verdict: plan.Refused, text: []string{"E_SEALSTONE_MISSING", "catalog   prod     refused"}},
 		"a fault that only a promotion would meet": {change: func(h *history) {
