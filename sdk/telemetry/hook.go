@@ -8,9 +8,9 @@ import (
 
 	"github.com/open-feature/go-sdk/openfeature"
 	semconv "github.com/open-feature/go-sdk/openfeature/telemetry"
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/log"
-	"go.opentelemetry.io/otel/log/global"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -23,7 +23,7 @@ const maxText = 256
 func (t *Telemetry) Hook() openfeature.Hook {
 	provider := t.cfg.Logger
 	if provider == nil {
-		provider = global.GetLoggerProvider()
+		provider = otel.GetLoggerProvider()
 	}
 	return &hook{t: t, logger: provider.Logger(scope)}
 }
