@@ -103,6 +103,7 @@ func (s *Server) annotation(f store.Found) api.Annotation {
 	return a
 }
 
+// byOf is who made a change: the operator that signed it, or the commit's author.
 func byOf(r api.Record) string {
 	if r.Operator != "" {
 		return r.Operator

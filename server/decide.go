@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -17,10 +18,8 @@ import (
 	"github.com/sealstone/sealstone/ledger"
 )
 
-type storeDraft = store.Draft
-
-func draftOf(kind ledger.Kind, data ledger.Data, detail *ledger.Detail) storeDraft {
-	return storeDraft{Kind: kind, Data: data, Detail: detail}
+func draftOf(kind ledger.Kind, data ledger.Data, detail *ledger.Detail) store.Draft {
+	return store.Draft{Kind: kind, Data: data, Detail: detail}
 }
 
 func trimNewline(b []byte) []byte { return bytes.TrimSuffix(b, []byte("\n")) }
@@ -48,7 +47,7 @@ func (s *Server) commit(ctx context.Context, next *accepted, decide func(*ledger
 // decide compares what the tip asks for with the state that the append loop
 // holds: operators, then activations, then withdrawals, then what was rejected.
 func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted) (store.Decision, error) {
-	var out []storeDraft
+	var out []store.Draft
 	rows := map[string][]byte{}
 	if u.ops != nil && newerOperators(st, u.ops) {
 		out = append(out, *u.ops)
@@ -132,16 +131,9 @@ func nameObjects(rows map[string][]byte, b *bundler.Built) {
 	}
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
-}
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
 
-func newerOperators(st *ledger.State, d *storeDraft) bool {
+func newerOperators(st *ledger.State, d *store.Draft) bool {
 	v, err := strconv.Atoi(d.Data.Version)
 	return err == nil && (st.Operators == nil || v > st.Operators.Version)
 }
@@ -228,7 +220,7 @@ func (s *Server) hasMode(chains []ledger.Chain, sets map[api.Digest]*bundle.Set,
 
 // activation is the change of one entry: none when the set is the one in force
 // and no pin moved.
-func (s *Server) activation(st *ledger.State, u *unit, b *bundler.Built) (*storeDraft, error) {
+func (s *Server) activation(st *ledger.State, u *unit, b *bundler.Built) (*store.Draft, error) {
 	old, _ := st.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: b.Service, Scope: b.Scope})
 	live := old.Kind == ledger.BundleActivated
 	if live && old.Set.Digest == b.Digest && !(u.pinned[b] && old.Release.Commit != b.Commit) {
@@ -287,8 +279,8 @@ func (s *Server) commitDetail(u *unit, commit string) map[string]any {
 
 // withdrawals end the chains whose entries are gone. A service whose activation
 // file has faults, or vanished, keeps its chains.
-func (s *Server) withdrawals(st *ledger.State, u *unit) []storeDraft {
-	var out []storeDraft
+func (s *Server) withdrawals(st *ledger.State, u *unit) []store.Draft {
+	var out []store.Draft
 	for _, service := range sortedKeys(st.Services) {
 		entries, listed := u.entries[service]
 		if service == "" || !listed || len(u.failed[service]) > 0 {
@@ -308,7 +300,7 @@ func (s *Server) withdrawals(st *ledger.State, u *unit) []storeDraft {
 const maxFaultPlaces = 20
 
 // rejected records a service's faults, once for the same ones.
-func rejected(u *unit, service string, rel *ledger.Release, now accepted) (rejection, *storeDraft) {
+func rejected(u *unit, service string, rel *ledger.Release, now accepted) (rejection, *store.Draft) {
 	faults := distinct(u.failed[service])
 	r := rejection{Service: service, Commit: u.tip.Commit, Total: len(faults)}
 	var places []ledger.FaultPlace

@@ -35,7 +35,7 @@ func longRig(b *testing.B, n int) *rig {
 	sets["prod/eu-west-1"] = sets["prod"]
 	scopes := []api.Scope{"staging", "prod", "prod/eu-west-1"}
 	for i := 0; i < n; {
-		var drafts []storeDraft
+		var drafts []store.Draft
 		for ; len(drafts) < 2000 && i < n; i++ {
 			drafts = append(drafts, draftOf(ledger.BundleActivated, ledger.Data{Service: fmt.Sprint("svc-", i%200), Scope: scopes[i/200%3],
 				Fields: ledger.Fields{Release: ledgertest.Release(i), Set: sets[scopes[i/200%3]], Contract: 1}}, nil))

@@ -241,7 +241,7 @@ func (s *Server) liveService(v *liveView, name string) api.LiveService {
 		at = s.namedScopes(v.st, name)
 	}
 	strays := 0
-	for _, scope := range sortedScopes(v.seen.scopes[name]) {
+	for _, scope := range sortedKeys(v.seen.scopes[name]) {
 		if at[string(scope)] {
 			continue
 		}
@@ -255,15 +255,6 @@ func (s *Server) liveService(v *liveView, name string) api.LiveService {
 		out.Scopes = append(out.Scopes, s.liveScope(v, api.Target{Service: name, Scope: api.Scope(scope)}))
 	}
 	return out
-}
-
-func sortedScopes[T any](m map[api.Scope]T) []api.Scope {
-	list := make([]api.Scope, 0, len(m))
-	for s := range m {
-		list = append(list, s)
-	}
-	slices.Sort(list)
-	return list
 }
 
 // namedScopes are those of a service's chains and of the sets in force.
@@ -415,11 +406,7 @@ func (s *Server) proven(eff *effect) *api.Proven {
 		p.Expires, p.Overdue = o.Expires, o.Overdue
 	}
 	if c, err := s.store.Change(p.Index); err == nil {
-		r := s.record(p.Index, c)
-		p.By = r.Operator
-		if author, ok := r.Detail["author"].(string); ok && p.By == "" {
-			p.By = author
-		}
+		p.By = byOf(s.record(p.Index, c))
 	}
 	return p
 }

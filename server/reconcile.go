@@ -223,7 +223,7 @@ func (s *Server) refuse(ctx context.Context, next accepted, tip string, why erro
 		return errors.Join(why, err)
 	}
 	draft := draftOf(ledger.SourceRefused, ledger.Data{Fields: ledger.Fields{From: cmp.Or(next.Commit, noCommit), To: tip}}, detail)
-	record := func(*ledger.State) (store.Decision, error) { return store.Decision{Drafts: []storeDraft{draft}}, nil }
+	record := func(*ledger.State) (store.Decision, error) { return store.Decision{Drafts: []store.Draft{draft}}, nil }
 	return errors.Join(why, s.commit(ctx, &next, record))
 }
 
@@ -250,7 +250,7 @@ func (s *Server) letThrough(ctx context.Context, from, tip string) bool {
 type unit struct {
 	tip      *bundler.Tip
 	skipped  int
-	ops      *storeDraft
+	ops      *store.Draft
 	built    []*bundler.Built // outermost scopes first
 	pinned   map[*bundler.Built]bool
 	failed   map[string]bundler.Faults // by service

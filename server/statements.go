@@ -183,7 +183,7 @@ func (s *Server) submitPending(ctx context.Context, h held) (*api.Receipt, error
 func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.Detail, mayBeLate bool) (store.Decision, error) {
 	d := store.DraftOf(st, detail)
 	if _, ok := s.store.ByID(st.ID); ok { // the store answers with the old receipt, or refuses other bytes
-		return store.Decision{Drafts: []storeDraft{d}}, nil
+		return store.Decision{Drafts: []store.Draft{d}}, nil
 	}
 	if err := judge(state, st); err != nil {
 		return store.Decision{}, err
@@ -202,14 +202,14 @@ func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.De
 		}
 		d.Data.Resolved = resolved
 	}
-	return store.Decision{Drafts: []storeDraft{d}}, nil
+	return store.Decision{Drafts: []store.Draft{d}}, nil
 }
 
 // late keeps a statement that lost to newer ones while nobody could record it:
 // evidence, with no effect.
 func late(st *ledger.Signed, detail *ledger.Detail, why string) store.Decision {
 	d := ledger.Data{Service: st.Service, Scope: st.Scope, Statement: st.Raw, Detail: st.Detail, Fields: ledger.Fields{Late: why}}
-	return store.Decision{Drafts: []storeDraft{{Kind: ledger.StatementLate, Data: d, Detail: detail}}}
+	return store.Decision{Drafts: []store.Draft{{Kind: ledger.StatementLate, Data: d, Detail: detail}}}
 }
 
 func judge(state *ledger.State, st *ledger.Signed) error {
@@ -449,10 +449,10 @@ func (s *Server) expire(ctx context.Context, d ledger.Deadline) error {
 		data := ledger.Data{Service: d.Service, Scope: c.Scope, Fields: ledger.Fields{Mode: c.Mode}}
 		if c.OnExpiry == "restore" {
 			data.Resolved = s.resolvedAt(state, d.Service, c.Scope, api.ModeNormal)
-			return store.Decision{Drafts: []storeDraft{draftOf(ledger.SafeModeExited, data, nil)}}, nil
+			return store.Decision{Drafts: []store.Draft{draftOf(ledger.SafeModeExited, data, nil)}}, nil
 		}
 		data.Expires = c.Expires
-		return store.Decision{Drafts: []storeDraft{draftOf(ledger.SafeModeOverdue, data, nil)}}, nil
+		return store.Decision{Drafts: []store.Draft{draftOf(ledger.SafeModeOverdue, data, nil)}}, nil
 	})
 	return err
 }
