@@ -99,7 +99,6 @@ type unsaved struct {
 	facts  map[factsKey]*Facts
 	lists  map[api.Digest]*list
 	ended  []ended
-	lost   int // intervals that found no room
 }
 
 func newUnsaved() unsaved {
@@ -109,11 +108,9 @@ func newUnsaved() unsaved {
 func (u *unsaved) pulse(slot uint32) { u.pulses[slot/pulsePage] = true }
 
 func (u *unsaved) end(e ended) {
-	if len(u.ended) >= maxUnsaved {
-		u.lost++
-		return
+	if len(u.ended) < maxUnsaved { // the rest is dropped: these are observations
+		u.ended = append(u.ended, e)
 	}
-	u.ended = append(u.ended, e)
 }
 
 // Open reads the file, or makes it. "" keeps the table in memory only. The
@@ -490,11 +487,4 @@ func (t *Table) sweep(tx *bbolt.Tx) error {
 		err = errors.Join(err, tx.Bucket(p.bucket).Delete(p.key))
 	}
 	return err
-}
-
-// Lost is how many intervals found no room since the start.
-func (t *Table) Lost() int {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.unsaved.lost
 }

@@ -155,14 +155,20 @@ func (s *Store) addDetail(ec *ledger.EvidenceChange) error {
 	return err
 }
 
-// ProofEvidence is the proof of one change, with its detail: what "changes
-// proof" writes. A change that cites an operators set brings that along.
-func (s *Store) ProofEvidence(index int64) (*ledger.Evidence, error) {
+// provable is the snapshot that an entry can be proven in, and its checkpoint.
+func (s *Store) provable(index int64) (*Snapshot, []byte, error) {
 	if err := s.checkIndex(index); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	snap := s.Snapshot()
 	cp, err := s.checkpoint(snap)
+	return snap, cp, err
+}
+
+// ProofEvidence is the proof of one change, with its detail: what "changes
+// proof" writes. A change that cites an operators set brings that along.
+func (s *Store) ProofEvidence(index int64) (*ledger.Evidence, error) {
+	snap, cp, err := s.provable(index)
 	if err != nil {
 		return nil, err
 	}
@@ -192,11 +198,7 @@ func (s *Store) ProofEvidence(index int64) (*ledger.Evidence, error) {
 // TlogProof is the proof of one entry in the form c2sp.org/tlog-proof@v1, for
 // verifiers that aren't ours.
 func (s *Store) TlogProof(index int64) ([]byte, error) {
-	if err := s.checkIndex(index); err != nil {
-		return nil, err
-	}
-	snap := s.Snapshot()
-	cp, err := s.checkpoint(snap)
+	snap, cp, err := s.provable(index)
 	if err != nil {
 		return nil, err
 	}
