@@ -141,6 +141,15 @@ func (c *client) get(ctx context.Context, path string, query url.Values, v any) 
 	return nil
 }
 
+// get asks --server once.
+func (a *app) get(ctx context.Context, path string, query url.Values, v any) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	return c.get(ctx, path, query, v)
+}
+
 // loadTrust reads --trust.
 func (a *app) loadTrust() (*ledger.Trust, error) {
 	if a.trust == "" {
@@ -153,15 +162,24 @@ func (a *app) loadTrust() (*ledger.Trust, error) {
 	return ledger.ParseTrust(b)
 }
 
+// ownTrust reads --trust where nothing else will do; without it, it asks.
+func (a *app) ownTrust(question string) (*ledger.Trust, error) {
+	t, err := a.loadTrust()
+	if t == nil && err == nil {
+		err = errors.New(question)
+	}
+	return t, err
+}
+
 // needTrust reads --trust, or asks the server and says so: what is checked with
 // a server's own trust file proves that the server agrees with itself.
 func (a *app) needTrust(ctx context.Context, c *client) (*ledger.Trust, error) {
-	t, err := a.loadTrust()
-	if err != nil || t != nil && c == nil {
-		return t, err
-	}
 	if c == nil {
-		return nil, errors.New("which trust file? pass --trust FILE or set SEALSTONE_TRUST")
+		return a.ownTrust("which trust file? pass --trust FILE or set SEALSTONE_TRUST")
+	}
+	t, err := a.loadTrust()
+	if err != nil {
+		return nil, err
 	}
 	b, err := c.do(ctx, http.MethodGet, "/v1/trust", nil)
 	if err != nil {

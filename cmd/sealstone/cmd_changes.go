@@ -92,12 +92,8 @@ func checkFilter(q url.Values) error {
 }
 
 func (a *app) listChanges(ctx context.Context, q url.Values) error {
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
 	var answer api.Changes
-	if err := c.get(ctx, "/v1/changes", q, &answer); err != nil {
+	if err := a.get(ctx, "/v1/changes", q, &answer); err != nil {
 		return err
 	}
 	return a.print(answer, func(w io.Writer) {
@@ -237,12 +233,8 @@ func clipText(s string, n int) string {
 
 func newChangesShow(a *app) *cobra.Command {
 	return &cobra.Command{Use: "show INDEX", Short: "Show one change whole", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
 		var r api.Record
-		if err := c.get(cmd.Context(), "/v1/changes/"+url.PathEscape(strings.TrimPrefix(args[0], "log:")), nil, &r); err != nil {
+		if err := a.get(cmd.Context(), "/v1/changes/"+url.PathEscape(strings.TrimPrefix(args[0], "log:")), nil, &r); err != nil {
 			return err
 		}
 		return a.print(r, func(w io.Writer) { showChange(w, r) })
@@ -497,12 +489,8 @@ func newChangesErase(a *app) *cobra.Command {
 				return a.recordFact(cmd.Context(), &o)
 			}
 			index := strings.TrimPrefix(args[0], "log:")
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
 			var r api.Record
-			if err := c.get(cmd.Context(), "/v1/changes/"+url.PathEscape(index), nil, &r); err != nil {
+			if err := a.get(cmd.Context(), "/v1/changes/"+url.PathEscape(index), nil, &r); err != nil {
 				return err
 			}
 			d := eventOf(r).Data

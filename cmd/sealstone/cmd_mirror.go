@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -49,10 +48,7 @@ func newMirror(a *app) *cobra.Command {
 }
 
 func (a *app) openMirror(url, dir string, details bool) (*mirror.Mirror, error) {
-	trust, err := a.loadTrust()
-	if trust == nil && err == nil {
-		err = errors.New("which trust file? pass --trust FILE or set SEALSTONE_TRUST: a mirror that believes its server is of no use")
-	}
+	trust, err := a.ownTrust("which trust file? pass --trust FILE or set SEALSTONE_TRUST: a mirror that believes its server is of no use")
 	if err != nil {
 		return nil, err
 	}

@@ -63,10 +63,7 @@ type recovered struct {
 }
 
 func (a *app) recover(ctx context.Context, o recoverOptions) error {
-	trust, err := a.loadTrust()
-	if trust == nil && err == nil {
-		err = errors.New("which trust file? pass --trust FILE or set SEALSTONE_TRUST; the one in a damaged directory proves nothing")
-	}
+	trust, err := a.ownTrust("which trust file? pass --trust FILE or set SEALSTONE_TRUST; the one in a damaged directory proves nothing")
 	if err != nil {
 		return err
 	}

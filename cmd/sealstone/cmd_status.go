@@ -30,12 +30,8 @@ func newStatus(a *app) *cobra.Command {
 }
 
 func (a *app) status(ctx context.Context) (wrong bool, err error) {
-	c, err := a.client()
-	if err != nil {
-		return false, err
-	}
 	var st api.Status
-	if err := c.get(ctx, "/v1/status", nil, &st); err != nil {
+	if err := a.get(ctx, "/v1/status", nil, &st); err != nil {
 		return false, err
 	}
 	faults := statusFaults(st)

@@ -347,10 +347,7 @@ func (a *app) printTrust(ctx context.Context) error {
 
 // initSuccession makes the log that a signed next version names.
 func (a *app) initSuccession(data, keys, path string) (*created, error) {
-	old, err := a.loadTrust()
-	if err == nil && old == nil {
-		err = errors.New("which log does it succeed? pass its trust file with --trust")
-	}
+	old, err := a.ownTrust("which log does it succeed? pass its trust file with --trust")
 	if err != nil {
 		return nil, err
 	}

@@ -319,10 +319,7 @@ func (a *app) verifyMirror(ctx context.Context, where string, v *verification) e
 	if err != nil {
 		return err
 	}
-	trust, err := a.loadTrust()
-	if trust == nil && err == nil {
-		err = errors.New("which trust file? pass --trust FILE or set SEALSTONE_TRUST; a mirror's own proves nothing")
-	}
+	trust, err := a.ownTrust("which trust file? pass --trust FILE or set SEALSTONE_TRUST; a mirror's own proves nothing")
 	if err != nil {
 		return err
 	}

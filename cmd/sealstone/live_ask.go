@@ -25,12 +25,8 @@ func (a *app) liveFlags(ctx context.Context, target string) error {
 	if _, err := api.ParseTarget(target); err != nil {
 		return err
 	}
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
 	var answer api.LiveFlags
-	if err := c.get(ctx, "/v1/flags", url.Values{"target": {target}}, &answer); err != nil {
+	if err := a.get(ctx, "/v1/flags", url.Values{"target": {target}}, &answer); err != nil {
 		return err
 	}
 	return a.print(answer, func(w io.Writer) {
@@ -90,17 +86,13 @@ func newLiveImages(a *app) *cobra.Command {
 }
 
 func (a *app) liveArtifacts(ctx context.Context, q url.Values) error {
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
 	for name, v := range q {
 		if v[0] == "" {
 			q.Del(name)
 		}
 	}
 	var answer api.Artifacts
-	if err := c.get(ctx, "/v1/live/artifacts", q, &answer); err != nil {
+	if err := a.get(ctx, "/v1/live/artifacts", q, &answer); err != nil {
 		return err
 	}
 	return a.print(answer, func(w io.Writer) {
