@@ -128,15 +128,14 @@ type forged struct {
 
 // copyLog starts from what the server has.
 func (f *forger) copyLog() *forged {
-	_, leaves := f.server.Leaves()
 	text, _, _ := strings.Cut(f.server.Evidence("checkout").Head, "\n\n")
+	_, leaves := f.server.Leaves() // after the head: the log may grow between the two
 	head, err := ledger.ParseHeadBody(text + "\n")
 	if err != nil {
 		f.t.Error(err)
 	}
 	head.Issued = time.Now().UTC().Truncate(time.Millisecond)
-	leaves = leaves[:min(head.Tree.Size, int64(len(leaves)))]
-	return &forged{forger: f, head: head, leaves: leaves}
+	return &forged{forger: f, head: head, leaves: leaves[:head.Tree.Size]}
 }
 
 // newest is the index of the newest leaf of a kind, -1 without one.
