@@ -231,7 +231,8 @@ func (r *Repo) object(t plumbing.ObjectType, h plumbing.Hash, limit int64) (raw 
 }
 
 // readObject relies on the storage to inflate large objects only when they are
-// read.
+// read. That holds for whole objects; a small delta is resolved with its base,
+// however large that is.
 func readObject(s storer.EncodedObjectStorer, t plumbing.ObjectType, h plumbing.Hash, limit int64) ([]byte, error) {
 	o, err := s.EncodedObject(t, h)
 	if err != nil {

@@ -120,16 +120,25 @@ func (a *app) check(ctx context.Context, dir, rev, format string, strict bool) e
 	return nil
 }
 
-// noteDirty tells somebody who edited a file and forgot to commit it why the
-// answer did not change.
-func (a *app) noteDirty(dir string) {
+// workTree is the one that dir lies in; nil for a bare repository, or none.
+func workTree(dir string) *git.Worktree {
 	repo, err := git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{DetectDotGit: true})
 	if err != nil {
-		return
+		return nil
 	}
 	tree, err := repo.Worktree()
 	if err != nil {
-		return // bare
+		return nil
+	}
+	return tree
+}
+
+// noteDirty tells somebody who edited a file and forgot to commit it why the
+// answer did not change.
+func (a *app) noteDirty(dir string) {
+	tree := workTree(dir)
+	if tree == nil {
+		return
 	}
 	if st, err := tree.Status(); err == nil && !st.IsClean() {
 		fmt.Fprintln(a.err, "note: the work tree has changes that are not committed; this is about HEAD")
@@ -139,13 +148,9 @@ func (a *app) noteDirty(dir string) {
 // noteInside tells somebody who named a folder of a repository that the answer
 // is about the repository.
 func (a *app) noteInside(dir string) {
-	repo, err := git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{DetectDotGit: true})
-	if err != nil {
+	tree := workTree(dir)
+	if tree == nil {
 		return
-	}
-	tree, err := repo.Worktree()
-	if err != nil {
-		return // bare
 	}
 	root := tree.Filesystem.Root()
 	here, err1 := os.Stat(dir)
