@@ -359,6 +359,7 @@ type Status struct {
 	Pending   int               `json:"pending"`
 	Watchers  int               `json:"watchers"`
 	Instances int               `json:"instances"`
+	Dropped   int64             `json:"intervalsDropped,omitempty"` // of instances, since the start: too many to keep
 	SafeModes []Held            `json:"safeModes"`
 	Rejected  []RejectedService `json:"rejected"`
 	ClockSkew string            `json:"clockSkew,omitempty"`

@@ -80,6 +80,7 @@ var (
 	descLive     = prometheus.NewDesc("sealstone_instances", "Instances that report, by target, state and lease.", []string{"service", "scope", "state", "lease"}, nil)
 	descLiveInfo = prometheus.NewDesc("sealstone_live_info", "Instances that are not gone, by what they report to run.", []string{"service", "scope", "mode", "bundle", "artifact"}, nil)
 	descDrift    = prometheus.NewDesc("sealstone_drift", "Instances that differ from what the log proves, by kind of difference.", []string{"service", "scope", "kind"}, nil)
+	descDropped  = prometheus.NewDesc("sealstone_instance_intervals_dropped_total", "Intervals of instances that were too many to keep: the past has gaps.", nil, nil)
 	descInfo     = prometheus.NewDesc("sealstone_build_info", "1, with the server's version.", []string{"version"}, nil)
 )
 
@@ -100,6 +101,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descPending, float64(len(s.pending.all())))
 	gauge(descWatch, float64(s.hub.count()))
 	gauge(descInfo, 1, s.cfg.Version)
+	ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(s.live.Dropped()))
 	for _, r := range a.Rejected {
 		gauge(descReject, 1, r.Service)
 	}

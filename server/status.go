@@ -43,7 +43,7 @@ func (s *Server) Status() api.Status {
 	out := api.Status{
 		Version: s.cfg.Version, Origin: s.store.Trusted().Origin, Trust: s.store.Trusted().Version, Time: api.FormatTime(time.Now()), Started: api.FormatTime(s.started),
 		Size: snap.Tree.Size, Root: base64.StdEncoding.EncodeToString(snap.Tree.Root[:]), Writes: "ok",
-		Pending: len(s.pending.all()), Watchers: s.hub.count(), Instances: s.live.Len(),
+		Pending: len(s.pending.all()), Watchers: s.hub.count(), Instances: s.live.Len(), Dropped: s.live.Dropped(),
 		SafeModes: s.held(""), Rejected: []api.RejectedService{},
 		Source: api.SourceStatus{Repository: s.cfg.Source.URL(), Branch: s.cfg.Branch, Tip: a.Commit, Seen: seen, LastError: fault, Refused: a.Refused, Unsigned: a.Unsigned, Operators: a.Operators, Clients: a.ClientsFault},
 	}

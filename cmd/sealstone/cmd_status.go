@@ -99,6 +99,9 @@ func statusRows(st api.Status) [][]string {
 		{"instances", fmt.Sprint(st.Instances)},
 		{"watchers", fmt.Sprint(st.Watchers)},
 	}
+	if st.Dropped > 0 {
+		rows = append(rows, []string{"gaps", fmt.Sprintf("%d runs of instances were too many to keep; live --at lacks them", st.Dropped)})
+	}
 	for _, h := range st.SafeModes {
 		rows = append(rows, []string{"safe mode", fmt.Sprintf("%s at %s@%s", h.Mode, h.Service, h.Scope)})
 	}

@@ -15,6 +15,7 @@ const (
 	maxDeps     = 4096 // lines of one list
 	maxDep      = 512  // bytes of a line
 	maxListSize = 48 << 20
+	maxListOf   = maxListSize / 4 // of those that one client sent
 )
 
 // list is the dependencies of a build, held once for all that run it: package
@@ -23,10 +24,11 @@ type list struct {
 	lines []string
 	types []string // "pkg:golang/", ...
 	size  int
+	from  string // the client that sent it
 }
 
-func newList(lines []string) *list {
-	l := &list{lines: slices.Clone(lines)}
+func newList(lines []string, from string) *list {
+	l := &list{lines: slices.Clone(lines), from: from}
 	for _, line := range lines {
 		l.size += len(line) + 32
 		if kind, _, ok := strings.Cut(strings.TrimPrefix(line, "pkg:"), "/"); ok && !slices.Contains(l.types, "pkg:"+kind+"/") {
@@ -56,14 +58,14 @@ func checkList(in *api.Instance) error {
 }
 
 // learn keeps the list of a report, and tells whether one is wanted.
-func (t *Table) learn(in *api.Instance) (want bool) {
-	if in.Deps == "" || t.lists[in.Deps] != nil || t.listSize >= maxListSize {
+func (t *Table) learn(in *api.Instance, client string) (want bool) {
+	if in.Deps == "" || t.lists[in.Deps] != nil || t.listSize >= maxListSize || t.client(client).lists >= maxListOf {
 		return false
 	}
 	if in.DepList == nil {
 		return true
 	}
-	l := newList(in.DepList)
+	l := newList(in.DepList, client)
 	t.keep(in.Deps, l)
 	t.unsaved.lists[in.Deps] = l
 	return false
@@ -72,6 +74,7 @@ func (t *Table) learn(in *api.Instance) (want bool) {
 func (t *Table) keep(d api.Digest, l *list) {
 	t.lists[d] = l
 	t.listSize += l.size
+	t.client(l.from).lists += l.size
 }
 
 func (t *Table) forgetLists() {
@@ -83,6 +86,7 @@ func (t *Table) forgetLists() {
 		if !used[d] {
 			delete(t.lists, d)
 			t.listSize -= l.size
+			t.client(l.from).lists -= l.size
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +26,7 @@ const KeepFor = 90 * 24 * time.Hour
 const (
 	maxIntervals = 1_000_000
 	maxFile      = 2 << 30
-	maxUnsaved   = 100_000 // intervals that wait for the file
+	maxUnsaved   = 2 * Max // intervals that wait for the file
 	batch        = 5000    // rows a transaction
 	pulsePage    = 1024    // rows a record of pulses
 	pulseSize    = 24
@@ -107,12 +109,6 @@ func newUnsaved() unsaved {
 
 func (u *unsaved) pulse(slot uint32) { u.pulses[slot/pulsePage] = true }
 
-func (u *unsaved) end(e ended) {
-	if len(u.ended) < maxUnsaved { // the rest is dropped: these are observations
-		u.ended = append(u.ended, e)
-	}
-}
-
 // Open reads the file, or makes it. "" keeps the table in memory only. The
 // file may be lost: whoever can't open it may take another one.
 func Open(path string, now time.Time) (*Table, error) {
@@ -186,7 +182,7 @@ func (t *Table) restore(tx *bbolt.Tx, r *Row, f Facts) {
 	if g == nil {
 		g = t.addGroup(f)
 		if lines := tx.Bucket(bucketLists).Get([]byte(f.Deps)); lines != nil && t.lists[f.Deps] == nil {
-			t.keep(f.Deps, newList(strings.Split(string(lines), "\n")))
+			t.keep(f.Deps, newList(strings.Split(string(lines), "\n"), f.Client))
 		}
 	}
 	g.rows++
@@ -209,7 +205,7 @@ func readPulse(page []byte, r *Row) {
 	r.Seen = r.Since
 	if at+pulseSize <= len(page) {
 		p := page[at:]
-		r.Seen, r.HeadAt, r.LogSize = int64(binary.BigEndian.Uint64(p)), int64(binary.BigEndian.Uint64(p[8:])), int64(binary.BigEndian.Uint64(p[16:]))
+		r.Seen, r.HeadAt, r.LogSize = max(r.Since, int64(binary.BigEndian.Uint64(p))), int64(binary.BigEndian.Uint64(p[8:])), int64(binary.BigEndian.Uint64(p[16:]))
 	}
 }
 
@@ -338,43 +334,75 @@ func (t *Table) giveBack(taken unsaved) {
 	t.unsaved.ended = append(taken.ended, t.unsaved.ended...)
 }
 
-// At shows the instances of a service, "" is all, that reported at a time, from
-// the intervals that ended since and those that last. What a row had beside its
-// facts isn't known any more. Seen is when the interval ended, or last was seen.
+// At shows the instances of a service, "" is all, as Scan did at a time: who
+// reported then, and who had fallen silent and was not forgotten. What a row had
+// beside its facts isn't known any more. Seen is the time itself for an instance
+// that went on reporting the same: what was missed in between isn't kept.
 func (t *Table) At(at time.Time, service string, f func(*Row)) error {
-	ms := at.UnixMilli()
-	show := func(e *ended) {
-		if e.from <= ms && ms <= e.to && (service == "" || e.facts.Target.Service == service) {
-			f(&Row{ID: e.id, Facts: e.facts, Since: e.from, Seen: e.to})
-		}
-	}
+	l := lookBack{ms: at.UnixMilli(), service: service, f: f, silent: map[place]ended{}}
 	t.flushing.Lock() // no interval is on its way to the file
 	defer t.flushing.Unlock()
-	t.mu.RLock()
-	for _, r := range t.rows {
-		if r != nil {
-			show(&ended{facts: r.Facts, id: r.ID, from: r.Since, to: r.Seen})
+	if t.db != nil {
+		if err := t.db.Read(l.file); err != nil {
+			return err
 		}
 	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	for i := range t.unsaved.ended {
-		show(&t.unsaved.ended[i])
+		l.show(&t.unsaved.ended[i])
 	}
-	t.mu.RUnlock()
-	if t.db == nil {
-		return nil
+	for _, r := range t.rows {
+		if r != nil {
+			l.show(&ended{facts: r.Facts, id: r.ID, from: r.Since, to: r.Seen})
+		}
 	}
-	return t.db.Read(func(tx *bbolt.Tx) error { return intervalsFrom(tx, ms, show) })
+	for _, e := range l.silent {
+		f(e.row())
+	}
+	return nil
 }
 
-func intervalsFrom(tx *bbolt.Tx, ms int64, show func(*ended)) error {
+// place is where an instance is found.
+type place struct {
+	target api.Target
+	id     string
+}
+
+// lookBack goes through intervals, those of one place in the order of time.
+type lookBack struct {
+	ms      int64
+	service string
+	f       func(*Row)
+	silent  map[place]ended // the newest of each place that ended before
+}
+
+func (l *lookBack) show(e *ended) {
+	if e.from > l.ms || l.ms-e.to > forgetAfter.Milliseconds() || l.service != "" && e.facts.Target.Service != l.service {
+		return
+	}
+	p := place{e.facts.Target, e.id}
+	if e.to < l.ms {
+		l.silent[p] = *e
+		return
+	}
+	delete(l.silent, p)
+	r := e.row()
+	r.Seen = l.ms
+	l.f(r)
+}
+
+func (e *ended) row() *Row { return &Row{ID: e.id, Facts: e.facts, Since: e.from, Seen: e.to} }
+
+func (l *lookBack) file(tx *bbolt.Tx) error {
 	known := map[factsKey]*Facts{}
 	c := tx.Bucket(bucketIntervals).Cursor()
-	for k, v := c.Seek(be64(ms)); k != nil; k, v = c.Next() {
+	for k, v := c.Seek(be64(l.ms - forgetAfter.Milliseconds())); k != nil; k, v = c.Next() {
 		e, ok := parseEnded(k, v)
 		if !ok {
 			return fmt.Errorf("%w: interval %x", kv.ErrCorrupt, k)
 		}
-		if e.from > ms {
+		if e.from > l.ms {
 			continue
 		}
 		if known[e.group] == nil {
@@ -382,7 +410,7 @@ func intervalsFrom(tx *bbolt.Tx, ms int64, show func(*ended)) error {
 			known[e.group] = &f
 		}
 		e.facts = known[e.group]
-		show(&e)
+		l.show(&e)
 	}
 	return nil
 }
@@ -392,7 +420,7 @@ func intervalsFrom(tx *bbolt.Tx, ms int64, show func(*ended)) error {
 func (t *Table) Past(target api.Target, id string, limit int) (past []Row, err error) {
 	show := func(e *ended) {
 		if e.id == id && e.facts.Target == target && len(past) < limit {
-			past = append(past, Row{ID: id, Facts: e.facts, Since: e.from, Seen: e.to})
+			past = append(past, *e.row())
 		}
 	}
 	t.flushing.Lock() // no interval is on its way to the file
@@ -426,19 +454,68 @@ func (t *Table) Prune(now time.Time) error {
 	}
 	t.flushing.Lock()
 	defer t.flushing.Unlock()
-	old := be64(now.Add(-KeepFor).UnixMilli())
 	return t.db.Write(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketIntervals)
-		over := b.Stats().KeyN - maxIntervals
-		c := b.Cursor()
-		for k, _ := c.First(); k != nil && (over > 0 || bytes.Compare(k, old) < 0); k, _ = c.First() {
-			if err := b.Delete(k); err != nil {
-				return err
-			}
-			over--
+		if err := trim(tx, be64(now.Add(-KeepFor).UnixMilli()), maxIntervals); err != nil {
+			return err
 		}
 		return t.sweep(tx)
 	})
+}
+
+// trim drops intervals that ended before a time, and of those that are left the
+// oldest of whoever has more than a fair share: a client can't push out others.
+func trim(tx *bbolt.Tx, old []byte, most int) error {
+	b, client, have := tx.Bucket(bucketIntervals), clientsOf(tx), map[string]int{}
+	err := b.ForEach(func(k, v []byte) error {
+		if bytes.Compare(k, old) >= 0 {
+			have[client(v)]++
+		}
+		return nil
+	})
+	share, dead := fairShare(have, most), [][]byte{}
+	err = errors.Join(err, b.ForEach(func(k, v []byte) error {
+		switch tooOld := bytes.Compare(k, old) < 0; {
+		case !tooOld && have[client(v)] <= share:
+			return nil
+		case !tooOld:
+			have[client(v)]--
+		}
+		dead = append(dead, bytes.Clone(k))
+		return nil
+	}))
+	for _, k := range dead {
+		err = errors.Join(err, b.Delete(k))
+	}
+	return err
+}
+
+// clientsOf tells whose token an interval came with.
+func clientsOf(tx *bbolt.Tx) func(value []byte) string {
+	known := map[factsKey]string{}
+	return func(v []byte) string {
+		if len(v) < len(factsKey{}) {
+			return ""
+		}
+		name, ok := known[factsKey(v[:16])]
+		if !ok {
+			f, _ := readFacts(tx, v[:16])
+			name, known[factsKey(v[:16])] = f.Client, f.Client
+		}
+		return name
+	}
+}
+
+// fairShare is how many each may have, so that all have at most so many: who has
+// fewer keeps them all.
+func fairShare(have map[string]int, most int) int {
+	counts := slices.Sorted(maps.Values(have))
+	for i, n := range counts {
+		if share := most / (len(counts) - i); n > share {
+			return share
+		}
+		most -= n
+	}
+	return math.MaxInt
 }
 
 // sweep deletes facts that no row and no interval names, and lists that no

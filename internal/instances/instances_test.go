@@ -51,7 +51,7 @@ func open(t testing.TB, path string) *Table {
 func at(t *testing.T, table *Table, when time.Time) (list []string) {
 	t.Helper()
 	err := table.At(when, "", func(r *Row) {
-		list = append(list, fmt.Sprintf("%s %s %s", r.ID, r.Facts.Version, Time(r.Since)[11:19]))
+		list = append(list, fmt.Sprintf("%s %s %s %s", r.ID, r.Facts.Version, Time(r.Since)[11:19], table.Lease(r, when)))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -99,9 +99,9 @@ func TestKeepsIntervalsOverARestart(t *testing.T) {
 	check := func(when string) {
 		t.Helper()
 		same(t, when+" before", at(t, table, start.Add(-time.Second)))
-		same(t, when+" first", at(t, table, start.Add(40*time.Second)), "a v1.2.3 10:00:00")
-		same(t, when+" second", at(t, table, start.Add(90*time.Second)), "a v2.0.0 10:01:00")
-		same(t, when+" back", at(t, table, start.Add(10*time.Minute)), "b v1.2.3 10:10:00")
+		same(t, when+" first", at(t, table, start.Add(40*time.Second)), "a v1.2.3 10:00:00 live", "b v1.2.3 10:00:00 suspect")
+		same(t, when+" second", at(t, table, start.Add(90*time.Second)), "a v2.0.0 10:01:00 live", "b v1.2.3 10:00:00 gone")
+		same(t, when+" back", at(t, table, start.Add(10*time.Minute)), "a v2.0.0 10:01:00 gone", "b v1.2.3 10:10:00 live")
 	}
 	check("in memory")
 	for _, step := range []string{"flushed", "opened again", "opened twice"} {
@@ -140,7 +140,7 @@ func TestForgetsWhoIsGone(t *testing.T) {
 	if table.Len() != 1 || table.Reports("checkout", "prod") || !table.Reports("pay", "prod") || len(table.groups) != 1 {
 		t.Errorf("%d rows, %d groups", table.Len(), len(table.groups))
 	}
-	same(t, "what it ran", at(t, table, start.Add(10*time.Second)), "a v1.2.3 10:00:00")
+	same(t, "what it ran", at(t, table, start.Add(10*time.Second)), "a v1.2.3 10:00:00 live")
 }
 
 func TestDependencies(t *testing.T) {
@@ -251,9 +251,10 @@ func TestAHundredThousandFitInMemory(t *testing.T) {
 	before := heap()
 	table := open(t, filepath.Join(t.TempDir(), "instances.db"))
 	fill(t, table, Max, start)
-	if _, err := table.Put(instance("checkout@prod", "one more", nil), "eu", start); api.CodeOf(err) != api.CodeTooMany {
+	if _, err := table.Put(instance("checkout@prod", "one more", nil), "c1", start); api.CodeOf(err) != api.CodeTooMany {
 		t.Errorf("beyond the limit: %v", err)
 	}
+	report(t, table, instance("checkout@prod", "one of few", nil), start) // of a client that has fewer
 	if err := table.Flush(start); err != nil {
 		t.Fatal(err)
 	}

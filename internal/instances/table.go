@@ -43,6 +43,10 @@ const (
 	// need to, and facts that nobody reported before.
 	reportRate, reportBurst = 1000, 10_000
 	factsRate, factsBurst   = 5, 5000
+
+	// Intervals of one client that are kept: each of its instances may change
+	// every two minutes, and all of them a few times at once.
+	endedRate, endedBurst = 5, 1000
 )
 
 // Facts are what instances share: whose token reports, what was built, and what
@@ -120,6 +124,7 @@ type Table struct {
 	listSize int
 	tried    time.Time // to make room
 	unsaved  unsaved
+	dropped  int64 // intervals that were not kept
 
 	flushing sync.Mutex
 }
@@ -156,7 +161,7 @@ func (t *Table) Put(in *api.Instance, client string, now time.Time) (want bool, 
 		}
 	}
 	t.note(r, in, now)
-	return t.learn(in), nil
+	return t.learn(in, client), nil
 }
 
 // add makes a row.
@@ -165,7 +170,7 @@ func (t *Table) add(id string, f Facts, now time.Time) (*Row, error) {
 		t.tried = now
 		t.forget(now, forgetSoon)
 	}
-	if t.count >= Max {
+	if t.count >= Max && !t.makeRoom(f.Client, now) {
 		return nil, tooMany("%d instances are known, the limit", t.count)
 	}
 	g, err := t.join(f, len(id)+rowOverhead, now)
@@ -175,6 +180,28 @@ func (t *Table) add(id string, f Facts, now time.Time) (*Row, error) {
 	r := &Row{ID: id, Facts: &g.facts, Since: now.UnixMilli(), group: g}
 	t.place(r)
 	return r, nil
+}
+
+// makeRoom drops the instance that is silent for longest of the client that has
+// the most, for one of a client that has fewer.
+func (t *Table) makeRoom(client string, now time.Time) bool {
+	most := ""
+	for name, a := range t.clients {
+		if most == "" || a.rows > t.clients[most].rows {
+			most = name
+		}
+	}
+	if t.client(most).rows <= t.client(client).rows+1 {
+		return false
+	}
+	var silent *Row
+	for _, r := range t.rows {
+		if r != nil && r.Facts.Client == most && (silent == nil || r.Seen < silent.Seen) {
+			silent = r
+		}
+	}
+	t.drop(silent, now)
+	return true
 }
 
 // place puts a row where it is found: by slot, by target and id, and counts it.
@@ -203,9 +230,9 @@ func (t *Table) enter(r *Row) {
 }
 
 // drop takes a row out. What it ran, and until when, is kept.
-func (t *Table) drop(r *Row) {
+func (t *Table) drop(r *Row, now time.Time) {
 	f := r.Facts
-	t.end(r)
+	t.end(r, r.Seen, now)
 	delete(t.places[f.Target], r.ID)
 	if len(t.places[f.Target]) == 0 {
 		delete(t.places, f.Target)
@@ -230,10 +257,11 @@ func (t *Table) turn(r *Row, f Facts, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	until := r.Seen
 	if t.Lease(r, now) != "gone" {
-		r.Seen = max(r.Seen, now.UnixMilli()-1) // it ran the old until it told of the new
+		until = max(until, now.UnixMilli()-1) // it ran the old until it told of the new
 	}
-	t.end(r)
+	t.end(r, until, now)
 	t.client(r.Facts.Client).rows--
 	t.client(f.Client).rows++
 	t.leave(r.group, 0)
@@ -242,11 +270,16 @@ func (t *Table) turn(r *Row, f Facts, now time.Time) error {
 	return nil
 }
 
-// end closes the interval of a row at its last report; one that lasts on was
-// seen until now.
-func (t *Table) end(r *Row) {
-	if r.Seen > r.Since {
-		t.unsaved.end(ended{group: r.group.key, facts: r.Facts, id: r.ID, slot: r.slot, from: r.Since, to: r.Seen})
+// end keeps the interval of a row; one that began in this millisecond was none.
+// What is too much is dropped and counted: these are observations.
+func (t *Table) end(r *Row, until int64, now time.Time) {
+	a := t.client(r.Facts.Client)
+	switch {
+	case until < r.Since:
+	case len(t.unsaved.ended) >= maxUnsaved || !a.ended.take(endedRate+float64(a.rows)/120, endedBurst+4*float64(a.rows), now):
+		t.dropped++
+	default:
+		t.unsaved.ended = append(t.unsaved.ended, ended{group: r.group.key, facts: r.Facts, id: r.ID, slot: r.slot, from: r.Since, to: until})
 	}
 }
 
@@ -307,7 +340,7 @@ func (t *Table) Forget(now time.Time) {
 	t.forget(now, after)
 	t.forgetLists()
 	for name, a := range t.clients {
-		if a.rows == 0 && now.Sub(a.reports.at) > time.Hour {
+		if a.rows == 0 && a.lists == 0 && now.Sub(a.reports.at) > time.Hour {
 			delete(t.clients, name)
 		}
 	}
@@ -316,7 +349,7 @@ func (t *Table) Forget(now time.Time) {
 func (t *Table) forget(now time.Time, after time.Duration) (n int) {
 	for _, r := range t.rows {
 		if r != nil && now.UnixMilli()-r.Seen > after.Milliseconds() {
-			t.drop(r)
+			t.drop(r, now)
 			n++
 		}
 	}
@@ -328,6 +361,13 @@ func (t *Table) Len() int {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.count
+}
+
+// Dropped is how many intervals were not kept since the start.
+func (t *Table) Dropped() int64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.dropped
 }
 
 // Reports tells whether any instance reports from a scope or below it.
@@ -365,8 +405,8 @@ func (t *Table) Scan(service string, f func(*Row)) {
 
 // allowance bounds what a client may send.
 type allowance struct {
-	rows           int
-	reports, facts bucket
+	rows, lists           int // bytes of lists
+	reports, facts, ended bucket
 }
 
 func (t *Table) client(name string) *allowance {
