@@ -94,6 +94,7 @@ type compiler struct {
 	usesTime bool
 	pure     bool // no operand read the context so far
 
+	folding     int // steps left for constant rules of the document
 	inEvaluator bool
 }
 
@@ -120,6 +121,7 @@ func newCompiler(root *node) *compiler {
 		sets:       map[*node]*members{},
 		slots:      map[string]int{},
 		reads:      map[string]int{},
+		folding:    maxSteps,
 	}
 	if n := root.member("$evaluators"); n != nil {
 		c.evaluators = n
@@ -159,7 +161,7 @@ func (c *compiler) flag(f *Flag, n *node) {
 	clear(c.reads)
 	c.countReads(n)
 	f.pick = c.pick(f, n)
-	f.usesTime = c.usesTime
+	f.usesTime, f.cost = c.usesTime, c.cost
 	if c.cost > maxCost {
 		c.fault("the rule has more than " + itoa(maxCost) + " parts once its references are put in")
 	}
@@ -189,7 +191,7 @@ func (c *compiler) rule(n *node, in scope) code {
 	c.pure = true
 	k := op(c, c.arguments(operand), in)
 	if c.pure && !k.constant && c.trace == nil {
-		k = fold(k)
+		k = c.fold(k)
 	}
 	c.pure = c.pure && outer
 	if c.trace != nil {
@@ -199,15 +201,19 @@ func (c *compiler) rule(n *node, in scope) code {
 }
 
 // fold evaluates a rule that reads nothing. One that takes too many steps stays
-// as it is and fails when evaluated.
-func fold(k code) (out code) {
+// as it is, and so do all once a document's are spent: what they give is kept.
+func (c *compiler) fold(k code) (out code) {
+	allowed := min(maxSteps/16, c.folding)
+	e := &env{steps: allowed}
 	defer func() {
 		if recover() != nil {
 			out = k
 		}
+		c.folding -= allowed - max(e.steps, 0)
 	}()
-	e := &env{steps: maxSteps / 16}
-	return constantOf(k.value()(e).frozen())
+	v := k.value()(e)
+	e.spend(v.parts(e.steps))
+	return constantOf(v.frozen())
 }
 
 // literal returns a constant; big ones are shared by all who refer to them.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -107,21 +108,65 @@ func TestStepBudget(t *testing.T) {
 	for i := range numbers {
 		numbers[i] = float64(i)
 	}
-	ctx := Context{"l": numbers, "s": strings.Repeat("x", 1000)}
-	inner := `{"reduce":[[1,2,3,4,5,6,7,8,9,10],{"cat":[{"var":"accumulator"},{"var":"accumulator"}]},"xxxxxxxxxxxxxxxx"]}`
+	ctx := Context{"l": numbers, "s": strings.Repeat("x", 1000), "long": slices.Repeat([]any{0.0}, 100_000), "huge": strings.Repeat("x", 1<<20)}
 	for _, rule := range []string{
-		`{"map":[{"var":"l"},{"map":[[` + strings.Repeat("1,", 5000) + `1],{"var":""}]}]}`,
 		`{"reduce":[{"var":"l"},{"cat":[{"var":"accumulator"},{"var":"accumulator"}]},"x"]}`,
 		`{"reduce":[{"var":"l"},{"merge":[{"var":"accumulator"},{"var":"accumulator"}]},[1]]}`,
-		`{"map":[{"var":"l"},` + inner + `]}`,
+		`{"reduce":[{"var":"l"},{"map":[{"var":"accumulator"},{"var":""}]},{"map":[{"var":"long"},1]}]}`,
+		// one step that does the work of many
+		`{"cat":[` + bomb(`{"var":"s"}`) + `]}`,
+		`{"cat":[` + bomb(`"x"`) + `]}`, // computed when compiled, were it small
+		`{"reduce":[{"var":"long"},{"substr":[{"var":"accumulator"},0]},{"cat":[{"var":"s"},{"var":"s"}]}]}`,
+		`{"reduce":[{"var":"long"},{"if":[{"+":{"var":"accumulator"}},{"var":"accumulator"}]},{"map":[{"var":"l"},1]}]}`,
+		`{"reduce":[{"var":"long"},{"if":[{"==":[{"var":"accumulator"},{"var":"accumulator"}]},{"var":"accumulator"}]},{"var":"huge"}]}`,
+		`{"map":[{"var":"long"},{"in":[{"var":""},[` + strings.Repeat("-1,", 20000) + `-1]]}]}`,
 	} {
 		s := mustCompile(t, `{"flags":{"f":`+boolFlag(rule)+`,"g":`+boolFlag(emailRule)+`}}`)
-		if r := s.Evaluate("f", ctx, time.Time{}); r.ErrorCode != General {
+		if r := s.Evaluate("f", ctx, time.Time{}); !strings.Contains(r.ErrorDetail, "more steps") {
 			t.Errorf("%.60s: %+v", rule, r)
+		}
+		if r, steps := s.Measure("f", ctx, time.Time{}); steps < maxSteps || steps > 2*maxSteps {
+			t.Errorf("%.60s: %+v after %d steps", rule, r, steps)
 		}
 		all := s.EvaluateAll(ctx, time.Time{}, nil)
 		if all[0].ErrorCode != General || all[1].ErrorCode != "" {
 			t.Errorf("in bulk: %+v", all)
+		}
+	}
+}
+
+// bomb gives lists of ten of the same list, ten levels deep.
+func bomb(seed string) string {
+	ten := strings.TrimSuffix(strings.Repeat(`{"var":"accumulator"},`, 10), ",")
+	return `{"reduce":[[1,2,3,4,5,6,7,8,9,10],[` + ten + `],` + seed + `]}`
+}
+
+// Constant rules that give much are computed once for each evaluation, not kept.
+func TestConstantRulesAreNotKeptWithoutEnd(t *testing.T) {
+	grow := `{"cat":{"reduce":[[1,2,3,4,5,6,7,8,9,10,11,12],{"cat":[{"var":"accumulator"},{"var":"accumulator"}]},"xxxxxxxxxxxxxxxx"]}}`
+	rules := strings.TrimSuffix(strings.Repeat(grow+",", 3000), ",")
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	s := mustCompile(t, `{"flags":{"f":`+boolFlag(`{"in":[{"var":"x"},[`+rules+`]]}`)+`}}`)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if kept := int64(after.HeapAlloc) - int64(before.HeapAlloc); kept > 64<<20 {
+		t.Errorf("%d MiB for %d flags", kept>>20, s.Len())
+	}
+}
+
+func TestMeasure(t *testing.T) {
+	s := mustCompile(t, `{"flags":{"f":`+boolFlag(`{"==":[{"var":"x"},1]}`)+`,"g":`+boolFlag(`{"some":[{"var":"x"},{"==":[{"var":""},1]}]}`)+`}}`)
+	for _, c := range []struct {
+		key   string
+		x     any
+		steps int
+	}{{"none", 1, 1}, {"f", 1, 4}, {"g", []any{}, 7}, {"g", make([]any, 100), 507}} {
+		ctx := Context{"x": c.x}
+		r, steps := s.Measure(c.key, ctx, time.Time{})
+		if steps != c.steps || r.Variant != s.Evaluate(c.key, ctx, time.Time{}).Variant {
+			t.Errorf("%s: %d steps, want %d; %+v", c.key, steps, c.steps, r)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package flags
 
 import (
+	"strconv"
 	"sync"
 	"unsafe"
 )
@@ -113,6 +114,9 @@ func (e *env) spend(n int) {
 	}
 }
 
+// look pays for looking through a text. Short ones are part of a node's step.
+func (e *env) look(s string) { e.spend(len(s) / 64) }
+
 // take returns n values of scratch.
 func (e *env) take(n int) []value {
 	e.spend(n)
@@ -141,7 +145,41 @@ func (e *env) listOf(items []value) value {
 // bytes are not written again before the evaluation ends, and growing the
 // scratch leaves the old block to the texts in it.
 func (e *env) scratchText(start int) value {
+	e.spend((len(e.bytes) - start) / 8)
+	return e.written(start)
+}
+
+// written is scratchText of what was paid for.
+func (e *env) written(start int) value {
 	b := e.bytes[start:]
-	e.spend(len(b) / 8)
 	return ofText(unsafe.String(unsafe.SliceData(b), len(b)))
+}
+
+// write appends a value's text to the scratch, as cat does: null and objects are
+// empty, the elements of an array are joined by commas.
+func (e *env) write(v value) { e.writeNested(v, 16) }
+
+// writeNested ends below depth: an array made in Go may contain itself.
+func (e *env) writeNested(v value, depth int) {
+	switch v.kind {
+	case boolean:
+		e.bytes = strconv.AppendBool(e.bytes, v.num != 0)
+	case number:
+		start := len(e.bytes)
+		e.bytes = appendPlain(e.bytes, v.num)
+		e.spend((len(e.bytes) - start) / 8)
+	case text:
+		e.spend(len(v.str) / 8)
+		e.bytes = append(e.bytes, v.str...)
+	case array:
+		e.spend(v.len())
+		for i := range v.len() {
+			if i > 0 {
+				e.bytes = append(e.bytes, ',')
+			}
+			if depth > 0 {
+				e.writeNested(v.at(i), depth-1)
+			}
+		}
+	}
 }

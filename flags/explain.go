@@ -97,6 +97,7 @@ func (t *tracer) watch(k code, path, rule string) code {
 	x := k.value()
 	return code{expr: func(e *env) value {
 		v := x(e)
+		e.spend(v.parts(e.steps))
 		t.add(path, rule, v)
 		return v
 	}}

@@ -93,6 +93,7 @@ type Flag struct {
 
 	pick     pick // nil without targeting
 	usesTime bool
+	cost     int // nodes of the rule
 	pool     *pool
 	digest   uint64
 

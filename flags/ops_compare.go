@@ -14,7 +14,10 @@ func equality(equal func(a, b value) bool, want bool) operator {
 			return code{cond: equalsText(get, y.val, equal, want)}
 		}
 		other := y.value()
-		return code{cond: func(e *env) bool { return equal(get(e), other(e)) == want }}
+		return code{cond: func(e *env) bool {
+			a, b := e.operand(get), e.operand(other)
+			return equal(a, b) == want
+		}}
 	}
 }
 
@@ -23,8 +26,13 @@ func equalsText(get expr, to value, equal func(a, b value) bool, want bool) cond
 	return func(e *env) bool {
 		v := get(e)
 		if v.kind == text {
-			return (v.str == to.str) == want
+			same := len(v.str) == len(to.str)
+			if same {
+				e.look(v.str)
+			}
+			return (same && v.str == to.str) == want
 		}
+		e.look(to.str)
 		return equal(v, to) == want
 	}
 }
@@ -85,14 +93,14 @@ func ordering(r relation) operator {
 		if len(a.nodes) > 2 {
 			third := c.arg(a, 2, in).value()
 			return code{cond: func(e *env) bool {
-				mid := right(e)
-				return r.holds(left(e), mid) && r.holds(mid, third(e))
+				mid := e.operand(right)
+				return r.holds(e.operand(left), mid) && r.holds(mid, e.operand(third))
 			}}
 		}
 		if y.constant && y.val.kind == number {
 			return code{cond: r.toNumber(left, y.val)}
 		}
-		return code{cond: func(e *env) bool { return r.holds(left(e), right(e)) }}
+		return code{cond: func(e *env) bool { return r.holds(e.operand(left), e.operand(right)) }}
 	}
 }
 
@@ -103,6 +111,7 @@ func (r relation) toNumber(get expr, to value) cond {
 		if v.kind == number {
 			return r.numbers(v.num, to.num)
 		}
+		e.look(v.str)
 		return r.holds(v, to)
 	}
 }
@@ -114,10 +123,25 @@ func opIn(c *compiler, a args, in scope) code {
 	get := needle.value()
 	if hay.constant && hay.val.kind == array {
 		set := c.members(&a.nodes[1], hay.val)
-		return code{cond: func(e *env) bool { return set.has(get(e)) }}
+		return code{cond: func(e *env) bool { return e.among(set, get(e)) }}
 	}
 	where := hay.value()
 	return code{cond: func(e *env) bool { return e.contains(where(e), get(e)) }}
+}
+
+// operand is a value that is looked through.
+func (e *env) operand(x expr) value {
+	v := x(e)
+	e.look(v.str)
+	return v
+}
+
+func (e *env) among(set *members, v value) bool {
+	e.look(v.str)
+	if v.kind == number {
+		e.spend(len(set.numbers) / 64)
+	}
+	return set.has(v)
 }
 
 func (e *env) contains(hay, needle value) bool {
@@ -142,8 +166,8 @@ func (e *env) needle(v value) string {
 		return v.str
 	}
 	start := len(e.bytes)
-	e.bytes = appendText(e.bytes, v)
-	return e.scratchText(start).str
+	e.write(v)
+	return e.written(start).str
 }
 
 // members is a constant array made ready for "in".

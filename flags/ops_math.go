@@ -12,7 +12,11 @@ func arithmetic(f folding) operator {
 	return func(c *compiler, a args, in scope) code {
 		items := c.values(a, in)
 		return code{expr: func(e *env) value {
-			n, ok := f(e, e.operands(items, a.single))
+			parts := e.operands(items, a.single)
+			for i := range parts {
+				e.look(parts[i].str)
+			}
+			n, ok := f(e, parts)
 			if !ok {
 				return value{}
 			}
@@ -32,6 +36,7 @@ func (e *env) operands(items []expr, single bool) []value {
 
 func (e *env) spread(v value) []value {
 	if l, ok := v.ref.(*list); ok {
+		e.spend(len(l.items))
 		return l.items
 	}
 	out := e.take(v.len())

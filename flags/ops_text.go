@@ -12,9 +12,9 @@ func opCat(c *compiler, a args, in scope) code {
 		parts := e.operands(items, a.single)
 		start := len(e.bytes)
 		for _, v := range parts {
-			e.bytes = appendText(e.bytes, v)
+			e.write(v)
 		}
-		return e.scratchText(start)
+		return e.written(start)
 	}}
 }
 
@@ -24,13 +24,20 @@ func opSubstr(c *compiler, a args, in scope) code {
 	source, from := c.arg(a, 0, in).value(), c.arg(a, 1, in).value()
 	if len(a.nodes) < 3 {
 		return code{expr: func(e *env) value {
-			return substr(e.needle(source(e)), from(e).operand(), math.Inf(1))
+			return substr(e.whole(source), e.operand(from).operand(), math.Inf(1))
 		}}
 	}
 	size := c.arg(a, 2, in).value()
 	return code{expr: func(e *env) value {
-		return substr(e.needle(source(e)), from(e).operand(), size(e).operand())
+		return substr(e.whole(source), e.operand(from).operand(), e.operand(size).operand())
 	}}
+}
+
+// whole is a text whose characters are counted.
+func (e *env) whole(x expr) string {
+	s := e.needle(x(e))
+	e.spend(len(s) / 8)
+	return s
 }
 
 func substr(s string, from, size float64) value {
@@ -81,6 +88,7 @@ func affix(test func(s, part string) bool) operator {
 		return affixCode(func(e *env) (bool, bool) {
 			s, p := whole(e), get(e)
 			ok := s.kind == text && p.kind == text
+			e.look(p.str)
 			return ok && test(s.str, p.str), ok
 		})
 	}
@@ -89,12 +97,14 @@ func affix(test func(s, part string) bool) operator {
 func affixConstant(test func(s, part string) bool, whole expr, part string) code {
 	return code{
 		expr: func(e *env) value {
+			e.look(part)
 			if s := whole(e); s.kind == text {
 				return ofBool(test(s.str, part))
 			}
 			return value{}
 		},
 		cond: func(e *env) bool {
+			e.look(part)
 			s := whole(e)
 			return s.kind == text && test(s.str, part)
 		},

@@ -44,6 +44,7 @@ func (c *compiler) read(a args, in scope) expr {
 func (e *env) pathText(v value) string {
 	switch v.kind {
 	case text:
+		e.look(v.str)
 		return v.str
 	case number:
 		start := len(e.bytes)
@@ -93,7 +94,10 @@ func (c *compiler) readPath(path string, in scope) expr {
 			return e.keep(i, e.rootPath(path))
 		}
 	case dotted && rest != "":
-		return func(e *env) value { return fromAny(e.ctx[name]).follow(rest) }
+		return func(e *env) value {
+			e.look(rest)
+			return fromAny(e.ctx[name]).follow(rest)
+		}
 	case !dotted:
 		return func(e *env) value {
 			if s, ok := e.ctx[name].(string); ok {
@@ -116,6 +120,7 @@ func (e *env) keep(i int, v value) value {
 
 // lookup finds a path in a scope.
 func (e *env) lookup(in scope, path string) value {
+	e.look(path)
 	switch in {
 	case inItem:
 		return e.item.follow(path)

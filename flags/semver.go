@@ -224,6 +224,7 @@ func (e *env) versions(a, b value, test versionTest) (bool, bool) {
 func (e *env) version(v value) (version, bool) {
 	switch v.kind {
 	case text:
+		e.look(v.str)
 		return parseVersion(v.str)
 	case number:
 		start := len(e.bytes)

@@ -43,6 +43,23 @@ func (s *Set) Evaluate(key string, ctx Context, now time.Time) Resolution {
 	return s.missing
 }
 
+// Measure is Evaluate, and about how many steps it took: nodes of the rule,
+// elements looped over, handfuls of bytes. It is for those who evaluate what
+// others wrote many times, and bound the sum.
+func (s *Set) Measure(key string, ctx Context, now time.Time) (Resolution, int) {
+	f := s.flags[key]
+	if f == nil || f.pick == nil {
+		return s.Evaluate(key, ctx, now), 1
+	}
+	b, steps := bulk{set: s, ctx: ctx, now: now}, f.cost+maxSteps
+	_, r := f.outcome(b.run(f))
+	if b.env != nil {
+		steps -= b.env.steps
+	}
+	b.end()
+	return *r, steps
+}
+
 // EvaluateAll appends the outcome of every flag, in the order of Keys, to dst
 // and returns it. Attributes are read once for all flags, so it is much cheaper
 // than evaluating one by one.

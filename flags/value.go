@@ -219,32 +219,6 @@ func appendNumber(b []byte, f float64) []byte {
 	return b
 }
 
-// appendText writes a value as cat does: null and objects are empty, the
-// elements of an array are joined by commas.
-func appendText(b []byte, v value) []byte { return appendNested(b, v, 16) }
-
-// appendNested ends below depth: an array made in Go may contain itself.
-func appendNested(b []byte, v value, depth int) []byte {
-	switch v.kind {
-	case boolean:
-		return strconv.AppendBool(b, v.num != 0)
-	case number:
-		return appendPlain(b, v.num)
-	case text:
-		return append(b, v.str...)
-	case array:
-		for i := range v.len() {
-			if i > 0 {
-				b = append(b, ',')
-			}
-			if depth > 0 {
-				b = appendNested(b, v.at(i), depth-1)
-			}
-		}
-	}
-	return b
-}
-
 // toAny turns a value into plain Go data that outlives the evaluation. What came
 // from the context is shared with it.
 func (v value) toAny() any {
@@ -275,6 +249,18 @@ func (v value) toAny() any {
 		return v.ref
 	}
 	return nil
+}
+
+// parts counts a value and what is in it, up to about most. A list may be in a
+// list many times over, so a small rule can give more than memory holds.
+func (v value) parts(most int) int {
+	n := 1
+	if l, ok := v.ref.(*list); ok {
+		for i := 0; i < len(l.items) && n <= most; i++ {
+			n += l.items[i].parts(most - n)
+		}
+	}
+	return n
 }
 
 // frozen copies a value out of the evaluation's scratch.
