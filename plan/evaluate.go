@@ -30,18 +30,48 @@ type question struct {
 	line    int
 }
 
-// Bounds of what is evaluated: enough for every scope of many services, and an
-// end for hostile repositories.
+// Unasked says from which flag on a service's recorded contexts were not
+// evaluated, as the plan's steps were spent.
+type Unasked struct {
+	Service string `json:"service"`
+	Flag    string `json:"flag,omitempty"` // the first one; "" for all of a pair of sets
+}
+
+// MaxSteps bounds the evaluation of recorded contexts: seconds, whatever a
+// repository asks for. A service that leaves steps leaves them to those after it,
+// and none can spend what is another's.
+const MaxSteps = 50_000_000
+
+// What costs steps beside rules.
 const (
-	maxPairs       = 1000 // of sets of flags
-	maxEvaluations = 1_000_000
+	stepsByte  = 4    // of flags compiled
+	stepsAsked = 20   // an evaluation
+	stepsFound = 2000 // an outcome that is kept
 )
+
+// maxPlaces bounds the places of all outcomes.
+const maxPlaces = 100_000
+
+// A purse holds the steps that may still be spent, in all and by the service at
+// hand.
+type purse struct{ all, share int }
+
+// next gives the first of a number of services its share.
+func (p *purse) next(services int) { p.share = p.all / services }
+
+func (p *purse) pay(steps int) bool {
+	steps = min(steps, p.share)
+	p.all, p.share = p.all-steps, p.share-steps
+	return p.share > 0
+}
 
 // evaluate asks both documents the recorded questions, once for each pair.
 func (m *maker) evaluate(service string, a, b []byte) ([]Outcome, error) {
+	if bytes.Equal(a, b) {
+		return nil, nil
+	}
 	key := service + string(api.DigestOf(a)+api.DigestOf(b))
-	found, ok := m.evaluated[key]
-	if ok || bytes.Equal(a, b) || len(m.evaluated) >= maxPairs {
+	if found, ok := m.evaluated[key]; ok {
 		return found, nil
 	}
 	found, err := m.ask(service, a, b)
@@ -49,8 +79,18 @@ func (m *maker) evaluate(service string, a, b []byte) ([]Outcome, error) {
 	return found, err
 }
 
+func (m *maker) unasked(service, flag string) {
+	if n := len(m.out.Unasked); n == 0 || m.out.Unasked[n-1].Service != service {
+		m.out.Unasked = append(m.out.Unasked, Unasked{service, flag})
+	}
+}
+
 // outcome adds a place to the same outcome elsewhere.
 func (m *maker) outcome(o Outcome, p Place) {
+	if m.places++; m.places > maxPlaces {
+		m.unasked(o.Service, "")
+		return
+	}
 	key := fmt.Sprintf("%q", []any{o.Service, o.Flag, o.From, o.To, o.Contexts, o.Of, o.Line})
 	i, ok := m.outcomes[key]
 	if !ok {
@@ -62,13 +102,12 @@ func (m *maker) outcome(o Outcome, p Place) {
 }
 
 func (m *maker) ask(service string, old, next []byte) ([]Outcome, error) {
-	file := contexts(service)
-	raw, ok, err := m.b.File(m.ctx, m.head.commit, file)
-	if err != nil {
+	qs, err := m.questions(service)
+	if err != nil || qs == nil {
 		return nil, err
 	}
-	if !ok {
-		m.note("flags of %s change, and no context is recorded in %s", service, file)
+	if !m.purse.pay(stepsByte * (len(old) + len(next))) {
+		m.unasked(service, "")
 		return nil, nil
 	}
 	before, err := flags.Compile(old)
@@ -79,18 +118,33 @@ func (m *maker) ask(service string, old, next []byte) ([]Outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	qs := questions(raw)
-	if !m.asked[service] {
-		m.asked[service] = true
-		m.out.Asked += len(qs)
-	}
 	return m.outcomesOf(service, before, after, qs), m.ctx.Err()
 }
 
-// questions reads recorded contexts. A line that is none is a fault of the
+// questions reads a service's recorded contexts once; nil when there are none.
+func (m *maker) questions(service string) ([]question, error) {
+	if qs, ok := m.asked[service]; ok {
+		return qs, nil
+	}
+	file := contexts(service)
+	raw, ok, err := m.b.File(m.ctx, m.head.commit, file)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		m.note("flags of %s change, and no context is recorded in %s", service, file)
+		return nil, nil
+	}
+	qs := parseQuestions(raw)
+	m.asked[service] = qs
+	m.out.Asked += len(qs)
+	return qs, nil
+}
+
+// parseQuestions reads recorded contexts. A line that is none is a fault of the
 // check; here it is passed over.
-func questions(raw []byte) []question {
-	var out []question
+func parseQuestions(raw []byte) []question {
+	out := []question{}
 	line := 0
 	for text := range bytes.Lines(raw) {
 		line++
@@ -107,20 +161,31 @@ func questions(raw []byte) []question {
 func (m *maker) outcomesOf(service string, before, after *flags.Set, qs []question) []Outcome {
 	var out []Outcome
 	for _, key := range flags.Changed(before, after) {
-		first, asked := len(out), 0
+		found, asked := map[[2]string]int{}, 0 // places in out, by from and to
+		first := len(out)
 		for _, q := range qs {
 			if q.Flag != "" && q.Flag != key {
 				continue
 			}
-			if m.spent++; m.spent > maxEvaluations {
-				m.note("only the first %d evaluations of recorded contexts were made", maxEvaluations)
-				return out
+			x, a := before.Measure(key, q.Context, m.opt.Now)
+			y, b := after.Measure(key, q.Context, m.opt.Now)
+			if !m.purse.pay(stepsAsked + a + b) {
+				m.unasked(service, key)
+				return out[:first]
 			}
 			asked++
-			x, y := before.Evaluate(key, q.Context, m.opt.Now), after.Evaluate(key, q.Context, m.opt.Now)
-			if x.Variant != y.Variant || x.ErrorCode != y.ErrorCode || !reflect.DeepEqual(x.Value, y.Value) {
-				out = count(out, Outcome{Service: service, Flag: key, From: result(x, y), To: result(y, x), Line: q.line})
+			if x.Variant == y.Variant && x.ErrorCode == y.ErrorCode && reflect.DeepEqual(x.Value, y.Value) {
+				continue
 			}
+			pair := [2]string{result(x, y), result(y, x)}
+			i, ok := found[pair]
+			if !ok {
+				i = len(out)
+				found[pair] = i
+				out = append(out, Outcome{Service: service, Flag: key, From: pair[0], To: pair[1], Line: q.line})
+				m.purse.pay(stepsFound)
+			}
+			out[i].Contexts++
 		}
 		for i := range out[first:] {
 			out[first+i].Of = asked
@@ -131,18 +196,6 @@ func (m *maker) outcomesOf(service string, before, after *flags.Set, qs []questi
 
 // contexts is the file of a service's recorded contexts.
 func contexts(service string) string { return "tests/contexts/" + service + ".jsonl" }
-
-// count adds a context to the same outcome of an earlier line.
-func count(list []Outcome, o Outcome) []Outcome {
-	for i, have := range list {
-		if have.Flag == o.Flag && have.From == o.From && have.To == o.To {
-			list[i].Contexts++
-			return list
-		}
-	}
-	o.Contexts = 1
-	return append(list, o)
-}
 
 // result names what an evaluation gave; the value, too, when only that differs
 // from the other.

@@ -38,6 +38,7 @@ type Plan struct {
 	Items     []Placed       `json:"items"` // what differs, and where
 	Outcomes  []Outcome      `json:"outcomes"`
 	Asked     int            `json:"asked"` // recorded contexts of services whose flags change
+	Unasked   []Unasked      `json:"unasked,omitempty"`
 	Modes     []Mode         `json:"safeModes"`
 	Warnings  bundler.Faults `json:"warnings"`            // new ones, and those of changed files
 	Others    int            `json:"otherWarnings"`       // of files that did not change
@@ -201,8 +202,9 @@ type maker struct {
 	compared   map[[2]api.Digest]comparison
 	evaluated  map[string][]Outcome // by service and both flags.json
 	outcomes   map[string]int
-	asked      map[string]bool
-	spent      int // evaluations
+	asked      map[string][]question
+	purse      purse
+	places     int // of outcomes
 }
 
 // A side is the tip that says what runs where, before or after.
@@ -217,7 +219,7 @@ type side struct {
 func newMaker(ctx context.Context, b *bundler.Builder, base, head string, opt Options) (*maker, error) {
 	m := &maker{
 		ctx: ctx, b: b, opt: opt, placed: map[string]int{}, compared: map[[2]api.Digest]comparison{},
-		evaluated: map[string][]Outcome{}, outcomes: map[string]int{}, asked: map[string]bool{},
+		evaluated: map[string][]Outcome{}, outcomes: map[string]int{}, asked: map[string][]question{}, purse: purse{all: MaxSteps},
 		out: &Plan{
 			LiveError: opt.LiveError, Errors: bundler.Faults{}, Refused: []string{}, Sets: []Set{}, Items: []Placed{},
 			Outcomes: []Outcome{}, Modes: []Mode{}, Warnings: bundler.Faults{},
@@ -314,7 +316,8 @@ func (m *maker) access() {
 }
 
 func (m *maker) services(touched []string) error {
-	for _, name := range touched {
+	for i, name := range touched {
+		m.purse.next(len(touched) - i)
 		if err := m.service(name); err != nil {
 			return err
 		}

@@ -193,10 +193,26 @@ func (p *Plan) outcomesText() string {
 		lines(&b, head, []string{visible(o.From), "→ " + visible(o.To)}, where(&at))
 		wrap(&b, "    "+p.placesText(o.Places))
 	}
+	for i, u := range p.Unasked {
+		if i == maxOutcomes {
+			fmt.Fprintf(&b, "and of %s\n", counted(len(p.Unasked)-i, "service"))
+			break
+		}
+		wrap(&b, u.text())
+	}
 	if p.Asked > 0 {
 		fmt.Fprintf(&b, "evaluated: %s of services whose flags change\n", counted(p.Asked, "recorded context"))
 	}
 	return b.String()
+}
+
+// text says that what is missing is not known.
+func (u Unasked) text() string {
+	what := "for some scopes"
+	if u.Flag != "" {
+		what = "from flag " + visible(u.Flag) + " on"
+	}
+	return fmt.Sprintf("not evaluated: %s, %s. A plan takes %d steps at most: what these contexts give is not known", u.Service, what, MaxSteps)
 }
 
 func (p *Plan) modesText() string {
