@@ -17,7 +17,8 @@ var arrows = map[string]string{
 	"api":                "",
 	"flags":              "",
 	"internal/canon":     "",
-	"bundle":             "api internal/canon",
+	"internal/lcs":       "",
+	"bundle":             "api internal/canon internal/lcs",
 	"ledger":             "api internal/canon golang.org/x/mod",
 	"schemas":            "api internal/canon github.com/santhosh-tekuri/jsonschema/v5",
 	"internal/kv":        "api go.etcd.io/bbolt",
@@ -26,7 +27,7 @@ var arrows = map[string]string{
 	"internal/secrets":   "",
 	"internal/store":     "api bundle ledger internal/canon internal/kv go.etcd.io/bbolt golang.org/x/mod",
 	"bundler":            "api bundle flags internal/canon internal/secrets schemas github.com/go-git/go-git/v5 github.com/go-git/go-billy/v5 go.yaml.in/yaml/v3 golang.org/x/crypto",
-	"plan":               "api bundle bundler flags",
+	"plan":               "api bundle bundler flags internal/lcs",
 	"sdk":                "api bundle flags ledger internal/canon internal/kv github.com/open-feature/go-sdk",
 	"sdk/telemetry":      "api sdk github.com/open-feature/go-sdk go.opentelemetry.io github.com/felixge/httpsnoop github.com/prometheus/client_golang",
 	"server": "api bundle bundler flags ledger schemas internal/canon internal/instances internal/kv internal/secrets internal/store " +
@@ -36,7 +37,7 @@ var arrows = map[string]string{
 
 // pure packages touch no file, no network and no logger.
 var (
-	pure      = []string{"api", "flags", "bundle", "ledger", "internal/canon", "internal/secrets"}
+	pure      = []string{"api", "flags", "bundle", "ledger", "internal/canon", "internal/lcs", "internal/secrets"}
 	forbidden = []string{"os", "log", "log/slog", "net", "os/exec", "path/filepath", "syscall"}
 )
 

@@ -30,8 +30,8 @@ type Changes struct {
 
 // An Edit is one value that was added, removed or replaced. Path is a JSON
 // pointer below the flag or evaluator; Old or New is empty where there is none.
-// In a rule, what stands before and after the difference in a list is left out,
-// so Old and New may be several values with commas between them.
+// In a rule, what stands before and after the difference in a list of rules is
+// left out, so Old and New may be several values with commas between them.
 type Edit struct {
 	Path     string
 	Old, New string // JSON
@@ -315,6 +315,8 @@ func (d *ruleDiffer) rule(path string, a, b *node) {
 			}
 		}
 		d.rule(path, x, y)
+	case a.kind == arrayNode && b.kind == arrayNode && a.plain() && b.plain():
+		d.edit(path, a, b)
 	case a.kind == arrayNode && b.kind == arrayNode && len(a.items) == len(b.items):
 		for i := range a.items {
 			d.rule(path+"/"+itoa(i), &a.items[i], &b.items[i])
@@ -324,6 +326,11 @@ func (d *ruleDiffer) rule(path string, a, b *node) {
 	default:
 		d.edit(path, a, b)
 	}
+}
+
+// plain reports a list of values, such as those of "in", in which no rule stands.
+func (n *node) plain() bool {
+	return !slices.ContainsFunc(n.items, func(e node) bool { return e.kind == objectNode || e.kind == arrayNode })
 }
 
 // list leaves out what two lists of different lengths begin and end with.

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/bundler"
@@ -52,18 +51,22 @@ type Item struct {
 	Reworded bool      `json:"reworded,omitempty"` // a flag that means what it meant before
 }
 
-// An Edit is one value that was added, removed or replaced. Values of more than
-// 64 bytes are cut around the place where they part.
+// An Edit is one value that was added, removed or replaced, or an element of a
+// list that moved.
 type Edit struct {
-	Path string            `json:"path"`          // JSON pointer below the item
-	Old  string            `json:"old,omitempty"` // JSON, unless cut
+	Path string            `json:"path"`           // JSON pointer below the item; of what was removed, in its old state
+	Key  string            `json:"key"`            // the same for people: pools[2].size
+	From string            `json:"from,omitempty"` // JSON pointer to where an element that moved was
+	Old  string            `json:"old,omitempty"`  // JSON, unless cut
 	New  string            `json:"new,omitempty"`
-	At   *bundler.Position `json:"at,omitempty"` // what sets the new value, or set the removed one
+	Cut  int               `json:"cut,omitempty"` // bytes of old and new that are left out here
+	At   *bundler.Position `json:"at,omitempty"`  // what sets the new value, or set the removed one
 }
 
 // A Rollout is a split whose shares changed, in percent.
 type Rollout struct {
 	Path   string            `json:"path"`
+	Key    string            `json:"key"`
 	Shares []Share           `json:"shares"`
 	Moves  float64           `json:"moves"` // percent of subjects that get another variant
 	At     *bundler.Position `json:"at,omitempty"`
@@ -123,7 +126,7 @@ func document(title string, old, new []byte) (*Item, error) {
 		return nil, fmt.Errorf("%s: %w", title, err)
 	}
 	for _, e := range edits {
-		item.edit(e.Path, string(e.Old), string(e.New))
+		item.edit(Edit{Path: e.Path, Key: e.Key, From: e.From}, string(e.Old), string(e.New))
 	}
 	if item.Change == Changed && len(edits) == 0 {
 		return nil, nil
@@ -131,9 +134,56 @@ func document(title string, old, new []byte) (*Item, error) {
 	return item, nil
 }
 
-func (i *Item) edit(path, old, new string) {
-	old, new = shorten(old, new)
-	i.Edits = append(i.Edits, Edit{Path: path, Old: old, New: new})
+// edit adds an edit, with values that are cut when they are very long.
+func (i *Item) edit(e Edit, old, new string) {
+	e.Old, e.New = old, new
+	e.cut(maxWhole)
+	i.Edits = append(i.Edits, e)
+}
+
+// cut keeps what lies around the place where two long values part.
+func (e *Edit) cut(size int) {
+	from, was := sharedStart(e.Old, e.New), len(e.Old)+len(e.New)
+	e.Old, e.New = window(e.Old, from, size), window(e.New, from, size)
+	e.Cut += was - len(e.Old) - len(e.New)
+}
+
+// shorten cuts all long values of an item.
+func (i *Item) shorten() {
+	i.Edits = slices.Clone(i.Edits)
+	for n := range i.Edits {
+		i.Edits[n].cut(maxValue)
+	}
+}
+
+// flagEdit adds an edit of a flag or evaluator: what is no rule is compared as
+// documents are, and so are the lists in one.
+func (i *Item) flagEdit(e flags.Edit) {
+	rule := i.Kind == KindEvaluator || i.Kind == KindFlag && strings.HasPrefix(e.Path, "/targeting")
+	key := keyPath(e.Path, rule)
+	if e.Old != "" && e.New != "" && (!rule || e.Old[0] == '[') {
+		if parts, err := bundle.Diff([]byte(e.Old), []byte(e.New)); err == nil && len(parts) > 0 {
+			for _, p := range parts {
+				i.edit(Edit{Path: e.Path + p.Path, Key: joinKeys(key, p.Key), From: under(e.Path, p.From)}, string(p.Old), string(p.New))
+			}
+			return
+		}
+	}
+	i.edit(Edit{Path: e.Path, Key: key}, e.Old, e.New)
+}
+
+func joinKeys(a, b string) string {
+	if a == "" || b == "" || b[0] == '[' {
+		return a + b
+	}
+	return a + "." + b
+}
+
+func under(path, from string) string {
+	if from == "" {
+		return ""
+	}
+	return path + from
 }
 
 var noFlags = []byte(`{"flags":{}}`)
@@ -171,54 +221,14 @@ func itemOf(kind Kind, c flags.Changes) Item {
 		item.Change = Removed
 	}
 	for _, e := range c.Edits {
-		item.edit(e.Path, e.Old, e.New)
+		item.flagEdit(e)
 	}
 	for _, r := range c.Rollouts {
 		shares := make([]Share, len(r.Shares))
 		for i, s := range r.Shares {
 			shares[i] = Share(s)
 		}
-		item.Rollouts = append(item.Rollouts, Rollout{Path: r.Path, Shares: shares, Moves: r.Moves})
+		item.Rollouts = append(item.Rollouts, Rollout{Path: r.Path, Key: keyPath(r.Path, true), Shares: shares, Moves: r.Moves})
 	}
 	return item
-}
-
-// maxValue is how much of a value is shown, in bytes.
-const maxValue = 64
-
-// shorten cuts two long values to windows that begin a little before they part.
-func shorten(old, new string) (string, string) {
-	common := 0
-	for common < min(len(old), len(new)) && old[common] == new[common] {
-		common++
-	}
-	if old == "" || new == "" {
-		common = 0
-	}
-	return window(old, common), window(new, common)
-}
-
-const ellipsis = "…"
-
-func window(s string, at int) string {
-	if len(s) <= maxValue {
-		return s
-	}
-	const lead, room = 12, maxValue - 2*len(ellipsis)
-	start := max(0, min(at-lead, len(s)-room))
-	for start > 0 && !utf8.RuneStart(s[start]) {
-		start--
-	}
-	end := min(len(s), start+room)
-	for end < len(s) && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	out := s[start:end]
-	if start > 0 {
-		out = ellipsis + out
-	}
-	if end < len(s) {
-		out += ellipsis
-	}
-	return out
 }

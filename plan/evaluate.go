@@ -212,7 +212,7 @@ func result(r, other flags.Resolution) string {
 	if err != nil {
 		return r.Variant
 	}
-	return r.Variant + " " + window(string(v), 0)
+	return r.Variant + " " + window(string(v), 0, maxValue)
 }
 
 // maxNotes bounds what is remarked about files.

@@ -64,8 +64,8 @@ func modeNotes(was, is bundler.SafeMode) []string {
 	var out []string
 	add := func(what, a, b string) {
 		if a != b {
-			a, b = shorten(a, b)
-			out = append(out, fmt.Sprintf("%s %s → %s", what, a, b))
+			from := sharedStart(a, b)
+			out = append(out, fmt.Sprintf("%s %s → %s", what, window(a, from, maxValue), window(b, from, maxValue)))
 		}
 	}
 	add("ttl", was.TTL.String(), is.TTL.String())

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -39,23 +40,47 @@ func placesOf(service string, scope api.Scope, all []api.Scope, sets ...*bundler
 }
 
 // place adds an item at a place, to the same item elsewhere if there is one.
-func (m *maker) place(item Item, p Place, live bool) error {
-	raw, err := json.Marshal(item)
-	if err != nil {
-		return err
-	}
-	i, ok := m.placed[string(raw)]
+func (m *maker) place(item keyedItem, p Place, live bool) {
+	i, ok := m.placed[item.key]
 	if !ok {
 		i = len(m.out.Items)
-		m.placed[string(raw)] = i
-		m.out.Items = append(m.out.Items, Placed{Item: item})
+		m.placed[item.key] = i
+		m.out.Items = append(m.out.Items, Placed{Item: item.Item})
 	}
 	if live {
 		m.out.Items[i].Live = append(m.out.Items[i].Live, p)
 	} else {
 		m.out.Items[i].Waits = append(m.out.Items[i].Waits, p)
 	}
-	return nil
+}
+
+// A keyedItem is an item with the digest of its JSON.
+type keyedItem struct {
+	Item
+	key api.Digest
+}
+
+// maxItems is how many bytes the items of a plan have before their values are
+// cut.
+const maxItems = 16 << 20
+
+func (m *maker) keyed(items Difference) ([]keyedItem, error) {
+	out := make([]keyedItem, len(items))
+	for n, i := range items {
+		raw, err := json.Marshal(i)
+		if err != nil {
+			return nil, err
+		}
+		key := api.DigestOf(raw)
+		if _, ok := m.placed[key]; !ok {
+			m.shown += len(raw)
+		}
+		if m.shown > maxItems {
+			i.shorten()
+		}
+		out[n] = keyedItem{i, key}
+	}
+	return out, nil
 }
 
 // compare finds what differs at places between what is in effect there before
@@ -77,9 +102,7 @@ func (m *maker) compare(places []Place, old, next *bundler.Built, live bool) err
 			return err
 		}
 		for _, item := range c.items {
-			if err := m.place(item, p, live); err != nil {
-				return err
-			}
+			m.place(item, p, live)
 		}
 		for _, o := range c.outcomes {
 			m.outcome(o, p)
@@ -90,7 +113,7 @@ func (m *maker) compare(places []Place, old, next *bundler.Built, live bool) err
 
 // A comparison is what is different about two bundles.
 type comparison struct {
-	items    Difference
+	items    []keyedItem
 	outcomes []Outcome // none outside mode normal
 }
 
@@ -109,10 +132,14 @@ func (m *maker) comparison(p Place, old, next *bundler.Built, a, b api.Digest) (
 	if err != nil {
 		return c, err
 	}
-	if c.items, err = Compare(was, is); err != nil {
+	d, err := Compare(was, is)
+	if err != nil {
 		return c, err
 	}
-	if err := m.locate(c.items, p, old.Commit, next.Commit); err != nil {
+	if err := Locate(m.ctx, m.b, d, Origin{old.Commit, p}, Origin{next.Commit, p}); err != nil {
+		return c, err
+	}
+	if c.items, err = m.keyed(d); err != nil {
 		return c, err
 	}
 	if p.Mode == api.ModeNormal {
@@ -135,9 +162,15 @@ func contentOf(b *bundle.Bundle) (Content, error) {
 	return out, nil
 }
 
-// locate finds the line of every edit: in the new release, or for what was
+// An Origin is the release, and the place there, that a bundle was built of.
+type Origin struct {
+	Commit string // "" when it isn't known
+	Place
+}
+
+// Locate finds the line of every edit: in the new release, or for what was
 // removed in the old one.
-func (m *maker) locate(d Difference, p Place, old, next string) error {
+func Locate(ctx context.Context, b *bundler.Builder, d Difference, old, new Origin) error {
 	before, after := map[string][]string{}, map[string][]string{} // pointers by title
 	for i := range d {
 		d[i].eachPointer(func(pointer string, gone bool, _ **bundler.Position) {
@@ -148,11 +181,11 @@ func (m *maker) locate(d Difference, p Place, old, next string) error {
 			into[d[i].file()] = append(into[d[i].file()], pointer)
 		})
 	}
-	was, err := m.where(p, old, before)
+	was, err := old.where(ctx, b, before)
 	if err != nil {
 		return err
 	}
-	is, err := m.where(p, next, after)
+	is, err := new.where(ctx, b, after)
 	if err != nil {
 		return err
 	}
@@ -170,10 +203,13 @@ func (m *maker) locate(d Difference, p Place, old, next string) error {
 	return nil
 }
 
-func (m *maker) where(p Place, commit string, pointers map[string][]string) (map[string]map[string]bundler.Position, error) {
+func (o Origin) where(ctx context.Context, b *bundler.Builder, pointers map[string][]string) (map[string]map[string]bundler.Position, error) {
 	out := map[string]map[string]bundler.Position{}
 	for title, list := range pointers {
-		at, err := m.b.Where(m.ctx, commit, p.Service, p.Scope, p.Mode, title, list)
+		if o.Commit == "" {
+			break
+		}
+		at, err := b.Where(ctx, o.Commit, o.Service, o.Scope, o.Mode, title, list)
 		if err != nil {
 			return nil, err
 		}
@@ -197,7 +233,7 @@ func (i *Item) eachPointer(visit func(pointer string, gone bool, at **bundler.Po
 		base += escapePointer.Replace(i.Name)
 	}
 	for n := range i.Edits {
-		visit(base+i.Edits[n].Path, i.Edits[n].New == "", &i.Edits[n].At)
+		visit(base+i.Edits[n].Path, i.Edits[n].New == "" && i.Edits[n].From == "", &i.Edits[n].At)
 	}
 	for n := range i.Rollouts {
 		visit(base+i.Rollouts[n].Path, false, &i.Rollouts[n].At)

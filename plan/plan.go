@@ -198,7 +198,8 @@ type maker struct {
 	base, head *side
 	basis      basis
 	out        *Plan
-	placed     map[string]int // items by their JSON, in out.Items
+	placed     map[api.Digest]int // items by their JSON, in out.Items
+	shown      int                // bytes of that
 	compared   map[[2]api.Digest]comparison
 	evaluated  map[string][]Outcome // by service and both flags.json
 	outcomes   map[string]int
@@ -218,7 +219,7 @@ type side struct {
 
 func newMaker(ctx context.Context, b *bundler.Builder, base, head string, opt Options) (*maker, error) {
 	m := &maker{
-		ctx: ctx, b: b, opt: opt, placed: map[string]int{}, compared: map[[2]api.Digest]comparison{},
+		ctx: ctx, b: b, opt: opt, placed: map[api.Digest]int{}, compared: map[[2]api.Digest]comparison{},
 		evaluated: map[string][]Outcome{}, outcomes: map[string]int{}, asked: map[string][]question{}, purse: purse{all: MaxSteps},
 		out: &Plan{
 			LiveError: opt.LiveError, Errors: bundler.Faults{}, Refused: []string{}, Sets: []Set{}, Items: []Placed{},

@@ -38,11 +38,7 @@ func (r Revision) text() string {
 		out += "  " + visible(r.Rev)
 	}
 	if r.Subject != "" {
-		subject := visible(r.Subject)
-		if len(subject) > maxValue {
-			subject = window(subject, 0)
-		}
-		out += fmt.Sprintf("  %q", subject)
+		out += fmt.Sprintf("  %q", window(visible(r.Subject), 0, maxValue))
 	}
 	return out
 }

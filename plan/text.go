@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/bundler"
 )
 
@@ -41,10 +42,14 @@ func (i *Item) writeText(w io.Writer, readers []string) {
 		fmt.Fprintf(w, "    %s\n", line)
 	}
 	for _, r := range i.Rollouts {
-		lines(w, "  ~ "+KeyPath(r.Path), []string{r.String()}, where(r.At))
+		lines(w, "  ~ "+visible(r.Key), []string{r.String()}, where(r.At))
 	}
-	for _, e := range i.Edits {
-		e.writeText(w)
+	for n := range i.Edits {
+		if n == maxShown {
+			fmt.Fprintf(w, "    and %s: -o json has them\n", counted(len(i.Edits)-n, "more value"))
+			break
+		}
+		i.Edits[n].writeText(w)
 	}
 }
 
@@ -87,18 +92,6 @@ func (i *Item) notes(readers []string) []string {
 		out = append(out, "written differently, means the same")
 	}
 	return out
-}
-
-func (e *Edit) writeText(w io.Writer) {
-	path := KeyPath(e.Path)
-	switch {
-	case e.Old == "":
-		lines(w, "  + "+path, []string{visible(e.New)}, where(e.At))
-	case e.New == "":
-		lines(w, "  - "+path, []string{visible(e.Old)}, strings.TrimSuffix("was "+where(e.At), "was "))
-	default:
-		lines(w, "  ~ "+path, []string{visible(e.Old), "→ " + visible(e.New)}, where(e.At))
-	}
 }
 
 // lines writes what fits into one line, and else one thing a line.
@@ -151,21 +144,22 @@ func (r *Rollout) String() string {
 
 func percentText(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) + " %" }
 
-// KeyPath writes a JSON pointer as people write keys: with dots, and in quotes
-// what would be misread.
-func KeyPath(pointer string) string {
+// keyPath writes a JSON pointer as people write keys: with dots, and in quotes
+// what would be misread. In a rule, numbers are indexes.
+func keyPath(pointer string, rule bool) string {
 	if pointer == "" {
-		return "(all of it)"
+		return ""
 	}
-	parts := strings.Split(pointer[1:], "/")
-	for i, p := range parts {
-		p = strings.ReplaceAll(strings.ReplaceAll(p, "~1", "/"), "~0", "~")
-		if p == "" || strings.ContainsAny(p, ". \"") {
-			p = strconv.Quote(p)
+	out := ""
+	for _, part := range strings.Split(pointer, "/")[1:] {
+		part = strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")
+		if _, err := strconv.Atoi(part); err == nil && rule {
+			out += "[" + part + "]"
+			continue
 		}
-		parts[i] = visible(p)
+		out = joinKeys(out, bundle.KeyOf(part))
 	}
-	return strings.Join(parts, ".")
+	return out
 }
 
 // visible shows what would otherwise hide, end a line or turn text around.
