@@ -21,16 +21,17 @@ var arrows = map[string]string{
 	"bundle":             "api internal/canon internal/lcs",
 	"ledger":             "api internal/canon golang.org/x/mod",
 	"schemas":            "api internal/canon github.com/santhosh-tekuri/jsonschema/v5",
-	"internal/kv":        "api go.etcd.io/bbolt",
+	"internal/durable":   "",
+	"internal/kv":        "api internal/durable go.etcd.io/bbolt",
 	"internal/instances": "api internal/kv go.etcd.io/bbolt golang.org/x/mod",
-	"internal/mirror":    "api ledger internal/kv golang.org/x/mod",
+	"internal/mirror":    "api ledger internal/durable golang.org/x/mod",
 	"internal/secrets":   "",
-	"internal/store":     "api bundle ledger internal/canon internal/kv go.etcd.io/bbolt golang.org/x/mod",
-	"bundler":            "api bundle flags internal/canon internal/secrets schemas github.com/go-git/go-git/v5 github.com/go-git/go-billy/v5 go.yaml.in/yaml/v3 golang.org/x/crypto",
+	"internal/store":     "api bundle ledger internal/canon internal/durable internal/kv go.etcd.io/bbolt golang.org/x/mod",
+	"bundler":            "api bundle flags internal/canon internal/durable internal/secrets schemas github.com/go-git/go-git/v5 github.com/go-git/go-billy/v5 go.yaml.in/yaml/v3 golang.org/x/crypto",
 	"plan":               "api bundle bundler flags internal/lcs",
 	"sdk":                "api bundle flags ledger internal/canon internal/kv github.com/open-feature/go-sdk",
 	"sdk/telemetry":      "api sdk github.com/open-feature/go-sdk go.opentelemetry.io github.com/felixge/httpsnoop github.com/prometheus/client_golang",
-	"server": "api bundle bundler flags ledger schemas internal/canon internal/instances internal/kv internal/secrets internal/store " +
+	"server": "api bundle bundler flags ledger schemas internal/canon internal/durable internal/instances internal/secrets internal/store " +
 		"github.com/labstack/echo/v4 github.com/prometheus/client_golang",
 	"examples": "",
 }

@@ -1,7 +1,6 @@
 package bundler
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +8,7 @@ import (
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/internal/canon"
+	"github.com/sealstone/sealstone/internal/durable"
 )
 
 // WriteLayout writes sets as an OCI image layout that registry tools read:
@@ -21,19 +21,22 @@ func WriteLayout(dir string, built []*Built) error {
 	}
 	for _, b := range built {
 		for digest, raw := range b.Objects() {
-			if err := writeFile(filepath.Join(blobs, digest.Hex()), raw); err != nil {
+			if err := durable.Replace(filepath.Join(blobs, digest.Hex()), raw, 0o644); err != nil {
 				return err
 			}
 		}
 	}
-	if err := writeFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
+	if err := durable.SyncDir(blobs); err != nil {
+		return err
+	}
+	if err := durable.Replace(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644); err != nil {
 		return err
 	}
 	index, err := layoutIndex(built)
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(dir, "index.json"), index)
+	return durable.WriteFile(filepath.Join(dir, "index.json"), index, 0o644)
 }
 
 // layoutIndex is sorted by service and scope.
@@ -63,33 +66,4 @@ func compareTargets(a, b api.Target) int {
 		return 1
 	}
 	return slices.Compare([]byte(a.Scope), []byte(b.Scope))
-}
-
-// writeFile replaces a file in one step.
-func writeFile(path string, raw []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	if _, err = f.Write(raw); err != nil {
-		f.Close()
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		f.Close()
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Chmod(f.Name(), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

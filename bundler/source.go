@@ -18,6 +18,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/transport"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/durable"
 )
 
 // Refs of the bare repository. Everything reachable from a ref below
@@ -227,9 +228,9 @@ func (s *Source) ref(name string) plumbing.Hash {
 }
 
 // setRef replaces a ref in one step. go-git truncates the file first, which a
-// kill at the wrong instant leaves empty.
+// kill at the wrong instant leaves empty. A crash may bring back the old one.
 func (s *Source) setRef(name string, h plumbing.Hash) error {
-	return writeFileAtomic(filepath.Join(s.cfg.Dir, name), []byte(h.String()+"\n"))
+	return durable.Replace(filepath.Join(s.cfg.Dir, name), []byte(h.String()+"\n"), 0o644)
 }
 
 // explain gives an error its kind and takes out what nobody must read.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -25,6 +24,8 @@ import (
 	"github.com/go-git/go-git/v5/storage"
 	"github.com/go-git/go-git/v5/storage/filesystem"
 	"github.com/go-git/go-git/v5/storage/memory"
+
+	"github.com/sealstone/sealstone/internal/durable"
 )
 
 // A fetch of at most this many objects and bytes becomes loose objects, as in
@@ -213,7 +214,7 @@ func (s *sharedObjects) receivePack(r io.Reader) error {
 
 func syncPack(pack string) error {
 	idx := strings.TrimSuffix(pack, ".pack") + ".idx"
-	return errors.Join(syncPath(pack), syncPath(idx), syncPath(filepath.Dir(pack)))
+	return errors.Join(durable.SyncFile(pack), durable.SyncFile(idx), durable.SyncDir(filepath.Dir(pack)))
 }
 
 func (s *sharedObjects) receiveLoose(pack []byte) error {
@@ -303,7 +304,7 @@ func (s *sharedObjects) writeLoose(in *memory.Storage, order []plumbing.Hash) er
 		if temp[i], err = s.writeTemp(in.Objects[h]); err != nil {
 			return err
 		}
-		wg.Go(func() { errs[i] = syncPath(temp[i]) })
+		wg.Go(func() { errs[i] = durable.SyncFile(temp[i]) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -363,7 +364,7 @@ func prepareBare(dir string) error {
 		if info, err := os.Stat(path); err == nil && info.Size() > 0 {
 			continue
 		}
-		if err := writeFileAtomic(path, []byte(text)); err != nil {
+		if err := durable.WriteFile(path, []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
@@ -373,8 +374,9 @@ func prepareBare(dir string) error {
 
 func removeTemp(dir string, subs ...string) {
 	for _, sub := range subs {
-		stale, _ := filepath.Glob(filepath.Join(dir, sub, "tmp_*"))
-		for _, name := range stale {
+		objects, _ := filepath.Glob(filepath.Join(dir, sub, "tmp_*"))
+		files, _ := filepath.Glob(filepath.Join(dir, sub, durable.Temporary))
+		for _, name := range append(objects, files...) {
 			os.Remove(name)
 		}
 	}
@@ -438,32 +440,4 @@ func wholePack(pack, idx string) bool {
 	}
 	_, err = io.ReadFull(p, sum[:])
 	return err == nil && sum == index.PackfileChecksum
-}
-
-func writeFileAtomic(path string, b []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "tmp_")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
-}
-
-func syncPath(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/sealstone/sealstone/api"
-	"github.com/sealstone/sealstone/internal/kv"
+	"github.com/sealstone/sealstone/internal/durable"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -89,7 +89,7 @@ func (s *Server) keepPending() {
 	}
 	b, err := json.Marshal(list)
 	if err == nil {
-		err = kv.WriteFile(s.cfg.PendingFile, b)
+		err = durable.WriteFile(s.cfg.PendingFile, b, 0o600)
 	}
 	if err != nil {
 		s.log.Error("pending statements are in memory only; a restart would forget them", slog.Any("error", err))

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sealstone/sealstone/api"
-	"github.com/sealstone/sealstone/internal/kv"
+	"github.com/sealstone/sealstone/internal/durable"
 	"github.com/sealstone/sealstone/internal/mirror"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
@@ -163,5 +163,5 @@ func placeTrust(data string, trust *ledger.Trust) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
-	return kv.WriteFileMode(path, append(trust.Raw, '\n'), 0o644)
+	return durable.WriteFile(path, append(trust.Raw, '\n'), 0o644)
 }

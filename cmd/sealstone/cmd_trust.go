@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealstone/sealstone/api"
-	"github.com/sealstone/sealstone/internal/kv"
+	"github.com/sealstone/sealstone/internal/durable"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -229,7 +229,7 @@ func (a *app) keepProposal(old *ledger.Trust, raw []byte, key ledger.Signer, pat
 	if !old.IsRoot(key.KeyID()) && !p.IsRoot(key.KeyID()) {
 		return fmt.Errorf("key %s is a root neither of version %d nor of version %d: its signature counts for nothing", key.KeyID(), old.Version, p.Version)
 	}
-	if err := kv.WriteFile(path, append(raw, '\n')); err != nil {
+	if err := durable.WriteFile(path, append(raw, '\n'), 0o600); err != nil {
 		return err
 	}
 	answer := proposed{path, p.Version, p.From, len(p.Envelope.Signatures), p.OwnMissing, p.PreviousMissing}
@@ -319,7 +319,7 @@ func (a *app) trustInstall(path, data, anchor string) error {
 			return fmt.Errorf("version %d counts alone from entry %d on, but the log has %d entries by older keys: make it again with a higher --from", t.Version, t.From, tree.Size)
 		}
 	}
-	if err := kv.WriteFile(filepath.Join(data, trustFile), t.File()); err != nil {
+	if err := durable.WriteFile(filepath.Join(data, trustFile), t.File(), 0o600); err != nil {
 		return err
 	}
 	return a.print(map[string]int{"version": t.Version}, func(w io.Writer) {

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"go.etcd.io/bbolt"
+
+	"github.com/sealstone/sealstone/internal/durable"
 )
 
 // bucketErased is there while the file owes a Compact.
@@ -85,7 +87,7 @@ func (db *DB) settle() error {
 	if !db.moved {
 		return nil
 	}
-	err := SyncDir(filepath.Dir(db.path))
+	err := durable.SyncDir(filepath.Dir(db.path))
 	db.moved = err != nil
 	return err
 }

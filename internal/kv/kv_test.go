@@ -297,22 +297,3 @@ func TestRecords(t *testing.T) {
 		t.Fatalf("sum = %d, %v", sum, err)
 	}
 }
-
-func TestWriteFileReplacesWhole(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "f")
-	for _, text := range []string{"one", "two, longer"} {
-		if err := WriteFile(path, []byte(text)); err != nil {
-			t.Fatal(err)
-		}
-		if b, err := os.ReadFile(path); string(b) != text || err != nil {
-			t.Fatalf("%q, %v", b, err)
-		}
-	}
-	if left, _ := os.ReadDir(dir); len(left) != 1 {
-		t.Fatalf("temporary files stay: %v", left)
-	}
-	if err := WriteFile(filepath.Join(dir, "none", "f"), nil); err == nil {
-		t.Fatal("wrote into a directory that isn't there")
-	}
-}

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sealstone/sealstone/api"
-	"github.com/sealstone/sealstone/internal/kv"
+	"github.com/sealstone/sealstone/internal/durable"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -162,14 +162,14 @@ func (m *Mirror) write(path string, b []byte, mode fs.FileMode) error {
 	if err := m.step("write", path); err != nil {
 		return err
 	}
-	err := kv.WriteFileMode(path, b, mode)
+	err := durable.WriteFile(path, b, mode)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := m.mkdir(filepath.Dir(path)); err != nil {
 		return err
 	}
-	return kv.WriteFileMode(path, b, mode)
+	return durable.WriteFile(path, b, mode)
 }
 
 // mkdir makes a directory durable.
@@ -188,7 +188,7 @@ func (m *Mirror) mkdir(dir string) error {
 	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return kv.SyncDir(up)
+	return durable.SyncDir(up)
 }
 
 func (m *Mirror) step(what, path string) error {

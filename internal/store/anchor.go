@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/sealstone/sealstone/internal/durable"
 	"github.com/sealstone/sealstone/internal/kv"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -25,7 +26,7 @@ const anchorSlot = 4096
 type anchorFile struct {
 	f    *os.File
 	next int64                // the slot that is older; stays until the other is known to be durable
-	sync func(*os.File) error // tests: nil is kv.SyncData
+	sync func(*os.File) error // tests: nil is durable.SyncData
 }
 
 func (a *anchorFile) close() error {
@@ -61,7 +62,7 @@ func (a *anchorFile) syncData() error {
 	if a.sync != nil {
 		return a.sync(a.f)
 	}
-	return kv.SyncData(a.f)
+	return durable.SyncData(a.f)
 }
 
 // isAt tells whether the open file is still the one of that name.
@@ -75,7 +76,7 @@ func (a *anchorFile) isAt(path string) bool {
 }
 
 func (a *anchorFile) create(path string, slot []byte) error {
-	if err := errors.Join(a.close(), kv.WriteFile(path, append(slices.Clone(slot), slot...))); err != nil {
+	if err := errors.Join(a.close(), durable.WriteFile(path, append(slices.Clone(slot), slot...), 0o600)); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/durable"
 	"github.com/sealstone/sealstone/internal/kv"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -396,7 +397,7 @@ func (r *recovery) put() error {
 		if r.Anchor == r.from.Tree.Size {
 			return nil
 		}
-		return kv.WriteFile(s.cfg.Anchor, r.from.Checkpoint)
+		return durable.WriteFile(s.cfg.Anchor, r.from.Checkpoint, 0o600)
 	})
 	if err != nil {
 		return err
@@ -412,6 +413,6 @@ func (r *recovery) put() error {
 		if err := os.Rename(s.cfg.path(fileBuilding), s.cfg.path(fileLedger)); err != nil {
 			return err
 		}
-		return kv.SyncDir(s.cfg.Dir)
+		return durable.SyncDir(s.cfg.Dir)
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/durable"
 	"github.com/sealstone/sealstone/internal/kv"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -173,7 +174,7 @@ func createFiles(cfg *Config) error {
 			return err
 		}
 	}
-	return kv.SyncDir(cfg.Dir)
+	return durable.SyncDir(cfg.Dir)
 }
 
 func create(cfg Config) (err error) {
