@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,9 +22,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/sealstone/sealstone/examples"
+	"github.com/sealstone/sealstone/integration/proctest"
 )
 
 func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "6"); err != nil { // scripts mostly wait for the disk; go test -parallel wins
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){
 		"sealstone": func() {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -44,6 +49,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("NO_COLOR", "1")
+			e.Setenv("GORACE", proctest.GORACE)
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_CONFIG_HOME", e.WorkDir+"/.config")
 			for _, name := range []string{"SEALSTONE_SERVER", "SEALSTONE_KEY", "SEALSTONE_TRUST", "SEALSTONE_TOKEN_FILE", "SEALSTONE_CONTEXT", "SSH_AUTH_SOCK"} {

@@ -96,6 +96,10 @@ var touch = sync.OnceValue(func() error {
 	})
 })
 
+// GORACE is for the environment of programs that have the race detector: by
+// itself it lets each of them sleep a second before it exits.
+const GORACE = "atexit_sleep_ms=10"
+
 // Race tells whether the tests, and so the program, have the race detector.
 func Race() bool {
 	info, ok := debug.ReadBuildInfo()

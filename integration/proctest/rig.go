@@ -99,7 +99,7 @@ func ReadFile(t testing.TB, path string) string {
 
 // env is all that the program sees of its surroundings.
 func (r *Rig) env() []string {
-	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.Dir, "TMPDIR=" + os.TempDir(), "NO_COLOR=1", "SEALSTONE_TRUST=" + r.Trust}
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.Dir, "TMPDIR=" + os.TempDir(), "NO_COLOR=1", "GORACE=" + GORACE, "SEALSTONE_TRUST=" + r.Trust}
 }
 
 // CLI runs a command of the program.

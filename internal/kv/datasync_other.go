@@ -1,8 +1,0 @@
-//go:build !linux
-
-package kv
-
-import "os"
-
-// SyncData makes the bytes of a file durable that was written in place.
-func SyncData(f *os.File) error { return f.Sync() }
