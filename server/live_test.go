@@ -185,6 +185,44 @@ func TestFlagsNameTheChangeThatTouchedThem(t *testing.T) {
 	r.get(404, "/v1/flags?target=never@prod")
 }
 
+// An older set that was erased ends the search, not the answer.
+func TestFlagsBehindAnErasedSet(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	file := "services/checkout/flags/checkout.yaml"
+	const more = "  other:\n    state: ENABLED\n    variants: {on: true, off: false}\n    defaultVariant: off\n"
+	first, err := r.store.Change(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.push(map[string]string{file: shop[file] + more})
+	r.push(map[string]string{file: shop[file] + strings.Replace(more, "Variant: off", "Variant: on", 1)})
+	r.send(200, r.f.Statement(ledger.ObjectErased, "checkout", "prod", func(s *ledger.Statement) { s.Object = first.Data.Set.Digest }))
+	for range 2 {
+		for _, f := range decode[api.LiveFlags](t, r.get(200, "/v1/flags?target=checkout@prod")).Flags {
+			if f.Key == "other" && (f.Changed == nil || f.Changed.Index != 6) || f.Key == "express" && (f.Changed != nil || f.Since != 4) {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+}
+
+// Whoever reports in another language learns what is wrong with its JSON.
+func TestABadReportSaysWhy(t *testing.T) {
+	r := newRig(t, nil)
+	for body, want := range map[string]string{
+		"[": "unexpected EOF", `{"target": "checkout"}`: "write service@scope", `{"service.instance.id": 5}`: "service.instance.id", `{}`: "service.instance.id are needed",
+		`{"target": "checkout@prod", "service.instance.id": "a"}`: "READY, STALE, ERROR or NOT_READY",
+	} {
+		if p := decode[api.Problem](t, r.expect(400, r.do(http.MethodPost, "/v1/instances", body))); !strings.Contains(p.Detail, want) || p.Hint == "" {
+			t.Errorf("%s: %+v", body, p)
+		}
+	}
+	r.expect(413, r.do(http.MethodPost, "/v1/instances", strings.Repeat(" ", 2<<20)))
+	r.expect(415, r.do(http.MethodPost, "/v1/instances", "{}", "Content-Type", "text/plain"))
+	r.get(400, "/v1/changes?service=X")
+}
+
 // A restart knows what it knew.
 func TestInstancesOutliveARestart(t *testing.T) {
 	r := newRig(t, nil)

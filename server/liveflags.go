@@ -302,7 +302,12 @@ func (s *Server) walkPage(t api.Target, scope api.Scope, w, old *walk, found []s
 		case w.meets(old, f.Index):
 			return true, nil
 		}
-		if err := s.step(t, w, f); err != nil {
+		err := s.step(t, w, f)
+		if api.CodeOf(err) == api.CodeGone { // erased: what is not found by now can't be
+			w.done = true
+			return true, nil
+		}
+		if err != nil {
 			return false, err
 		}
 	}

@@ -234,7 +234,7 @@ type ofrepFailure struct {
 // ofrepError is the answer to what failed before anything was evaluated.
 func ofrepError(err error, p api.Problem, u *url.URL) json.RawMessage {
 	_, key, _ := ofrepPath(u)
-	out := ofrepFailure{key, "GENERAL", strings.TrimSpace(p.Detail + " " + p.Hint)}
+	out := ofrepFailure{key, "GENERAL", strings.TrimSuffix(p.Detail+"; "+p.Hint, "; ")}
 	if f, ok := errors.AsType[ofrepFault](err); ok {
 		out.ErrorCode, out.ErrorDetails = f.code, f.detail
 	}

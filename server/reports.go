@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -23,7 +24,7 @@ const (
 func (s *Server) postInstance(c echo.Context) error {
 	var in api.Instance
 	if err := c.Bind(&in); err != nil {
-		return &api.Error{Code: api.CodeInvalid, Detail: "instance report: " + err.Error(), Hint: "docs/formats.md shows one", Err: err}
+		return badReport(err)
 	}
 	if !who(c).readsTarget(in.Target) {
 		return &api.Error{Code: api.CodeForbidden, Detail: fmt.Sprintf("client %q may not report for %s", who(c).name, in.Target)}
@@ -36,6 +37,15 @@ func (s *Server) postInstance(c echo.Context) error {
 		return c.JSON(http.StatusOK, api.ReportAnswer{Want: []string{api.WantDependencies}})
 	}
 	return c.NoContent(http.StatusNoContent)
+}
+
+// badReport says what is wrong with the JSON of a report; what else is wrong with
+// a body is everybody's business.
+func badReport(err error) error {
+	if he, ok := errors.AsType[*echo.HTTPError](err); ok && he.Code == http.StatusBadRequest && he.Internal != nil {
+		return &api.Error{Code: api.CodeInvalid, Detail: "instance report: " + he.Internal.Error(), Hint: "docs/formats.md shows one"}
+	}
+	return err
 }
 
 // leaseLoop forgets instances and saves what is known of them.

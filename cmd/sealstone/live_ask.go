@@ -42,7 +42,7 @@ func flagRow(f api.LiveFlag) []string {
 	row := []string{f.Key, f.State, dash(f.Default), strconv.Itoa(f.Rules)}
 	ch := f.Changed
 	if ch == nil {
-		return append(row, "-", fmt.Sprintf("before %d", f.Since), "-", "-", "not looked for further back: ask again")
+		return append(row, "-", fmt.Sprintf("before %d", f.Since), "-", "-", "not found further back: ask again, unless it was erased")
 	}
 	entry := "pending"
 	if ch.Index >= 0 {
