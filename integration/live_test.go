@@ -257,7 +257,7 @@ func (d *day) flips() {
 	expressOn(d.r, true)
 	d.s.UntilTip(d.r.Push("Turn express checkout on"))
 	d.wants(d.eval("checkout@staging"), `"value":true`)
-	d.wants(d.s.OK("live", "flags", "checkout@staging"), `^express-checkout +ENABLED +on .* Ada Editor .* Turn express checkout on$`)
+	d.wants(d.s.OK("live", "flags", "checkout@staging"), `^express-checkout +ENABLED +on .* Ada Editor .* Turn express checko…$`)
 	d.note("flip", 7)
 	d.wants(d.last().express["checkout@prod/us-east-1"], `"value":false`)
 }
@@ -272,7 +272,7 @@ func (d *day) promotes() {
 	}
 	before, after := d.moments[len(d.moments)-2], d.last()
 	d.wants(d.s.OK("diff", "checkout@prod/us-east-1~"+before.at, "checkout@prod/us-east-1~"+after.at), `^flag express-checkout +changed$`, `defaultVariant +"off" → "on"$`)
-	d.wants(d.s.OK("live", "--instance", "checkout-us-east-1-1"), `^FROM +TO +MODE`, ` normal +`+before.proven["checkout@prod/us-east-1"].Bundle.Short())
+	d.wants(d.s.OK("live", "--instance", "checkout-us-east-1-1"), `^FROM +TO +MODE`, ` normal +`+before.proven["checkout@prod/us-east-1"].Bundle.Hex()[:12])
 }
 
 func (d *day) entersSafeMode() {
@@ -334,7 +334,7 @@ func (d *day) kills(victim *exec.Cmd) {
 		return strings.Contains(d.s.OK("live", "--instance", "checkout-eu-west-1-victim"), "READY, gone")
 	})
 	d.note("kill", 7)
-	d.wants(d.s.OK("live", "checkout", "--drift"), `^  reported +checkout-eu-west-1-victim .* silent since `, `^checkout +prod/eu-west-1 .* 1 of 2 instances differ$`)
+	d.wants(d.s.OK("live", "checkout", "--drift"), `^  checkout-eu-west-1-victim .*\n    ! silent since `, `^checkout@prod/eu-west-1 .*\n  ! 1 of 2 instances differ$`)
 	if res := d.s.CLI("live", "checkout", "--exit-code"); res.Code != 2 {
 		d.t.Errorf("live --exit-code ends with %d", res.Code)
 	}
@@ -355,8 +355,8 @@ func (d *day) isRefused() {
 		d.t.Fatal(res, err)
 	}
 	out := d.s.OK("live", "catalog")
-	d.wants(out, `^catalog +prod/eu-west-1 .* 1 of 2 instances differ; .*rejected; pinned to `+release[:12]+`, active is `+active.Release[:12]+`$`,
-		`^  reported +catalog-odd .* runs a bundle the log never named$`, `^catalog +prod/us-east-1 .*pinned to `+release[:12])
+	d.wants(out, `^catalog@prod/eu-west-1 .*\n  ! 1 of 2 instances differ\n  ! .*rejected\n  ! pinned to `+release[:12]+`, active is `+active.Release[:12]+`$`,
+		`^  catalog-odd .*\n    ! runs a bundle the log never named$`, `^catalog@prod/us-east-1 (.*\n  !)+ pinned to `+release[:12])
 	if strings.Contains(d.s.OK("live", "payments"), "pinned to") {
 		d.t.Error("payments is not where it is pinned")
 	}

@@ -106,15 +106,19 @@ func (c *Client) identity() (me api.Instance, deps []string) {
 	return me, deps
 }
 
-// dependencies lists what the build says that it is made of, as package URLs.
+// dependencies lists what the build says that it is made of, as package URLs. A
+// module that is replaced stands there without a version, beside what replaces it.
 func dependencies(info *debug.BuildInfo) []string {
 	goVersion, _, _ := strings.Cut(strings.TrimPrefix(info.GoVersion, "go"), " ")
 	list := []string{"pkg:golang/stdlib@v" + goVersion}
 	for _, d := range info.Deps {
-		if d.Replace != nil {
-			d = d.Replace // a folder's has no version: unknown
+		if r := d.Replace; r != nil { // whoever asks for the name must not find nothing
+			list = append(list, "pkg:golang/"+d.Path+"@")
+			if d = r; r.Version == "" { // a folder
+				continue
+			}
 		}
-		list = append(list, "pkg:golang/"+d.Path+"@"+d.Version)
+		list = append(list, "pkg:golang/"+d.Path+"@"+strings.ReplaceAll(d.Version, "+", "%2B"))
 	}
 	slices.Sort(list)
 	return list

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +53,20 @@ func TestReportsWhatRuns(t *testing.T) {
 			t.Errorf("report %+v", last)
 		}
 	})
+}
+
+func TestDependenciesOfABuild(t *testing.T) {
+	got := sdk.Dependencies(&debug.BuildInfo{GoVersion: "go1.26.8 X:none", Deps: []*debug.Module{
+		{Path: "golang.org/x/net", Version: "v0.39.0"},
+		{Path: "example.com/old", Version: "v2.0.0+incompatible"},
+		{Path: "example.com/forked", Version: "v1.0.0", Replace: &debug.Module{Path: "example.com/fork", Version: "v1.1.0"}},
+		{Path: "example.com/here", Version: "v1.0.0", Replace: &debug.Module{Path: "../here"}},
+	}})
+	want := []string{"pkg:golang/example.com/fork@v1.1.0", "pkg:golang/example.com/forked@", "pkg:golang/example.com/here@", "pkg:golang/example.com/old@v2.0.0%2Bincompatible",
+		"pkg:golang/golang.org/x/net@v0.39.0", "pkg:golang/stdlib@v1.26.8"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
 }
 
 func isStdlib(url string) bool { return strings.HasPrefix(url, "pkg:golang/stdlib@v1.") }

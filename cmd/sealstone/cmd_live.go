@@ -147,13 +147,22 @@ func showLive(w io.Writer, live api.Live, o liveOptions) {
 	for _, s := range live.Services {
 		for _, sc := range s.Scopes {
 			rows = append(rows, liveRow(s.Service, sc, now))
+			rows = append(rows, driftRows("  ", sc.Drift)...)
 			rows = append(rows, reportedRows(sc, now, o.instances >= 0)...)
 		}
 		if s.Omitted > 0 {
-			rows = append(rows, []string{s.Service, fmt.Sprintf("and %d more scopes that instances report from", s.Omitted)})
+			rows = append(rows, []string{fmt.Sprintf("%s: and %d more scopes that instances report from", s.Service, s.Omitted)})
 		}
 	}
-	table(w, "SERVICE SCOPE MODE BUNDLE RELEASE SINCE ENTRY BY DRIFT", rows)
+	fitted(w, "TARGET MODE BUNDLE RELEASE SINCE ENTRY BY", rows)
+}
+
+// driftRows stand below what drifts, a line for each way.
+func driftRows(indent string, drift []string) (rows [][]string) {
+	for _, d := range drift {
+		rows = append(rows, []string{indent + "! " + d})
+	}
+	return rows
 }
 
 // reportedRows lists a few instances, and counts many.
@@ -165,6 +174,7 @@ func reportedRows(sc api.LiveScope, now time.Time, list bool) (rows [][]string) 
 	if total > len(sc.Instances) {
 		for _, c := range sc.Counts {
 			rows = append(rows, countRow(c))
+			rows = append(rows, driftRows("    ", c.Drift)...)
 		}
 		if !list {
 			return rows
@@ -172,16 +182,16 @@ func reportedRows(sc api.LiveScope, now time.Time, list bool) (rows [][]string) 
 	}
 	for _, in := range sc.Instances {
 		rows = append(rows, instanceRow(in, now))
+		rows = append(rows, driftRows("    ", in.Drift)...)
 	}
 	return rows
 }
 
 func countRow(c api.LiveCount) []string {
 	if c.Omitted {
-		return []string{"  reported", fmt.Sprintf("%d others", c.Instances)}
+		return []string{fmt.Sprintf("  %d others", c.Instances)}
 	}
-	return []string{"  reported", fmt.Sprintf("%d instances", c.Instances), dash(string(c.Mode)), dash(c.Bundle.Short()), artifactName(c.Version, c.Revision), "-", "-",
-		leased(c.State, c.Lease), dash(strings.Join(c.Drift, "; "))}
+	return []string{"  " + count(c.Instances, "instance"), dash(string(c.Mode)), hex12(c.Bundle), artifactName(c.Version, c.Revision), "-", "-", leased(c.State, c.Lease)}
 }
 
 // artifactName prefers the commit: a version is a label.
@@ -222,7 +232,7 @@ func showPast(w io.Writer, past []api.PastRun) {
 	}
 	var rows [][]string
 	for _, p := range past {
-		rows = append(rows, []string{p.From, p.To, dash(string(p.Mode)), dash(p.Bundle.Short()), artifactName(p.Version, p.Revision), fmt.Sprint(p.Index)})
+		rows = append(rows, []string{p.From, p.To, dash(string(p.Mode)), hex12(p.Bundle), artifactName(p.Version, p.Revision), fmt.Sprint(p.Index)})
 	}
 	fmt.Fprintln(w)
 	table(w, "FROM TO MODE BUNDLE RELEASE ENTRY", rows)
@@ -241,7 +251,8 @@ func instanceSheet(in api.LiveInstance, p *api.Proven, now time.Time) (rows [][]
 	add("last seen", in.LastSeen+" ("+ago(in.LastSeen, now)+")")
 	add("drift", dash(strings.Join(in.Drift, "; ")))
 	if p != nil {
-		add("proven", string(p.Bundle)+", "+string(p.Mode)+", entry "+fmt.Sprint(p.Index)+", since "+p.Since)
+		add("proven", string(p.Bundle))
+		add("by", fmt.Sprintf("entry %d of %s, since %s, mode %s", p.Index, dash(p.By), p.Since, p.Mode))
 	}
 	add("bundle", string(in.Bundle))
 	add("set", string(in.Set))
@@ -275,15 +286,17 @@ func instanceSheet(in api.LiveInstance, p *api.Proven, now time.Time) (rows [][]
 }
 
 func liveRow(service string, sc api.LiveScope, now time.Time) []string {
-	drift := strings.Join(sc.Drift, "; ")
+	target := service + "@" + string(sc.Scope)
 	p := sc.Proven
 	if p == nil {
-		return []string{service, string(sc.Scope), "-", "-", "-", "-", "-", "-", dash(drift)}
+		return []string{target, "-", "-", "-", "-", "-", "-"}
 	}
-	return []string{service, string(sc.Scope), string(p.Mode), p.Bundle.Short(), short(p.Release), ago(p.Since, now), fmt.Sprint(p.Index), dash(clipText(p.By, 24)), dash(drift)}
+	return []string{target, string(p.Mode), hex12(p.Bundle), short(p.Release), ago(p.Since, now), fmt.Sprint(p.Index), dash(p.By)}
 }
 
 func instanceRow(in api.LiveInstance, now time.Time) []string {
-	return []string{"  reported", in.ID, string(in.Mode), in.Bundle.Short(), artifactName(in.Version, in.Revision), "seen " + ago(in.LastSeen, now), fmt.Sprint(in.Index),
-		leased(in.State, in.Lease), dash(strings.Join(in.Drift, "; "))}
+	return []string{"  " + in.ID, dash(string(in.Mode)), hex12(in.Bundle), artifactName(in.Version, in.Revision), ago(in.Since, now), fmt.Sprint(in.Index), leased(in.State, in.Lease)}
 }
+
+// hex12 is a digest's first digits, as tables show it.
+func hex12(d api.Digest) string { return dash(short(strings.TrimPrefix(string(d), "sha256:"))) }

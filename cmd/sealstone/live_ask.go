@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -30,25 +31,29 @@ func (a *app) liveFlags(ctx context.Context, target string) error {
 		return err
 	}
 	return a.print(answer, func(w io.Writer) {
+		now, err := api.ParseTime(answer.Time)
+		if err != nil {
+			now = time.Now()
+		}
 		var rows [][]string
 		for _, f := range answer.Flags {
-			rows = append(rows, flagRow(f))
+			rows = append(rows, flagRow(f, now))
 		}
-		table(w, "FLAG STATE DEFAULT RULES CHANGED ENTRY BY COMMIT WHY", rows)
+		fitted(w, "FLAG STATE DEFAULT RULES CHANGED ENTRY BY WHY", rows)
 	})
 }
 
-func flagRow(f api.LiveFlag) []string {
+func flagRow(f api.LiveFlag, now time.Time) []string {
 	row := []string{f.Key, f.State, dash(f.Default), strconv.Itoa(f.Rules)}
 	ch := f.Changed
 	if ch == nil {
-		return append(row, "-", fmt.Sprintf("before %d", f.Since), "-", "-", "not found further back: ask again, unless it was erased")
+		return append(row, "-", fmt.Sprintf("before %d", f.Since), "-", "not found further back: ask again, unless it was erased")
 	}
 	entry := "pending"
 	if ch.Index >= 0 {
 		entry = strconv.FormatInt(ch.Index, 10)
 	}
-	return append(row, ch.Time, entry, dash(ch.By), dash(short(ch.Commit)), dash(ch.Why))
+	return append(row, ago(ch.Time, now), entry, dash(ch.By), dash(ch.Why))
 }
 
 func newLiveDeps(a *app) *cobra.Command {
@@ -96,11 +101,15 @@ func (a *app) liveArtifacts(ctx context.Context, q url.Values) error {
 		return err
 	}
 	return a.print(answer, func(w io.Writer) {
+		header, row := "TARGET INSTANCES VERSION REVISION ARTIFACT IMAGE BASE", imageRow
+		if q.Has("dependency") {
+			header, row = "TARGET INSTANCES VERSION REVISION BASE DEPENDENCY", dependencyRow
+		}
 		var rows [][]string
 		for _, f := range answer.Found {
-			rows = append(rows, artifactRow(f))
+			rows = append(rows, row(f))
 		}
-		table(w, "TARGET INSTANCES VERSION REVISION ARTIFACT IMAGE BASE DEPENDENCY", rows)
+		fitted(w, header, rows)
 		if answer.Omitted > 0 {
 			fmt.Fprintf(w, "and %d more: name a service with --service\n", answer.Omitted)
 		}
@@ -110,11 +119,18 @@ func (a *app) liveArtifacts(ctx context.Context, q url.Values) error {
 	})
 }
 
-func artifactRow(f api.Artifact) []string {
-	dependency := dash(f.Dependency)
+func imageRow(f api.Artifact) []string {
+	return append(programCells(f), hex12(api.Digest(f.Digest)), hex12(api.Digest(f.Image)), hex12(api.Digest(f.BaseImage)))
+}
+
+func dependencyRow(f api.Artifact) []string {
+	dependency := f.Dependency
 	if f.Unordered {
 		dependency += " (its version can't be compared)"
 	}
-	digest := func(s string) string { return dash(api.Digest(s).Short()) }
-	return []string{f.Target.String(), strconv.Itoa(f.Instances), dash(f.Version), dash(short(f.Revision)), digest(f.Digest), digest(f.Image), digest(f.BaseImage), dependency}
+	return append(programCells(f), hex12(api.Digest(f.BaseImage)), dependency)
+}
+
+func programCells(f api.Artifact) []string {
+	return []string{f.Target.String(), strconv.Itoa(f.Instances), dash(f.Version), dash(short(f.Revision))}
 }

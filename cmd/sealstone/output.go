@@ -6,9 +6,11 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -82,6 +84,55 @@ func table(w io.Writer, header string, rows [][]string) {
 		fmt.Fprintln(tw, strings.TrimRight(strings.Join(r, "\t"), "\t"))
 	}
 	_ = tw.Flush()
+}
+
+// maxWidth is what tables of wide values fit into; -o json has the whole values.
+const maxWidth = 100
+
+// fitted is a table that gives way in its last column, then where it is widest,
+// until a terminal has room for it. A row of one cell is a line of its own.
+func fitted(w io.Writer, header string, rows [][]string) {
+	rows = append([][]string{strings.Fields(header)}, rows...)
+	width, total := make([]int, len(rows[0])), -2
+	for _, r := range rows {
+		for i, cell := range r {
+			r[i] = printable(cell)
+			if len(r) > 1 {
+				width[i] = max(width[i], utf8.RuneCountInString(r[i]))
+			}
+		}
+	}
+	for _, n := range width {
+		total += n + 2
+	}
+	for ; total > maxWidth; total-- {
+		if last := len(width) - 1; width[last] > 20 {
+			width[last]--
+		} else {
+			width[slices.Index(width, slices.Max(width))]--
+		}
+	}
+	for _, r := range rows {
+		var line strings.Builder
+		for i, cell := range r {
+			if len(r) > 1 {
+				cell = clipCell(cell, width[i])
+			}
+			fmt.Fprintf(&line, "%-*s  ", width[i], cell)
+		}
+		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+	}
+}
+
+// clipCell cuts the end of a text, and the middle of a name: names differ at
+// their ends.
+func clipCell(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n || strings.Contains(strings.TrimSpace(s), " ") {
+		return clipText(s, n)
+	}
+	tail := n / 3
+	return string(r[:n-1-tail]) + "…" + string(r[len(r)-tail:])
 }
 
 // printable keeps a terminal safe from control characters in other people's text.

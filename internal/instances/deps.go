@@ -2,6 +2,7 @@ package instances
 
 import (
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -99,45 +100,75 @@ type Hit struct {
 
 // Dependency finds the lists that have a package, given by name or package URL
 // without version, in a version below one; "" is any. known has the digests of
-// all lists.
+// all lists that would name it.
 func (t *Table) Dependency(name, below string) (hits map[api.Digest][]Hit, known map[api.Digest]bool) {
 	t.mu.RLock()
 	lists := maps.Clone(t.lists)
 	t.mu.RUnlock()
 	hits, known = map[api.Digest][]Hit{}, map[api.Digest]bool{}
 	for d, l := range lists {
-		known[d] = true
-		if h := l.find(name, below); len(h) > 0 {
+		h := l.find(name, below)
+		if len(h) > 0 {
 			hits[d] = h
 		}
+		known[d] = len(h) > 0 || l.complete() || strings.HasSuffix(name, "stdlib")
 	}
 	return hits, known
 }
 
+// complete tells a list from what Go says of a test, or of a program that wasn't
+// built from modules: nothing but its own version.
+func (l *list) complete() bool {
+	return len(l.lines) != 1 || !strings.HasPrefix(l.lines[0], "pkg:golang/stdlib@")
+}
+
 func (l *list) find(name, below string) (hits []Hit) {
-	prefixes := []string{name + "@"}
-	if !strings.HasPrefix(name, "pkg:") {
-		prefixes = nil
-		for _, t := range l.types {
-			prefixes = append(prefixes, t+name+"@")
-		}
-	}
-	for _, p := range prefixes {
+	for _, p := range l.prefixes(name) {
 		at, _ := slices.BinarySearch(l.lines, p)
 		for ; at < len(l.lines) && strings.HasPrefix(l.lines[at], p); at++ {
 			version, _, _ := strings.Cut(l.lines[at][len(p):], "?")
-			if less, ordered := lessThan(version, below); less || !ordered {
-				hits = append(hits, Hit{l.lines[at], !ordered})
+			if less, ordered := lessThan(version, below); less || !ordered || revised(p, version) {
+				hits = append(hits, Hit{l.lines[at], !ordered || below != "" && revised(p, version)})
 			}
 		}
 	}
 	return hits
 }
 
-// lessThan compares semantic versions, with or without a leading v.
+// prefixes are the ways to write a name in package URLs: as it is, with npm's @
+// escaped, and in lower case, which some tools prefer.
+func (l *list) prefixes(name string) (out []string) {
+	types := l.types
+	if rest, ok := strings.CutPrefix(name, "pkg:"); ok {
+		kind, n, _ := strings.Cut(rest, "/")
+		types, name = []string{"pkg:" + kind + "/"}, n
+	}
+	if strings.HasPrefix(name, "@") {
+		name = "%40" + name[1:]
+	}
+	for _, t := range types {
+		out = append(out, t+name+"@")
+		if lower := strings.ToLower(name); lower != name {
+			out = append(out, t+lower+"@")
+		}
+	}
+	return out
+}
+
+// revised tells whether a version has a distribution's own revision behind it,
+// which semantic versions would take for a pre-release.
+func revised(prefix, version string) bool {
+	return strings.Contains(version, "-") && (strings.HasPrefix(prefix, "pkg:deb/") || strings.HasPrefix(prefix, "pkg:rpm/") || strings.HasPrefix(prefix, "pkg:apk/"))
+}
+
+// lessThan compares semantic versions, with or without a leading v, as package
+// URLs write them.
 func lessThan(version, below string) (less, ordered bool) {
 	if below == "" {
 		return true, true
+	}
+	if plain, err := url.PathUnescape(version); err == nil {
+		version = plain
 	}
 	a, b := canonical(version), canonical(below)
 	return semver.Compare(a, b) < 0, semver.IsValid(a)

@@ -145,7 +145,10 @@ func TestForgetsWhoIsGone(t *testing.T) {
 
 func TestDependencies(t *testing.T) {
 	table := open(t, "")
-	list := []string{"pkg:golang/golang.org/x/net/v2@v2.0.0", "pkg:golang/golang.org/x/net@v0.39.0", "pkg:golang/stdlib@v1.26.0", "pkg:npm/net@1.0.0", "pkg:npm/odd@latest"}
+	list := []string{"pkg:golang/golang.org/x/net/v2@v2.0.0", "pkg:golang/golang.org/x/net@v0.39.0", "pkg:golang/stdlib@v1.26.0", "pkg:npm/net@1.0.0", "pkg:npm/odd@latest",
+		"pkg:golang/pseudo@v0.0.0-20250101000000-0123456789ab", "pkg:golang/after@v0.40.1-0.20250101000000-0123456789ab", "pkg:golang/old@v2.0.0%2Bincompatible", "pkg:golang/replaced@",
+		"pkg:npm/%40angular/core@16.2.0", "pkg:golang/github.com/azure/x@v1.0.0", "pkg:pypi/requests@2.31.0", "pkg:pypi/post@2.0.post1", "pkg:deb/debian/openssl@3.0.9-1?arch=amd64"}
+	slices.Sort(list)
 	report(t, table, instance("checkout@prod", "a", func(in *api.Instance) { in.Deps, in.DepList = api.DependenciesDigest(list), list }), start)
 	for _, c := range []struct{ name, below, want string }{
 		{"golang.org/x/net", "", "pkg:golang/golang.org/x/net@v0.39.0"},
@@ -157,17 +160,44 @@ func TestDependencies(t *testing.T) {
 		{"net", "2.0.0", "pkg:npm/net@1.0.0"},
 		{"odd", "2.0.0", "pkg:npm/odd@latest ?"},
 		{"stdlib", "1.26.1", "pkg:golang/stdlib@v1.26.0"},
+		{"pseudo", "v0.40.0", "pkg:golang/pseudo@v0.0.0-20250101000000-0123456789ab"},
+		{"pseudo", "v0.0.0-20240101000000-0123456789ab", ""},
+		{"after", "v0.40.1", "pkg:golang/after@v0.40.1-0.20250101000000-0123456789ab"},
+		{"after", "v0.40.0", ""},
+		{"old", "v3.0.0", "pkg:golang/old@v2.0.0%2Bincompatible"},
+		{"old", "v2.0.0", ""},
+		{"replaced", "v0.1.0", "pkg:golang/replaced@ ?"},
+		{"@angular/core", "17", "pkg:npm/%40angular/core@16.2.0"},
+		{"pkg:npm/@angular/core", "16", ""},
+		{"github.com/Azure/x", "v2.0.0", "pkg:golang/github.com/azure/x@v1.0.0"},
+		{"requests", "2.32", "pkg:pypi/requests@2.31.0"},
+		{"post", "2.0", "pkg:pypi/post@2.0.post1 ?"},
+		{"debian/openssl", "3.0.1", "pkg:deb/debian/openssl@3.0.9-1 ?"},
+		{"debian/openssl", "", "pkg:deb/debian/openssl@3.0.9-1"},
 	} {
 		hits, known := table.Dependency(c.name, c.below)
 		got := ""
 		for _, h := range hits[api.DependenciesDigest(list)] {
-			got += h.URL
+			got += strings.TrimSuffix(h.URL, "?arch=amd64")
 			if h.Unordered {
 				got += " ?"
 			}
 		}
 		if got != c.want || len(known) != 1 {
 			t.Errorf("%s below %s: %q, want %q", c.name, c.below, got, c.want)
+		}
+	}
+}
+
+// A test, or a program that wasn't built from modules, says its Go version only:
+// nothing is known of what else it is made of.
+func TestOnlyTheGoVersionIsKnown(t *testing.T) {
+	table := open(t, "")
+	list := []string{"pkg:golang/stdlib@v1.26.0"}
+	report(t, table, instance("checkout@prod", "a", func(in *api.Instance) { in.Deps, in.DepList = api.DependenciesDigest(list), list }), start)
+	for name, want := range map[string]bool{"golang.org/x/mod": false, "stdlib": true, "pkg:golang/stdlib": true} {
+		if _, known := table.Dependency(name, "v0.1.0"); known[api.DependenciesDigest(list)] != want {
+			t.Errorf("%s: known %v, want %v", name, !want, want)
 		}
 	}
 }
