@@ -17,6 +17,7 @@ import (
 
 // Steps of an append, in order. Tests fail each of them before and after.
 const (
+	stepTrust   = "trust"
 	stepDetails = "details"
 	stepCommit  = "commit"
 	stepSign    = "sign"
@@ -26,6 +27,7 @@ const (
 
 // debt is what a failed step left undone. It is paid before the next batch.
 type debt struct {
+	trust   bool // the row that says which trust file is in use
 	reload  bool // the outcome of a commit is unknown
 	publish bool // committed, not signed
 	anchor  bool // published, anchor older
@@ -64,6 +66,7 @@ func (s *Store) payDebts() error {
 		pay  func() error
 	}{
 		{s.owed.reload, stepCommit, s.resolve},
+		{s.owed.trust, stepTrust, s.noteTrust},
 		{s.owed.reload || s.owed.publish, stepSign, s.publishWork},
 		{s.owed.reload || s.owed.publish || s.owed.anchor, stepAnchor, s.writeAnchor},
 		{s.owed.reload || s.owed.settle, stepErase, s.settle},

@@ -140,7 +140,18 @@ func (s *Store) takeTrust(size int64) error {
 	if err := mayTake(t, since, size); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	return s.ledger.Write(func(tx *bbolt.Tx) error { return tx.Bucket(bucketRows).Put([]byte(rowTrust), trustRow(t)) })
+	return s.noteTrust()
+}
+
+// noteTrust makes it durable that the version in use is in use.
+func (s *Store) noteTrust() error {
+	err := s.step(stepTrust, func() error {
+		return s.ledger.Write(func(tx *bbolt.Tx) error { return tx.Bucket(bucketRows).Put([]byte(rowTrust), trustRow(s.Trusted())) })
+	})
+	if err == nil {
+		s.owed.trust = false
+	}
+	return err
 }
 
 func trustRow(t *ledger.Trust) []byte { return fmt.Appendf(nil, "%d %s", t.Version, t.Digest) }
@@ -166,11 +177,11 @@ func (s *Store) Rotate(ctx context.Context, t *ledger.Trust, signers []note.Sign
 			return Decision{}, err
 		}
 		s.keys.Store(k) // under the append lock: the next entry, and the next checkpoint, are by these
-		s.owed.publish, s.owed.anchor = true, true
+		s.owed.trust, s.owed.publish, s.owed.anchor = true, true, true
 		return Decision{Rows: map[string][]byte{rowTrust: trustRow(t)}}, nil
 	})
 	if err != nil {
-		return err
+		return err // if the commit failed, the row is owed: no entry comes before it, or a restart would refuse these keys
 	}
 	return s.probe(ctx) // pays what is owed: checkpoint and anchor
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -87,5 +88,41 @@ func TestRotateHandsOverAtItsIndex(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A rotation that fails before or after any step is gone on with by the next
+// append or the next start. Nothing is signed in between that a start refuses.
+func TestRotateFailingSteps(t *testing.T) {
+	for _, step := range []string{stepCommit, stepTrust, stepSign, stepAnchor} {
+		for _, after := range []bool{false, true} {
+			for _, atOnce := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/after=%v/restart at once=%v", step, after, atOnce), func(t *testing.T) {
+					x := &faults{step: step, after: after}
+					f := newFixture(t, func(c *Config) { c.fault = x.hook })
+					f.put(f.operators(1, f.OperatorsSig))
+					next, signers := f.next(3)
+					x.armed.Store(true)
+					if err := f.Rotate(t.Context(), next, signers); err == nil {
+						t.Fatal("nothing failed")
+					}
+					if _, err := f.try(f.note("meanwhile")); err == nil && step != stepAnchor && (step != stepCommit || !after) { // a commit that is there after all is answered so
+						t.Fatal("taken before what is owed is paid")
+					}
+					x.armed.Store(false)
+					if !atOnce {
+						f.put(f.note("a"), f.note("b"), f.note("c"), f.note("d"))
+					}
+					must(t, f.Close())
+					f.cfg.Trust, f.cfg.More, f.Fixture.Trust = next, signers, next
+					f.open()
+					f.put(f.note("e"), f.note("f"))
+					if _, err := next.OpenCheckpoint(f.Snapshot().Checkpoint); err != nil {
+						t.Error(err)
+					}
+					f.check()
+				})
+			}
+		}
 	}
 }
