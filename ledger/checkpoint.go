@@ -128,3 +128,13 @@ func CheckInclusion(t Tree, index int64, leaf []byte, proof []string) error {
 
 // EncodeRoot spells a tree's root as checkpoints do.
 func EncodeRoot(t Tree) string { return base64.StdEncoding.EncodeToString(t.Root[:]) }
+
+// FormatProof prints that an entry is in the tree of a signed checkpoint, in the
+// form c2sp.org/tlog-proof@v1.
+func FormatProof(index int64, proof tlog.RecordProof, checkpoint []byte) []byte {
+	out := fmt.Appendf(nil, "c2sp.org/tlog-proof@v1\nindex %d\n", index)
+	for _, h := range proof {
+		out = fmt.Appendln(out, base64.StdEncoding.EncodeToString(h[:]))
+	}
+	return append(append(out, '\n'), checkpoint...)
+}

@@ -150,6 +150,11 @@ func (a *app) get(ctx context.Context, path string, query url.Values, v any) err
 	return c.get(ctx, path, query, v)
 }
 
+// trust is the trust file that a server shows.
+func (c *client) trust(ctx context.Context) ([]byte, error) {
+	return c.do(ctx, http.MethodGet, "/v1/trust", nil)
+}
+
 // loadTrust reads --trust.
 func (a *app) loadTrust() (*ledger.Trust, error) {
 	if a.trust == "" {
@@ -181,7 +186,7 @@ func (a *app) needTrust(ctx context.Context, c *client) (*ledger.Trust, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.do(ctx, http.MethodGet, "/v1/trust", nil)
+	b, err := c.trust(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -196,10 +201,16 @@ func (a *app) needTrust(ctx context.Context, c *client) (*ledger.Trust, error) {
 // the roots lead there.
 func (a *app) followTrust(t *ledger.Trust, shown []byte) (*ledger.Trust, error) {
 	newer, err := t.Follow(shown)
-	if err == nil && newer.Version > t.Version {
-		fmt.Fprintf(a.err, "note: the server shows version %d of the trust file, which the roots of version %d lead to\n", newer.Version, t.Version)
+	if err == nil {
+		a.noteNewer("the server", t, newer)
 	}
 	return newer, err
+}
+
+func (a *app) noteNewer(who string, t, newer *ledger.Trust) {
+	if newer.Version > t.Version {
+		fmt.Fprintf(a.err, "note: %s shows version %d of the trust file, which the roots of version %d lead to\n", who, newer.Version, t.Version)
+	}
 }
 
 // signing is what it takes to sign a statement and send it.

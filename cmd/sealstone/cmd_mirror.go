@@ -56,7 +56,7 @@ func (a *app) openMirror(url, dir string, details bool) (*mirror.Mirror, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &mirror.Mirror{Dir: dir, Source: c.log, Trust: trust, Details: details}, nil
+	return &mirror.Mirror{Dir: dir, Source: c.log, Shown: c.trust, Trust: trust, Details: details}, nil
 }
 
 // mirrored is what mirror prints when the copy grew.

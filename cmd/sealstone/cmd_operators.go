@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -157,7 +156,7 @@ func (a *app) fetchTrust(ctx context.Context) (*ledger.Trust, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.do(ctx, http.MethodGet, "/v1/trust", nil)
+	b, err := c.trust(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/internal/durable"
@@ -67,6 +66,10 @@ func (a *app) recover(ctx context.Context, o recoverOptions) error {
 	if err != nil {
 		return err
 	}
+	l, trust, err := a.openCopy(ctx, o.mirror, trust)
+	if err != nil {
+		return fmt.Errorf("the mirror: %w", err)
+	}
 	cfg, err := storeConfig(o.data, keysDir(o.keys, o.data), trust)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = &api.Error{Code: api.CodeNotFound, Detail: err.Error(), Err: err,
@@ -82,10 +85,7 @@ func (a *app) recover(ctx context.Context, o recoverOptions) error {
 	}
 	count, stop := a.counting("recovering", "entries")
 	defer stop()
-	from, err := a.openCopy(ctx, o.mirror, trust, count)
-	if err != nil {
-		return err
-	}
+	from := copyOf(l, count)
 	if !o.dryRun {
 		if err := placeTrust(o.data, trust); err != nil {
 			return err
@@ -124,7 +124,7 @@ func openCheckpoints(trust *ledger.Trust, files []string) (known []ledger.Tree, 
 		if err != nil {
 			return nil, fmt.Errorf("checkpoint: %w", err)
 		}
-		t, err := trust.OpenCheckpoint(b)
+		t, err := trust.Past().OpenCheckpoint(b)
 		if err != nil {
 			return nil, fmt.Errorf("checkpoint %s: %w", path, err)
 		}
@@ -133,24 +133,14 @@ func openCheckpoints(trust *ledger.Trust, files []string) (known []ledger.Tree, 
 	return known, nil
 }
 
-// openCopy reads a mirror for a recovery.
-func (a *app) openCopy(ctx context.Context, where string, trust *ledger.Trust, count func(done, total int64)) (store.Copy, error) {
-	src, err := a.logSource(where)
-	if err != nil {
-		return store.Copy{}, err
-	}
-	l, err := mirror.Open(ctx, src, trust)
-	if err != nil {
-		return store.Copy{}, fmt.Errorf("the mirror: %w", err)
-	}
-	return store.Copy{Tree: l.Tree, Checkpoint: l.Checkpoint,
-		RootAt: func(ctx context.Context, size int64) (tlog.Hash, error) { return l.RootAt(ctx, size) },
+// copyOf is a mirror for a recovery.
+func copyOf(l *mirror.Log, count func(done, total int64)) store.Copy {
+	return store.Copy{Tree: l.Tree, Checkpoint: l.Checkpoint, RootAt: l.RootAt, Details: l.Details,
 		Entries: func(ctx context.Context, n int64) ([][]byte, error) {
 			count(min((n+1)*256, l.Size), l.Size)
 			return l.Entries(ctx, n)
 		},
-		Details: func(ctx context.Context, n int64) ([]ledger.DetailLine, error) { return mirror.Details(ctx, src, n) },
-	}, nil
+	}
 }
 
 // placeTrust gives the directory the trust file, unless it has one: serve reads
@@ -163,5 +153,5 @@ func placeTrust(data string, trust *ledger.Trust) error {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
-	return durable.WriteFile(path, append(trust.Raw, '\n'), 0o644)
+	return durable.WriteFile(path, trust.File(), 0o644)
 }

@@ -10,12 +10,13 @@
 // # What a mirror holds
 //
 //	DIR/log/checkpoint, DIR/log/tile/...   what a web server serves as /log/
-//	DIR/details/<N>                        details of 256 entries, if asked for; mode 0600, and erasable
-//	DIR/trust.json                         the trust file that it was verified with
+//	DIR/details/<N>                        details of a page, if asked for; mode 0600, and erasable
+//	DIR/trust.json                         the trust file that it was verified with, all versions
 //	DIR/evidence/<what>-<hash>/            both checkpoints, where the log contradicted itself
 //
 // Leaves and details are all that a ledger can't do without: tiles, fold and
-// index follow from the leaves, and objects from Git.
+// index follow from the leaves, and objects from Git. A page is up to 256 entries
+// from a multiple of 256 on: what C2SP calls an entry bundle.
 package mirror
 
 import (
@@ -37,7 +38,7 @@ const (
 	height = 8
 	width  = 1 << height
 
-	maxFile = 32 << 20 // a full entry bundle is half of it
+	maxFile = 32 << 20 // a full page of entries is half of it
 )
 
 // Source reads a file of a log by its path below /log/: "checkpoint",
@@ -110,8 +111,8 @@ func (l *Log) RootAt(ctx context.Context, size int64) (tlog.Hash, error) {
 	return tlog.TreeHash(size, l.hashes(ctx))
 }
 
-// Bundles is how many entry bundles the log has.
-func (l *Log) Bundles() int64 { return (l.Size + width - 1) / width }
+// Pages is how many pages the log has.
+func (l *Log) Pages() int64 { return (l.Size + width - 1) / width }
 
 // Entries reads the leaves from 256·n on, 256 or what there is, and holds each
 // to the signed root.
@@ -130,11 +131,11 @@ func (l *Log) entriesPath(n int64) string {
 
 func (l *Log) widthOf(n int64) int { return int(min(width, l.Size-n*width)) }
 
-// checkEntries takes a bundle apart and compares it with the verified tile.
+// checkEntries takes a page apart and compares it with the verified tile.
 func (l *Log) checkEntries(ctx context.Context, n int64, b []byte) ([][]byte, error) {
 	leaves := split(b)
 	if len(leaves) != l.widthOf(n) {
-		return nil, fmt.Errorf("%w: entry bundle %d is not %d entries", ErrDamaged, n, l.widthOf(n))
+		return nil, fmt.Errorf("%w: page %d is not %d entries", ErrDamaged, n, l.widthOf(n))
 	}
 	at := make([]int64, len(leaves))
 	for i := range at {
@@ -152,7 +153,7 @@ func (l *Log) checkEntries(ctx context.Context, n int64, b []byte) ([][]byte, er
 	return leaves, nil
 }
 
-// split takes an entry bundle apart; nil when it isn't one.
+// split takes a page apart; nil when it isn't one.
 func split(b []byte) (leaves [][]byte) {
 	for len(b) >= 2 {
 		size := 2 + int(binary.BigEndian.Uint16(b))

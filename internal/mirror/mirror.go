@@ -23,9 +23,10 @@ import (
 type Mirror struct {
 	Dir      string
 	Source   Source
-	Trust    *ledger.Trust
-	Details  bool                    // keep details as well; the source must let them be read
-	Progress func(done, total int64) // in entries; nil is none
+	Shown    func(ctx context.Context) ([]byte, error) // the newest trust file that anybody shows; nil is none
+	Trust    *ledger.Trust                             // Sync goes on to newer versions, where the roots lead there
+	Details  bool                                      // keep details as well; the source must let them be read
+	Progress func(done, total int64)                   // in entries; nil is none
 
 	fault func(step, path string) error // tests: before each change of the directory
 }
@@ -48,6 +49,9 @@ func (d *Divergence) Error() string {
 // checkpoint is written last: a copy that was cut off at any point is whole, of
 // its old size, and the next Sync goes on.
 func (m *Mirror) Sync(ctx context.Context) (tree ledger.Tree, changed bool, err error) {
+	if err := m.followTrust(ctx); err != nil {
+		return tree, false, err
+	}
 	next, err := Open(ctx, m.Source, m.Trust)
 	if err != nil {
 		return tree, false, err
@@ -59,15 +63,61 @@ func (m *Mirror) Sync(ctx context.Context) (tree ledger.Tree, changed bool, err 
 	if err := m.compare(ctx, old, next); err != nil {
 		return old.Tree, false, err
 	}
-	if next.Tree == old.Tree && !m.lacksDetails(next) {
+	if bytes.Equal(next.Checkpoint, old.Checkpoint) && !m.lacksDetails(next) && m.keptTrust() {
 		return old.Tree, false, nil
 	}
 	return next.Tree, true, m.copy(ctx, old, next)
 }
 
-// have is the copy that is there; an empty log when there is none.
+const trustFile = "trust.json"
+
+// Newest goes from t to the newest version that a copy in dir was made with.
+func Newest(dir string, t *ledger.Trust) (*ledger.Trust, error) {
+	path := filepath.Join(dir, trustFile)
+	b, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return t, nil
+	}
+	if err == nil {
+		t, err = t.Follow(b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return t, nil
+}
+
+// followTrust takes the newest version of the trust file that is kept or shown.
+// A web server that shows a copy shows none, and that is no fault.
+func (m *Mirror) followTrust(ctx context.Context) error {
+	t, err := Newest(m.Dir, m.Trust)
+	if err != nil {
+		return err
+	}
+	if m.Shown != nil {
+		if b, err := m.Shown(ctx); err == nil {
+			if t, err = t.Follow(b); err != nil {
+				return fmt.Errorf("the trust file that is shown: %w", err)
+			}
+		}
+	}
+	if t.Origin != m.Trust.Origin {
+		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("the log %s has ended: %s succeeds it, by version %d of the trust file", m.Trust.Origin, t.Origin, t.Version),
+			Hint: "keep this copy as it is, and mirror the new log into a directory of its own, with its trust file"}
+	}
+	m.Trust = t
+	return nil
+}
+
+func (m *Mirror) keptTrust() bool {
+	b, err := readFile(filepath.Join(m.Dir, trustFile))
+	return err == nil && bytes.Equal(b, m.Trust.File())
+}
+
+// have is the copy that is there; an empty log when there is none. Its log key
+// may have been replaced since.
 func (m *Mirror) have(ctx context.Context) (*Log, error) {
-	old, err := Open(ctx, Dir(m.Dir), m.Trust)
+	old, err := Open(ctx, Dir(m.Dir), m.Trust.Past())
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Log{Tree: ledger.Tree{Root: ledger.EmptyRoot()}}, nil
 	}
@@ -109,14 +159,14 @@ func (m *Mirror) copy(ctx context.Context, old, next *Log) error {
 	if err := m.sweep(old.Size); err != nil {
 		return err
 	}
-	if err := m.write(filepath.Join(m.Dir, "trust.json"), m.Trust.File(), 0o644); err != nil {
+	if err := m.write(filepath.Join(m.Dir, trustFile), m.Trust.File(), 0o644); err != nil {
 		return err
 	}
 	next.tiles = map[string][]byte{} // those that compare read were not written
 	next.save = func(path string, b []byte) error { return m.write(place(m.Dir, path), b, 0o644) }
-	stale := map[int64]bool{} // bundles whose details an erasure changed
-	for n := old.Size / width; n < next.Bundles(); n++ {
-		if err := m.bundle(ctx, next, n, stale); err != nil {
+	stale := map[int64]bool{} // pages whose details an erasure changed
+	for n := old.Size / width; n < next.Pages(); n++ {
+		if err := m.page(ctx, next, n, stale); err != nil {
 			return err
 		}
 		if m.Progress != nil {
@@ -129,9 +179,9 @@ func (m *Mirror) copy(ctx context.Context, old, next *Log) error {
 	return m.write(place(m.Dir, "checkpoint"), next.Checkpoint, 0o644)
 }
 
-// bundle fetches an entry bundle, unless a run that was cut off left it, and
+// page fetches a page, unless a run that was cut off left it, and
 // with it the tile that it was verified by.
-func (m *Mirror) bundle(ctx context.Context, next *Log, n int64, stale map[int64]bool) error {
+func (m *Mirror) page(ctx context.Context, next *Log, n int64, stale map[int64]bool) error {
 	path := next.entriesPath(n)
 	b, err := readFile(place(m.Dir, path))
 	var leaves [][]byte
@@ -234,7 +284,7 @@ func (m *Mirror) lacksDetails(l *Log) bool {
 	if !m.Details || l.Size == 0 {
 		return false
 	}
-	_, err := os.Stat(place(m.Dir, detailsPath(l.Bundles()-1)))
+	_, err := os.Stat(place(m.Dir, detailsPath(l.Pages()-1)))
 	return err != nil
 }
 
@@ -244,7 +294,7 @@ func (m *Mirror) details(ctx context.Context, old, next *Log, stale map[int64]bo
 	if !m.Details {
 		return nil
 	}
-	for n := range next.Bundles() {
+	for n := range next.Pages() {
 		path := place(m.Dir, detailsPath(n))
 		_, err := os.Stat(path)
 		if err == nil && n < old.Size/width && !stale[n] {
@@ -270,11 +320,11 @@ func (m *Mirror) checkDetails(l *Log, n int64, b []byte) error {
 	if err != nil {
 		return err
 	}
-	bundle, err := readFile(place(m.Dir, l.entriesPath(n)))
+	page, err := readFile(place(m.Dir, l.entriesPath(n)))
 	if err != nil {
 		return err
 	}
-	leaves := split(bundle)
+	leaves := split(page)
 	for _, d := range list {
 		if i := d.Index % width; i < 0 || i >= int64(len(leaves)) || !isOf(d, leaves[i]) {
 			return fmt.Errorf("%w: the detail of entry %d is not the one that its leaf names", ErrDamaged, d.Index)
@@ -292,10 +342,10 @@ func isOf(d ledger.DetailLine, leaf []byte) bool {
 	return ok
 }
 
-// Details reads the details of entry bundle n; none when the source has none.
+// Details reads the details of page n; none where the log shows none.
 // Who uses one compares it with the leaf: that is what proves it.
-func Details(ctx context.Context, src Source, n int64) ([]ledger.DetailLine, error) {
-	b, err := src(ctx, detailsPath(n))
+func (l *Log) Details(ctx context.Context, n int64) ([]ledger.DetailLine, error) {
+	b, err := l.src(ctx, detailsPath(n))
 	if errors.Is(err, fs.ErrNotExist) || api.CodeOf(err) == api.CodeNotFound {
 		return nil, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sealstone/sealstone/api"
@@ -90,9 +91,7 @@ func (f *fakeLog) tree() ledger.Tree {
 func (f *fakeLog) publish() *fakeLog {
 	f.t.Helper()
 	f.files = map[string][]byte{}
-	cp, err := ledger.SignCheckpoint(f.Origin, f.tree(), f.Log)
-	f.must(err)
-	f.files["checkpoint"] = cp
+	f.sign(f.Log)
 	for _, tile := range tlog.NewTiles(height, 0, int64(len(f.leaves))) {
 		b, err := tlog.ReadTileData(tile, f)
 		f.must(err)
@@ -112,6 +111,14 @@ func (f *fakeLog) publish() *fakeLog {
 		f.files[detailsPath(tile.N)] = lines
 	}
 	return f
+}
+
+// sign puts a checkpoint by some keys.
+func (f *fakeLog) sign(keys ...note.Signer) {
+	f.t.Helper()
+	cp, err := ledger.SignCheckpoint(f.Origin, f.tree(), keys...)
+	f.must(err)
+	f.files["checkpoint"] = cp
 }
 
 func (f *fakeLog) source(_ context.Context, path string) ([]byte, error) {
@@ -142,7 +149,7 @@ func (f *fakeLog) complete(m *Mirror) {
 	f.t.Helper()
 	l, err := Open(f.t.Context(), Dir(m.Dir), f.Trust)
 	f.must(err)
-	for n := range l.Bundles() {
+	for n := range l.Pages() {
 		leaves, err := l.Entries(f.t.Context(), n)
 		f.must(err)
 		for i, leaf := range leaves {
@@ -150,10 +157,10 @@ func (f *fakeLog) complete(m *Mirror) {
 				f.t.Fatalf("entry %d differs", int(n)*width+i)
 			}
 		}
-		details, err := Details(f.t.Context(), Dir(m.Dir), n)
+		details, err := l.Details(f.t.Context(), n)
 		f.must(err)
 		if want := bytes.Count(f.files[detailsPath(n)], []byte("\n")); m.Details && len(details) != want && l.Size == int64(len(f.leaves)) {
-			f.t.Fatalf("bundle %d has %d details, want %d", n, len(details), want)
+			f.t.Fatalf("page %d has %d details, want %d", n, len(details), want)
 		}
 	}
 }
@@ -304,6 +311,81 @@ func TestMirrorTakesNothingDamaged(t *testing.T) {
 			m.Source = f.source
 			f.sync(m)
 		})
+	}
+}
+
+// rotate is the next version of the trust file, with another log key.
+func (f *fakeLog) rotate(from int64) (*ledger.Trust, note.Signer) {
+	f.t.Helper()
+	skey, vkey, err := ledger.NewNoteKey(f.Origin, make([]byte, 32))
+	f.must(err)
+	key, err := note.NewSigner(skey)
+	f.must(err)
+	st := f.Trust.Successor(from)
+	st.Log = []string{vkey}
+	line, err := ledger.SignTrust(st, f.Root)
+	f.must(err)
+	next, err := f.Trust.Next(line)
+	f.must(err)
+	return next, key
+}
+
+// A log key is replaced while the mirror is off. It reads what it has by the key
+// that signed it, up to where that key counted; believes the log by the newest
+// version alone; and keeps a copy that needs no old key.
+func TestMirrorFollowsARotation(t *testing.T) {
+	for until, ok := range map[int64]bool{300: true, 299: false} {
+		f := newFakeLog(t).grow(300)
+		m := f.mirror()
+		f.sync(m)
+		next, key := f.rotate(until)
+		f.sign(key)
+		if _, _, err := m.Sync(t.Context()); !errors.Is(err, ledger.ErrCheckpoint) {
+			t.Fatalf("a key that no known version names: %v", err)
+		}
+		m.Shown = func(context.Context) ([]byte, error) { return next.File(), nil }
+		_, changed, err := m.Sync(t.Context())
+		if ok != (err == nil) || ok != changed {
+			t.Fatalf("the old key counted below %d: changed %v, %v", until, changed, err)
+		}
+		if !ok {
+			continue
+		}
+		if _, err := Open(t.Context(), Dir(m.Dir), next); err != nil {
+			t.Errorf("the copy is not signed by the new key: %v", err)
+		}
+		told := &Mirror{Dir: m.Dir, Source: f.source, Trust: f.Trust} // the old version, and nobody shows another
+		if _, changed, err := told.Sync(t.Context()); changed || err != nil || told.Trust.Version != 2 {
+			t.Errorf("changed %v, version %d, %v", changed, told.Trust.Version, err)
+		}
+		f.grow(301)
+		if _, _, err := m.Sync(t.Context()); !errors.Is(err, ledger.ErrCheckpoint) {
+			t.Errorf("the replaced key signs the newest: %v", err)
+		}
+		f.sign(key)
+		if _, _, err := m.Sync(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestMirrorEndsWithItsLog(t *testing.T) {
+	f := newFakeLog(t).grow(3)
+	m := f.mirror()
+	f.sync(m)
+	other := ledgertest.For(t, "second.example.com/log")
+	st := f.Trust.Successor(0)
+	st.Succeed(other.Origin, other.LogVKey, other.NodeVKey, f.tree())
+	line, err := ledger.SignTrust(st, f.Root)
+	f.must(err)
+	m.Shown = func(context.Context) ([]byte, error) { return append(f.Trust.File(), line...), nil }
+	if _, _, err := m.Sync(t.Context()); err == nil || !strings.Contains(err.Error(), "second.example.com/log succeeds it") {
+		t.Fatalf("%v", err)
+	}
+	f.complete(m)
+	m.Shown = func(context.Context) ([]byte, error) { return []byte("<html>"), nil }
+	if _, _, err := m.Sync(t.Context()); !errors.Is(err, ledger.ErrTrust) {
+		t.Fatalf("no trust file: %v", err)
 	}
 }
 

@@ -1,11 +1,9 @@
 package store
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -210,12 +208,5 @@ func (s *Store) TlogProof(index int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "c2sp.org/tlog-proof@v1\nindex %d\n", index)
-	for _, h := range proof {
-		b.WriteString(base64.StdEncoding.EncodeToString(h[:]) + "\n")
-	}
-	b.WriteString("\n")
-	b.Write(cp)
-	return []byte(b.String()), nil
+	return ledger.FormatProof(index, proof, cp), nil
 }

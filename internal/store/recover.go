@@ -226,7 +226,7 @@ func (r *recovery) build(ctx context.Context, old *kv.DB) error {
 			return err
 		}
 		for n := int64(0); s.work.Size < r.from.Tree.Size; n++ {
-			if err := r.bundle(ctx, n); err != nil {
+			if err := r.page(ctx, n); err != nil {
 				return err
 			}
 		}
@@ -277,9 +277,9 @@ func (r *recovery) openNew() (err error) {
 	return err
 }
 
-// bundle checks, folds and writes the entries of one bundle, and fills in their
+// page checks, folds and writes the entries of one page, and fills in their
 // details.
-func (r *recovery) bundle(ctx context.Context, n int64) error {
+func (r *recovery) page(ctx context.Context, n int64) error {
 	s := r.s
 	leaves, err := r.from.Entries(ctx, n)
 	if err != nil {

@@ -168,8 +168,12 @@ func largeLog(t *testing.T, n int) *fixture {
 	scopes := []api.Scope{"staging", "prod", "prod/eu-west-1"}
 	for i := 0; i < n; {
 		var drafts []Draft
-		for ; len(drafts) < 2000 && i < n; i++ {
-			drafts = append(drafts, activation(fmt.Sprintf("svc-%d", i%200), scopes[i/200%3], i))
+		for ; len(drafts) < min(2000, n/500) && i < n; i++ { // at least one batch a day
+			d := activation(fmt.Sprintf("svc-%d", i%200), scopes[i/200%3], i)
+			detail, name, err := ledger.NewDetail(map[string]any{"author": fmt.Sprint("Ada Editor ", i%50), "subject": fmt.Sprint("Raise the limit to ", i)})
+			must(t, err)
+			d.Detail, d.Data.Detail = detail, name
+			drafts = append(drafts, d)
 		}
 		at = at.Add(365 * 24 * time.Hour / time.Duration(n) * time.Duration(len(drafts)))
 		f.put(drafts...)
@@ -209,6 +213,9 @@ func reportLarge(t *testing.T, out *strings.Builder, n int) {
 		{"query: 20 of a service in a scope, of a kind", f.asking(Query{Service: "svc-7", Scope: "prod/eu-west-1", Kinds: []ledger.Kind{ledger.BundleActivated}, Limit: 20})},
 		{"query: 1,000 of a day in the middle of the year", f.asking(Query{From: middle, To: middle.Add(24 * time.Hour), Limit: 1000})},
 		{"query: what named a digest", f.asking(Query{Digests: []api.Digest{setRef(n / 2).Digest}, Limit: 20})},
+		{"query: newest 20 with two words in their details", f.asking(Query{Text: "editor limit", Limit: 20})},
+		{"query: a word that is nowhere in a service's details", f.askingNothing(Query{Service: "svc-1", Text: "nowhere", Limit: 20})},
+		{"query: a word that is nowhere: 10,000 details, and where to go on", f.askingNothing(Query{Text: "nowhere", Limit: 20})},
 		{"query: a kind that never was", f.askingNothing(Query{Kinds: []ledger.Kind{ledger.InfraChanged}, Limit: 20})},
 	} {
 		row(m.name, short(median(t, m.do)))

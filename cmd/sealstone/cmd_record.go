@@ -1,0 +1,269 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// fact is what record and erase sign.
+type fact struct {
+	kind      ledger.Kind
+	target    api.Target
+	sets      []string // name=value
+	note      string
+	when, out string
+}
+
+// digestFlags are the named forms that take a digest, or a file that has one.
+var digestFlags = map[string]string{"artifact": "artifact", "image": "image", "base-image": "baseImage", "sbom": "sbom", "plan": "plan"}
+
+func newChangesRecord(a *app) *cobra.Command {
+	var o fact
+	var service, scope string
+	named := map[string]*string{}
+	cmd := &cobra.Command{
+		Use:   "record KIND --service S",
+		Short: "Record a fact: a deploy, a rotated secret, a changed dependency, a note",
+		Long: "Record a fact as a signed statement. KIND is one of:\n  " + strings.Join(recordKinds(), "\n  ") + "\n" +
+			"docs/formats.md lists the members of each; --set and its named forms give them.\n" +
+			"A digest may also be the path of a file, whose SHA-256 is taken. With --out the\n" +
+			"statement is signed for --trust and written, to be sent by anybody: no server is\n" +
+			"asked. Facts may be sent for 30 days.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.kind, o.target = ledger.Kind(args[0]), api.Target{Service: service, Scope: api.Scope(scope)}
+			for name, v := range named {
+				if *v == "" {
+					continue
+				}
+				member, value, err := namedSet(name, *v)
+				if err != nil {
+					return err
+				}
+				o.sets = append(o.sets, member+"="+value)
+			}
+			return a.recordFact(cmd.Context(), &o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&service, "service", "", "service that it is about")
+	f.StringVar(&scope, "scope", "", "scope that it is about")
+	f.StringVar(&o.note, "note", "", "words for people; go into the detail")
+	f.StringVar(&o.when, "time", "", "when it happened: RFC 3339, or how long ago, such as 36h (default: now)")
+	f.StringVar(&o.out, "out", "", "write the signed statement to this file instead of sending it")
+	f.StringArrayVar(&o.sets, "set", nil, "a member of the kind, name=value; repeat for more")
+	for name, help := range map[string]string{"artifact": "digest of the artifact, or its file", "image": "digest of the image", "base-image": "digest of the base image",
+		"sbom": "digest of the SBOM, or its file", "version": "version", "name": "name, never a value", "purl": "package URL", "plan": "digest of the plan, or its file"} {
+		named[name] = f.String(name, "", help)
+	}
+	return cmd
+}
+
+// namedSet is the member that a named form sets.
+func namedSet(name, value string) (member, set string, err error) {
+	member, isDigest := digestFlags[name]
+	if !isDigest {
+		return name, value, nil
+	}
+	if strings.HasPrefix(value, "sha256:") {
+		return member, value, nil
+	}
+	f, err := os.Open(value)
+	if err != nil {
+		return "", "", fmt.Errorf("--%s: write sha256:<64 hex digits>, or the path of a file: %w", name, err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return member, "sha256:" + hex.EncodeToString(h.Sum(nil)), err
+}
+
+// recordKinds are the facts that people record; the rest has commands of its own.
+func recordKinds() []string {
+	var out []string
+	for _, k := range ledger.Kinds() {
+		if k.Do() == "record" {
+			out = append(out, string(k))
+		}
+	}
+	return out
+}
+
+func (a *app) recordFact(ctx context.Context, o *fact) error {
+	if !o.kind.Signed() {
+		return fmt.Errorf("unknown kind %q: write one of %s", o.kind, strings.Join(recordKinds(), ", "))
+	}
+	if o.out != "" {
+		return a.writeFact(ctx, o)
+	}
+	key, c, origin, err := a.signing(ctx)
+	if err != nil {
+		return err
+	}
+	body, err := o.sign(key, origin, serverTime(ctx, c))
+	if err != nil {
+		return err
+	}
+	r, err := c.submit(ctx, body)
+	if err != nil {
+		return err
+	}
+	return a.printReceipts([]api.Receipt{*r})
+}
+
+// writeFact signs without sending.
+func (a *app) writeFact(ctx context.Context, o *fact) error {
+	key, err := a.signer()
+	if err != nil {
+		return err
+	}
+	origin, err := a.origin(ctx)
+	if err != nil {
+		return err
+	}
+	body, err := o.sign(key, origin, time.Now())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.err, "wrote %s: send it with sealstone changes send %s, or curl --data-binary @%s SERVER/v1/changes\n", o.out, o.out, o.out)
+	return os.WriteFile(o.out, append(body, '\n'), 0o644)
+}
+
+func (o *fact) sign(key ledger.Signer, origin string, now time.Time) ([]byte, error) {
+	at, err := o.at(now)
+	if err != nil {
+		return nil, err
+	}
+	st := newStatement(origin, o.kind, o.target, at)
+	if err := setFields(&st.Fields, o.sets); err != nil {
+		return nil, err
+	}
+	return signSubmission(st, o.note, key)
+}
+
+func (o *fact) at(now time.Time) (time.Time, error) {
+	if o.when == "" {
+		return now, nil
+	}
+	if ago, err := time.ParseDuration(o.when); err == nil {
+		return now.Add(-ago.Abs()), nil
+	}
+	at, err := time.Parse(time.RFC3339, o.when)
+	if err != nil {
+		return at, fmt.Errorf("--time %q: write RFC 3339, such as 2026-11-20T10:03:00Z, or how long ago, such as 36h", o.when)
+	}
+	return at, nil
+}
+
+func setFields(f *ledger.Fields, sets []string) error {
+	fields := map[string]any{}
+	for _, s := range sets {
+		name, value, ok := strings.Cut(s, "=")
+		if !ok {
+			return fmt.Errorf("--set %q: write name=value", s)
+		}
+		fields[name] = value
+		if n, err := strconv.ParseInt(value, 10, 64); err == nil && (name == "index" || name == "ttl") {
+			fields[name] = n
+		}
+	}
+	b, err := json.Marshal(fields)
+	if err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(f); err != nil {
+		return fmt.Errorf("--set: %w", err)
+	}
+	return nil
+}
+
+func newChangesErase(a *app) *cobra.Command {
+	o := fact{kind: ledger.DetailErased}
+	var object string
+	cmd := &cobra.Command{
+		Use:   "erase (INDEX | --object DIGEST --service S) --note WHY",
+		Short: "Erase the detail of a change, or withhold an object; proofs stay valid",
+		Long: "Erase the detail of a change: names and words, which lie outside the log. Or\n" +
+			"withhold an object that leaked: a bundle, a document, a set that nothing in force\n" +
+			"is made of. Servers answer 410 for it from then on, and don't build it again; who\n" +
+			"has it already keeps it. Proofs stay valid, and verify says what is gone.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (len(args) == 1) == (object != "") {
+				return errors.New("erase what? name an INDEX, or an object with --object")
+			}
+			if object != "" {
+				o.kind, o.sets = ledger.ObjectErased, []string{"object=" + object}
+				return a.recordFact(cmd.Context(), &o)
+			}
+			index := strings.TrimPrefix(args[0], "log:")
+			var r api.Record
+			if err := a.get(cmd.Context(), "/v1/changes/"+url.PathEscape(index), nil, &r); err != nil {
+				return err
+			}
+			d := eventOf(r).Data
+			o.target, o.sets = api.Target{Service: d.Service, Scope: d.Scope}, []string{"index=" + index}
+			return a.recordFact(cmd.Context(), &o)
+		}}
+	f := cmd.Flags()
+	f.StringVar(&object, "object", "", "digest of a set, bundle or document to withhold")
+	f.StringVar(&o.target.Service, "service", "", "with --object: the service that named it; without, all services")
+	f.StringVar((*string)(&o.target.Scope), "scope", "", "with --object: the scope that your grant is for")
+	f.StringVar(&o.note, "note", "", "words for people; go into the erasure's own detail")
+	return cmd
+}
+
+// serverTime stamps statements by the server's clock where it can be asked.
+func serverTime(ctx context.Context, c *client) time.Time {
+	var answer api.SafeModes
+	if err := c.get(ctx, "/v1/safe-modes", nil, &answer); err == nil {
+		if t, err := api.ParseTime(answer.Time); err == nil {
+			return t
+		}
+	}
+	return time.Now()
+}
+
+func newChangesSend(a *app) *cobra.Command {
+	return &cobra.Command{Use: "send FILE", Short: "Send a statement that was signed elsewhere", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		b, err := a.readFile(args[0])
+		if err != nil {
+			return err
+		}
+		if len(b) > ledger.MaxEnvelope {
+			return errors.New("a statement is at most 128 KiB")
+		}
+		rb, err := c.do(cmd.Context(), http.MethodPost, "/v1/changes", b)
+		if err != nil {
+			return err
+		}
+		var r api.Receipt
+		if err := json.Unmarshal(rb, &r); err != nil {
+			return err
+		}
+		return a.printReceipts([]api.Receipt{r})
+	}}
+}
