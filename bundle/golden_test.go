@@ -237,6 +237,8 @@ func TestOpenChecksEveryByte(t *testing.T) {
 	}
 }
 
+// FuzzParseManifest: what is accepted is what Build would write, and what the
+// encoder for any value writes.
 func FuzzParseManifest(f *testing.F) {
 	b, err := Build(Config{1, api.ModeNormal, "a"}, map[string][]byte{"flags.json": []byte(`{"flags":{}}`)})
 	if err != nil {
@@ -247,6 +249,9 @@ func FuzzParseManifest(f *testing.F) {
 		m, err := ParseManifest(raw)
 		if err == nil && (len(m.Layers) == 0 || m.MediaType != TypeManifest) {
 			t.Errorf("accepts %q", raw)
+		}
+		if err == nil && !bytes.Equal(m.canonical(), raw) {
+			t.Errorf("%q is written as %q", raw, m.canonical())
 		}
 	})
 }

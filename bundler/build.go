@@ -23,7 +23,8 @@ const Contract = 1
 
 // Bounds of the builder's memory, in bytes unless said otherwise.
 const (
-	parsedMemory  = 32 << 20
+	knownMemory   = 32 << 20
+	madeMemory    = 96 << 20
 	builtMemory   = 256 << 20
 	compiledMost  = 256 // schemas
 	releasesMost  = 64  // commits
@@ -35,7 +36,8 @@ const (
 // It is safe for concurrent use.
 type Builder struct {
 	repo     *Repo
-	parsed   parsedFiles
+	known    *memo[fileKey, *found]
+	made     *memo[string, *made]
 	compiled *memo[string, *compiledSchema]
 	built    *memo[builtKey, *content]
 	releases *memo[string, *release]
@@ -43,7 +45,7 @@ type Builder struct {
 	commons  *memo[plumbing.Hash, *source]
 	tips     *memo[string, *tipResult]
 	folders  *memo[folderKey, *tipFolder]
-	tipFiles *memo[parsedKey, *tipFile]
+	tipFiles *memo[fileKey, *tipFile]
 	reached  reachMemo
 	done     progress
 }
@@ -66,7 +68,8 @@ func (b *Builder) Progress() Progress {
 func New(repo *Repo) *Builder {
 	return &Builder{
 		repo:     repo,
-		parsed:   parsedFiles{newMemo[parsedKey, *document](parsedMemory)},
+		known:    newMemo[fileKey, *found](knownMemory),
+		made:     newMemo[string, *made](madeMemory),
 		compiled: newMemo[string, *compiledSchema](compiledMost),
 		built:    newMemo[builtKey, *content](builtMemory),
 		releases: newMemo[string, *release](releasesMost),
@@ -74,7 +77,7 @@ func New(repo *Repo) *Builder {
 		commons:  newMemo[plumbing.Hash, *source](commonsMost),
 		tips:     newMemo[string, *tipResult](4),
 		folders:  newMemo[folderKey, *tipFolder](4),
-		tipFiles: newMemo[parsedKey, *tipFile](16 << 20),
+		tipFiles: newMemo[fileKey, *tipFile](16 << 20),
 	}
 }
 

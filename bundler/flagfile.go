@@ -1,6 +1,7 @@
 package bundler
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -9,11 +10,41 @@ import (
 // flagMembers are what a layer may replace of a flag, each whole.
 var flagMembers = []string{"defaultVariant", "metadata", "state", "targeting", "variants"}
 
-// flagFiles reads flags/ of a layer. All files of one layer are one: a name
-// may stand in one of them.
+// flagFiles takes over what is known of flags/ of a layer, or else reads it.
 func (r *reader) flagFiles(l *layer, dir string, h plumbing.Hash) {
-	names, before := map[string]bool{}, r.errors
-	for _, e := range r.dir(dir, h) {
+	if r.stop() {
+		return
+	}
+	l.flagsTree = h
+	known, ok := r.b.known.get(fileKey{dir, h})
+	if !ok || r.nodes {
+		if known = r.loadFlags(l); r.err != nil {
+			return
+		}
+		r.b.known.put(fileKey{dir, h}, known, known.weight())
+	}
+	before := r.errors
+	r.absorb(dir, known)
+	l.names, l.badFlags = known.defines, r.errors > before
+	l.files += known.data
+}
+
+// loadFlags reads the flags of a layer, once.
+func (r *reader) loadFlags(l *layer) *found {
+	sub := &reader{ctx: r.ctx, b: r.b}
+	if !l.loaded && !l.flagsTree.IsZero() {
+		l.loaded = true
+		sub.readFlags(l, l.dir+"/flags")
+		sub.defines = len(l.flags) + len(l.evaluators) + len(l.metadata)
+		r.err = errors.Join(r.err, sub.err)
+	}
+	return &sub.found
+}
+
+// readFlags reads all files of one layer as one: a name may stand in one of them.
+func (r *reader) readFlags(l *layer, dir string) {
+	names := map[string]bool{}
+	for _, e := range r.dir(dir, l.flagsTree) {
 		path := dir + "/" + e.name
 		name, ok := r.dataFile(path, e)
 		if !ok {
@@ -23,12 +54,18 @@ func (r *reader) flagFiles(l *layer, dir string, h plumbing.Hash) {
 			r.fault(ruleTwice, place{file: path}, "flags file %s has another file in this folder", quote(name))
 		}
 		names[name] = true
-		l.files++
-		if n := r.document(path, e.hash, forFlags); n != nil {
-			r.flagFile(l, n)
+		if r.data++; r.stop() {
+			return
+		}
+		d := r.parse(path, e.hash, forFlags)
+		if d == nil {
+			continue
+		}
+		r.absorb(path, &d.found)
+		if d.root != nil && !r.full {
+			r.flagFile(l, d.root)
 		}
 	}
-	l.badFlags = r.errors > before
 }
 
 func (r *reader) flagFile(l *layer, n *node) {

@@ -13,12 +13,16 @@ import (
 // the layers before it.
 type layer struct {
 	dir        string
-	base       bool             // of common or a service: where things are defined
-	docs       map[string]*node // by document name
+	base       bool                // of common or a service: where things are defined
+	docs       map[string]*docFile // by document name
+	flagsTree  plumbing.Hash       // of flags/, zero when there is none
+	names      int                 // that flags files define
+	loaded     bool                // what follows is read
 	flags      map[string]*node
 	evaluators map[string]*node
 	metadata   map[string]*node
-	files      int // of config and flags
+
+	files int // of config and flags
 
 	// What can't be trusted because its file has errors: nothing is said about
 	// values that are made of it.
@@ -26,7 +30,7 @@ type layer struct {
 	badFlags bool
 }
 
-func (l *layer) hasFlags() bool { return len(l.flags)+len(l.evaluators)+len(l.metadata) > 0 }
+func (l *layer) hasFlags() bool { return l.names > 0 }
 
 // A source is all that one service, or common/, says in one commit.
 type source struct {
@@ -35,12 +39,7 @@ type source struct {
 	overlays map[api.Scope]*layer
 	modes    map[api.Mode]*modeSource
 	meta     *node // service.yaml
-	faults   Faults
-	secrets  []secret
-	files    int
-	size     int  // bytes of documents and flags
-	values   int  // of them
-	full     bool // more than is read: what follows is left out
+	found
 }
 
 type modeSource struct {
@@ -90,13 +89,13 @@ func (r *reader) source(dir string, h plumbing.Hash, common bool) *source {
 	if !found && !common && !r.stop() {
 		r.fault(ruleFormatNeeded, place{file: dir + "/service.yaml"}, "service.yaml is missing")
 	}
-	s.faults, s.secrets, s.files, s.size, s.values, s.full = r.faults, r.secrets, r.files, r.size, r.values, r.full
+	s.found = r.found
 	return s
 }
 
 func newLayer(dir string) *layer {
 	return &layer{
-		dir: dir, docs: map[string]*node{},
+		dir: dir, docs: map[string]*docFile{},
 		flags: map[string]*node{}, evaluators: map[string]*node{}, metadata: map[string]*node{}, badDocs: map[string]bool{},
 	}
 }
@@ -219,16 +218,12 @@ func (r *reader) documents(l *layer, dir string, h plumbing.Hash) {
 		}
 		l.files++
 		before := r.errors
-		n := r.document(path, e.hash, forConfig)
+		f := &docFile{path: path, hash: e.hash}
+		r.document(f)
 		if _, twice := l.docs[name]; twice {
 			r.fault(ruleTwice, place{file: path}, "document %s has another file in this folder", quote(name))
-		} else if n != nil {
-			r.arrayNulls(n)
 		}
-		if n == nil {
-			n = &node{at: place{file: path}}
-		}
-		l.docs[name] = n
+		l.docs[name] = f
 		l.badDocs[name] = l.badDocs[name] || r.errors > before
 	}
 }

@@ -57,16 +57,11 @@ func (m *memo[K, V]) drop(e *list.Element) {
 	m.weight -= old.weight
 }
 
-// parsedFiles keeps files as nodes. A node knows its file's path, so the path
-// is part of the key.
-type parsedFiles struct {
-	memo *memo[parsedKey, *document]
-}
-
-type parsedKey struct {
+// A fileKey is a file, or a folder, that says the same wherever it is met: what
+// is found in it names its path.
+type fileKey struct {
 	path string
 	hash plumbing.Hash
-	use  usage
 }
 
 // nodeWeight is about how many bytes of nodes a byte of text becomes.
@@ -74,11 +69,3 @@ const nodeWeight = 12
 
 // faultWeight is about how many bytes a fault takes.
 const faultWeight = 256
-
-func (p parsedFiles) get(path string, h plumbing.Hash, use usage) (*document, bool) {
-	return p.memo.get(parsedKey{path, h, use})
-}
-
-func (p parsedFiles) put(path string, h plumbing.Hash, use usage, d *document) {
-	p.memo.put(parsedKey{path, h, use}, d, 512+nodeWeight*d.size+faultWeight*len(d.faults))
-}

@@ -40,7 +40,7 @@ func ParseOperators(raw []byte) (*Operators, Faults) {
 	if n == nil {
 		return nil, sorted(faults)
 	}
-	r := &reader{faults: faults}
+	r := &reader{found: found{faults: faults}}
 	out := &Operators{Version: n.whole("version")}
 	ids, keys := map[string]bool{}, map[string]bool{}
 	for _, o := range n.items("operators") {

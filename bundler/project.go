@@ -3,7 +3,6 @@ package bundler
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/flags"
 	"github.com/sealstone/sealstone/internal/canon"
+	"github.com/sealstone/sealstone/schemas"
 )
 
 // A project is one service over common/ and schemas/ in one state. Sets of
@@ -70,7 +70,7 @@ func (b *Builder) project(ctx context.Context, rel *release, service string) (*p
 }
 
 func (b *Builder) source(ctx context.Context, dir string, h plumbing.Hash, common bool) (*source, error) {
-	r := &reader{ctx: ctx, b: b}
+	r := &reader{ctx: ctx, b: b, nodes: common} // many share common, so it is read whole, at once
 	s := r.source(dir, h, common)
 	return s, r.err
 }
@@ -108,7 +108,8 @@ type resolved struct {
 type resolver struct {
 	reader
 	*project
-	out *resolved
+	out   *resolved
+	loose bool // see made
 }
 
 // resolve returns a file of the bundles that draw it from layers ls. p.mu is held.
@@ -117,10 +118,7 @@ func (p *project) resolve(ctx context.Context, name string, ls []*layer, do func
 	if r, ok := p.files[key]; ok {
 		return r, nil
 	}
-	r := &resolver{
-		reader: reader{ctx: ctx, b: p.b}, project: p,
-		out: &resolved{effects: map[string]bool{}, blobs: map[string]plumbing.Hash{}},
-	}
+	r := p.resolver(ctx)
 	do(r, ls)
 	if r.err != nil {
 		return nil, r.err
@@ -129,6 +127,13 @@ func (p *project) resolve(ctx context.Context, name string, ls []*layer, do func
 	p.files[key] = r.out
 	p.bytes += len(r.out.bytes) + faultWeight*len(r.faults)
 	return r.out, nil
+}
+
+func (p *project) resolver(ctx context.Context) *resolver {
+	return &resolver{
+		reader: reader{ctx: ctx, b: p.b}, project: p,
+		out: &resolved{effects: map[string]bool{}, blobs: map[string]plumbing.Hash{}},
+	}
 }
 
 func (p *project) key(name string, ls []*layer) string {
@@ -146,34 +151,106 @@ func (p *project) key(name string, ls []*layer) string {
 	return key.String()
 }
 
+// A made file is what some layers make of one, whatever schema it is held to
+// after that. It depends on their files alone, so a service that has another
+// common/ or another schema keeps what those don't change.
+type made struct {
+	bytes   []byte // nil when faulty
+	faults  Faults
+	effects map[string]bool
+	loose   bool // it has a number that is not served as it is written
+
+	passed *compiledSchema // the last one that it was right by
+	open   map[string]bool // strings that this one marks with x-not-secret
+}
+
+func (m *made) weight(key string) int {
+	return 512 + len(key) + len(m.bytes) + faultWeight*len(m.faults) + 64*(len(m.effects)+len(m.open))
+}
+
+// make returns what layers make of a file; parts are their files or folders.
+func (r *resolver) make(parts []fileKey, do func(*resolver)) (key string, m *made) {
+	key = partsKey(r.project.contract, parts)
+	if m, ok := r.project.b.made.get(key); ok {
+		return key, m
+	}
+	sub := r.resolver(r.ctx)
+	do(sub)
+	m = &made{bytes: sub.out.bytes, faults: sub.faults, effects: sub.out.effects, loose: sub.loose}
+	if r.err = errors.Join(r.err, sub.err); r.err == nil {
+		r.project.b.made.put(key, m, m.weight(key))
+	}
+	return key, m
+}
+
+func partsKey(contract int, parts []fileKey) string {
+	key := strconv.AppendInt(nil, int64(contract), 10)
+	for _, p := range parts {
+		key = append(key, p.hash[:]...)
+		key = append(append(key, p.path...), 0)
+	}
+	return string(key)
+}
+
+func (r *resolver) take(m *made) {
+	r.add(m.faults...)
+	r.out.bytes, r.out.effects = m.bytes, m.effects
+}
+
 // document resolves one document and holds it to its schema.
 func (r *resolver) document(name string, ls []*layer) {
 	if slices.ContainsFunc(ls, func(l *layer) bool { return l.badDocs[name] }) {
 		return
 	}
-	n := r.foldDocument(name, ls, r.effect)
-	if n == nil {
-		return
+	parts := make([]fileKey, len(ls))
+	for i, l := range ls {
+		parts[i] = fileKey{l.docs[name].path, l.docs[name].hash}
 	}
-	v := n.value()
-	if r.encode(n, v, "document "+quote(name)) {
-		r.validate(name, n, v)
+	d := &resolvedDocument{name: name, ls: ls}
+	d.key, d.made = r.make(parts, func(r *resolver) {
+		if d.node = r.foldDocument(name, ls, r.effect); d.node != nil {
+			d.value = d.node.value()
+			d.node.walk(func(n *node) { r.loose = r.loose || n.loose })
+			r.encode(d.node, d.value, "document "+quote(name))
+		}
+	})
+	r.take(d.made)
+	if d.bytes != nil && r.err == nil {
+		r.validate(d)
 	}
 }
 
+// A resolvedDocument has a node and a value only when they had to be made.
+type resolvedDocument struct {
+	name string
+	ls   []*layer
+	key  string
+	*made
+	node  *node
+	value any
+}
+
+// placed returns the node of a document that turns out to have faults.
+func (r *resolver) placed(d *resolvedDocument) *node {
+	if d.node == nil {
+		sub := r.resolver(r.ctx)
+		d.node = sub.foldDocument(d.name, d.ls, sub.effect)
+		r.err = errors.Join(r.err, sub.err)
+	}
+	return d.node
+}
+
 // encode makes the canonical bytes and holds the limit of one file.
-func (r *resolver) encode(n *node, v any, what string) bool {
+func (r *resolver) encode(n *node, v any, what string) {
 	raw, err := canon.Encode(v)
-	if err != nil {
+	switch {
+	case err != nil:
 		r.fault(ruleNumberRange, n.at, "%s: %.200s", what, err)
-		return false
-	}
-	if len(raw) > bundle.MaxDocument {
+	case len(raw) > bundle.MaxDocument:
 		r.fault(ruleDocLimit, n.at, "%s has %d bytes once resolved, the limit is %d", what, len(raw), bundle.MaxDocument)
-		return false
+	default:
+		r.out.bytes = raw
 	}
-	r.out.bytes = raw
-	return true
 }
 
 // effect notes whether a file of an overlay made a difference anywhere.
@@ -182,17 +259,17 @@ func (r *resolver) effect(file string, did bool) {
 }
 
 // validate holds a resolved document to the schema that it is bound to.
-func (r *resolver) validate(doc string, n *node, v any) {
-	binding, clash := bind(r.common, r.service, doc)
+func (r *resolver) validate(d *resolvedDocument) {
+	binding, clash := bind(r.common, r.service, d.name)
 	switch {
 	case len(clash) > 1:
-		r.fault(ruleBinding, clash[1].val.at, "patterns %s and %s both match config/%s", quote(clash[0].name), quote(clash[1].name), doc)
+		r.fault(ruleBinding, clash[1].val.at, "patterns %s and %s both match config/%s", quote(clash[0].name), quote(clash[1].name), d.name)
 	case binding == nil:
-		r.fault(ruleBinding, place{file: n.at.file}, "document %s has no schema", quote(doc))
-	case binding.str == noSchema:
-		n.walk(r.looseNumber)
-	default:
-		r.validateWith(binding, n, v)
+		r.fault(ruleBinding, place{file: r.placed(d).at.file}, "document %s has no schema", quote(d.name))
+	case binding.str != noSchema:
+		r.validateWith(binding, d)
+	case d.loose:
+		r.placed(d).walk(r.looseNumber)
 	}
 }
 
@@ -210,7 +287,7 @@ func text(n *node) string {
 	return string(b)
 }
 
-func (r *resolver) validateWith(binding, n *node, v any) {
+func (r *resolver) validateWith(binding *node, d *resolvedDocument) {
 	if !r.schemas.has(binding.str) {
 		f := fault(ruleSchemaName, binding.at, "no schema %s", quote(binding.str))
 		if near, ok := nearest(binding.str, r.schemas.names()); ok {
@@ -225,19 +302,42 @@ func (r *resolver) validateWith(binding, n *node, v any) {
 		r.err = errors.Join(r.err, err)
 		return
 	}
-	maps.Copy(r.out.blobs, c.blobs)
+	r.out.blobs = c.blobs
+	if c == d.passed {
+		r.out.open = d.open
+		return
+	}
 	at := place{file: "schemas/" + binding.str + ".schema.json"}
 	if c.err != nil {
 		r.add(schemaError(c.err, at))
 		return
 	}
-	res, err := c.schema.Validate(v)
+	res, err := r.held(d, c)
 	if err != nil {
 		r.add(schemaError(err, at))
 		return
 	}
 	r.out.open = res.NotSecret
-	r.add(schemaFaults(ruleSchema, n, res)...)
+	if len(res.Faults) > 0 {
+		r.add(schemaFaults(ruleSchema, r.placed(d), res)...)
+		return
+	}
+	passed := *d.made
+	passed.passed, passed.open = c, res.NotSecret
+	r.project.b.made.put(d.key, &passed, passed.weight(d.key))
+}
+
+// held holds a document to a schema; the value of one that is remembered is
+// what its bytes say.
+func (r *resolver) held(d *resolvedDocument, c *compiledSchema) (schemas.Result, error) {
+	if d.value == nil {
+		v, err := canon.Parse(d.bytes, canon.MaxDepth)
+		if err != nil {
+			return schemas.Result{}, err
+		}
+		d.value = v
+	}
+	return c.schema.Validate(d.value)
 }
 
 // flags resolves flags.json and compiles every rule of it. The compiler refuses
@@ -247,9 +347,17 @@ func (r *resolver) flags(ls []*layer) {
 	if slices.ContainsFunc(ls, func(l *layer) bool { return l.badFlags }) {
 		return
 	}
+	parts := make([]fileKey, len(ls))
+	for i, l := range ls {
+		parts[i] = fileKey{l.dir + "/flags", l.flagsTree}
+	}
+	_, m := r.make(parts, func(r *resolver) { r.makeFlags(ls) })
+	r.take(m)
+}
+
+func (r *resolver) makeFlags(ls []*layer) {
 	n := r.foldFlags(ls, r.effect)
-	v := n.value()
-	if !r.encode(n, v, bundle.FlagsTitle) {
+	if r.encode(n, n.value(), bundle.FlagsTitle); r.out.bytes == nil {
 		return
 	}
 	raw := r.out.bytes

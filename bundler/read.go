@@ -25,11 +25,8 @@ const (
 // A document is one file read into nodes. root is nil when faults hold errors
 // that leave nothing to work with.
 type document struct {
-	root    *node
-	faults  Faults
-	secrets []secret
-	size    int
-	values  int // at most so many
+	root *node
+	found
 }
 
 var (
@@ -39,7 +36,8 @@ var (
 
 // readDocument reads the bytes of a file of a repository.
 func readDocument(file string, raw []byte, use usage) *document {
-	d := &document{size: len(raw)}
+	d := &document{}
+	d.size = len(raw)
 	if f, bad := checkBytes(file, raw); bad {
 		d.faults = Faults{f}
 		return d

@@ -72,10 +72,11 @@ func docNames(ls []*layer) []string {
 func (r *reader) foldDocument(name string, ls []*layer, effect effect) *node {
 	var n *node
 	for _, l := range ls {
-		patch, ok := l.docs[name]
+		file, ok := l.docs[name]
 		if !ok {
 			continue
 		}
+		patch := r.node(file)
 		if n == nil {
 			nullMembers(patch, func(m *node, member string) {
 				r.fault(ruleNullBase, m.at, "%s is null, but no lower layer has this document", quote(member))
@@ -157,6 +158,7 @@ type effect func(file string, did bool)
 func (r *reader) foldFlags(ls []*layer, effect effect) *node {
 	flags, evaluators, metadata := map[string]*node{}, map[string]*node{}, map[string]*node{}
 	for _, l := range ls {
+		r.loadFlags(l)
 		r.overFlags(flags, l, effect)
 		r.overNamed(evaluators, l.evaluators, "evaluator", effect)
 		r.overNamed(metadata, l.metadata, "metadata", effect)

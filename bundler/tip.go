@@ -322,7 +322,7 @@ func (r *reader) activations(t *Tip, h plumbing.Hash) {
 }
 
 func (r *reader) activationFile(path, service string, h plumbing.Hash) *tipFile {
-	key := parsedKey{path: path, hash: h}
+	key := fileKey{path, h}
 	if f, ok := r.b.tipFiles.get(key); ok {
 		return f
 	}

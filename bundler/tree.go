@@ -15,16 +15,43 @@ const maxFiles = 10_000
 // and gathers what is wrong with it. err is what is wrong with us: storage, a
 // cancelled context; it ends the reading.
 type reader struct {
-	ctx     context.Context
-	b       *Builder
+	ctx context.Context
+	b   *Builder
+	found
+	errors int  // faults of severity Error so far
+	nodes  bool // are wanted, also of files that are known
+	err    error
+}
+
+// What was found in a file or in a folder. It depends on its bytes and its path
+// alone, so it is remembered by them.
+type found struct {
 	faults  Faults
-	errors  int // faults of severity Error so far
 	secrets []secret
 	files   int
-	size    int // bytes of documents
-	values  int // of documents
-	full    bool
-	err     error
+	data    int  // files of flags
+	size    int  // bytes of documents and flags
+	values  int  // of them
+	defines int  // names, of flags files
+	full    bool // more than is read: what follows is left out
+}
+
+func (f *found) weight() int { return 512 + faultWeight*len(f.faults) + 64*len(f.secrets) }
+
+// absorb takes over what was found in a part, which lies at path.
+func (r *reader) absorb(path string, part *found) {
+	few := r.files <= maxFiles && part.files <= maxFiles
+	r.add(part.faults...)
+	r.secrets = append(r.secrets, part.secrets...)
+	r.files, r.size, r.values = r.files+part.files, r.size+part.size, r.values+part.values
+	if few && r.files > maxFiles {
+		r.fault(ruleFilesLimit, place{file: path}, "more than %d files", maxFiles)
+	}
+	if !part.full && (r.size > maxServiceBytes || r.values > maxServiceValues) {
+		r.fault(ruleValuesLimit, place{file: serviceOf(path)}, "more than %d values or %d bytes", maxServiceValues, maxServiceBytes)
+		r.full = true
+	}
+	r.full = r.full || part.full
 }
 
 func (r *reader) fault(rule *Rule, at place, format string, args ...any) {
@@ -132,29 +159,65 @@ func (r *reader) file(path string, h plumbing.Hash) ([]byte, bool) {
 	return raw, f == nil && err == nil
 }
 
-// document reads a document or flags file, from memory when its blob is known.
-func (r *reader) document(path string, h plumbing.Hash, use usage) *node {
+// A docFile is a document of a layer. One that is known is not read before
+// somebody wants its node.
+type docFile struct {
+	path string
+	hash plumbing.Hash
+	root *node
+}
+
+// document takes over what is known of a document, or else reads it.
+func (r *reader) document(f *docFile) {
+	key := fileKey{f.path, f.hash}
+	known, ok := r.b.known.get(key)
+	if !ok || r.nodes || r.stop() {
+		if known = r.readDocument(f); known == nil {
+			return
+		}
+		r.b.known.put(key, known, known.weight())
+	}
+	r.absorb(f.path, known)
+}
+
+// readDocument leaves a node in f, whatever is wrong with it.
+func (r *reader) readDocument(f *docFile) *found {
+	f.root = &node{at: place{file: f.path}}
 	if r.stop() {
 		return nil
 	}
-	d, ok := r.b.parsed.get(path, h, use)
-	if !ok {
-		raw, ok := r.file(path, h)
-		if !ok {
-			return nil
-		}
-		d = readDocument(path, raw, use)
-		r.b.parsed.put(path, h, use, d)
-	}
-	r.size, r.values = r.size+d.size, r.values+d.values
-	if r.size > maxServiceBytes || r.values > maxServiceValues {
-		r.full = true
-		r.fault(ruleValuesLimit, place{file: serviceOf(path)}, "more than %d values or %d bytes", maxServiceValues, maxServiceBytes)
+	d := r.parse(f.path, f.hash, forConfig)
+	if d == nil {
 		return nil
 	}
-	r.add(d.faults...)
-	r.secrets = append(r.secrets, d.secrets...)
-	return d.root
+	if d.root != nil {
+		f.root = d.root
+	}
+	known := d.found // without the node
+	return &known
+}
+
+// node reads a document that was known, when it is needed after all.
+func (r *reader) node(f *docFile) *node {
+	if f.root == nil {
+		r.readDocument(f)
+	}
+	return f.root
+}
+
+// parse reads a document or flags file; nil says that there is no text.
+func (r *reader) parse(path string, h plumbing.Hash, use usage) *document {
+	raw, ok := r.file(path, h)
+	if !ok {
+		return nil
+	}
+	d := readDocument(path, raw, use)
+	if d.root != nil && use == forConfig {
+		nulls := &reader{}
+		nulls.arrayNulls(d.root)
+		d.faults = append(d.faults, nulls.faults...)
+	}
+	return d
 }
 
 // serviceOf is the folder of the service, or common, that a path lies in.

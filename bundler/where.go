@@ -4,8 +4,6 @@ import (
 	"context"
 	"strings"
 
-	"github.com/go-git/go-git/v5/plumbing"
-
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundle"
 )
@@ -35,10 +33,7 @@ func (b *Builder) Where(ctx context.Context, commit, service string, scope api.S
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := &resolver{
-		reader: reader{ctx: ctx, b: b}, project: p,
-		out: &resolved{effects: map[string]bool{}, blobs: map[string]plumbing.Hash{}},
-	}
+	r := p.resolver(ctx)
 	n := r.fold(title, layers(p.common, p.service, scope, mode))
 	out := make(map[string]Position, len(pointers))
 	for _, at := range pointers {
