@@ -357,7 +357,10 @@ func (d *yamlText) remove(in, key, value *yaml.Node) error {
 	from := d.offset(key.Line, key.Column)
 	switch i := slices.Index(in.Content, key); {
 	case i == 0 && len(in.Content) > 2:
-		to = d.offset(in.Content[2].Line, in.Content[2].Column)
+		next := d.offset(in.Content[2].Line, in.Content[2].Column)
+		if !bytes.ContainsRune(d.text[to:next], '#') { // a comment stays
+			to = next
+		}
 	case in.Style&yaml.FlowStyle != 0:
 		from = bytes.LastIndexByte(d.text[:from], ',')
 	default:

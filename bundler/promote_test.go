@@ -44,6 +44,12 @@ func TestPromote(t *testing.T) {
 			head + "  - scope: prod\n    release: latest\n",
 		},
 		{
+			"keeps a comment behind an expect that stands first",
+			head + "  - expect: " + oldDigest + " # seen\n    # by Ada\n    scope: prod\n    release: " + oldCommit + "\n",
+			"prod", "latest", "",
+			head + "  -  # seen\n    # by Ada\n    scope: prod\n    release: latest\n",
+		},
+		{
 			"adds an entry in the list's own layout",
 			head + "-   scope: staging\n    release: latest # a\n# the end\n",
 			"prod/eu-west-1", newCommit, newDigest,
@@ -144,6 +150,7 @@ func TestPromoteRefuses(t *testing.T) {
 func FuzzPromote(f *testing.F) {
 	f.Add("activations:\n  - scope: prod\n    release: latest\n", true)
 	f.Add("activations: [{scope: prod, expect: "+oldDigest+", release: latest}]\n", false)
+	f.Add("# é\r\nactivations:\r\n- expect: '"+oldDigest+"'\r\n  # why\r\n  scope: prod\r\n  release: latest # x\r\n- {scope: staging,\r\n   release: latest}", false)
 	f.Fuzz(func(t *testing.T, in string, pin bool) {
 		release, expect := ReleaseLatest, api.Digest("")
 		if pin {
@@ -153,8 +160,63 @@ func FuzzPromote(f *testing.F) {
 		if err != nil {
 			return
 		}
+		if lost := lostLines(in, string(out)); len(lost) > 3 {
+			t.Errorf("%q are not in\n%q", lost, out)
+		}
 		if again, err := Promote(out, "prod", release, expect); err != nil || string(again) != string(out) {
 			t.Errorf("not stable: %v\n%q\n%q", err, out, again)
 		}
 	})
+}
+
+// Hostile files are edited right or not at all. An edit touches the lines of
+// its entry and adds lines; every other line stays, byte for byte, in its place.
+func TestPromoteNeverCorrupts(t *testing.T) {
+	const entry = "  - scope: prod\n    release: latest\n"
+	for _, c := range []struct{ name, in, want string }{ // want "" is an error
+		{"a BOM", "\ufeffactivations:\n" + entry, "\ufeffactivations:\n  - scope: prod\n    release: " + newCommit + "\n    expect: " + newDigest + "\n"},
+		{"line ends that differ", "service: a\r\n# one\nactivations:\n" + entry, "service: a\r\n# one\nactivations:\n  - scope: prod\n    release: " + newCommit + "\n    expect: " + newDigest + "\r\n"},
+		{"lone carriage returns", "activations:\r  - scope: prod\r    release: latest\r", ""},
+		{"a line separator of Unicode", "service: \"a\u2028b\"\nactivations:\n" + entry, ""},
+		{"a next line in a comment", "# a\u0085b: c\nactivations:\n" + entry, ""},
+		{"tabs behind values", "activations:\n  - scope: prod\t# x\n    release: latest\t\n", "activations:\n  - scope: prod\t# x\n    release: " + newCommit + "\t\n    expect: " + newDigest + "\n"},
+		{"a tab as indentation", "activations:\n\t- scope: prod\n\t  release: latest\n", ""},
+		{"an anchor on the release", "activations:\n  - scope: prod\n    release: &r latest\n", ""},
+		{"an anchor on the entry", "activations:\n  - &a\n    scope: prod\n    release: latest\n  - *a\n", ""},
+		{"a merge key", "x: &x {release: latest}\nactivations:\n  - <<: *x\n    scope: prod\n", ""},
+		{"a tag", "activations:\n  - scope: prod\n    release: !!str latest\n", ""},
+		{"a release twice", "activations:\n  - scope: prod\n    release: latest\n    release: latest\n", ""},
+		{"activations twice", "activations:\n" + entry + "activations: []\n", ""},
+		{"two documents", "activations:\n" + entry + "---\na: 1\n", "activations:\n  - scope: prod\n    release: " + newCommit + "\n    expect: " + newDigest + "\n---\na: 1\n"},
+		{"a flow mapping over lines", "activations:\n  - {scope: prod,\n     release: latest\n    }\n", "activations:\n  - {scope: prod,\n     release: " + newCommit + ", expect: " + newDigest + "\n    }\n"},
+		{"JSON", `{"activations": [{"scope": "prod", "release": "latest"}]}`, `{"activations": [{"scope": "prod", "release": "` + newCommit + `", expect: ` + newDigest + "}]}"},
+		{"a release in another entry's comment", "activations:\n  - scope: staging # release: latest\n    release: latest\n" + entry, "activations:\n  - scope: staging # release: latest\n    release: latest\n  - scope: prod\n    release: " + newCommit + "\n    expect: " + newDigest + "\n"},
+		{"escapes", "activations:\n  - scope: \"\\x70rod\"\n    release: \"l\\x61test\"\n", ""},
+		{"a quoted scope", "activations:\n  - scope: 'prod'\n    release: 'latest'", "activations:\n  - scope: 'prod'\n    release: '" + newCommit + "'\n    expect: " + newDigest + "\n"},
+		{"a comment under the entry", "activations:\n" + entry + "    # why\n\n# the end", "activations:\n  - scope: prod\n    release: " + newCommit + "\n    expect: " + newDigest + "\n    # why\n\n# the end"},
+		{"a key of two lines", "activations:\n  - ? scope\n    : prod\n    ? release\n    : latest\n", ""},
+		{"a value on the next line", "activations:\n  - scope: prod\n    release:\n      latest\n", "activations:\n  - scope: prod\n    release:\n      " + newCommit + "\n    expect: " + newDigest + "\n"},
+		{"NUL", "activations:\n" + entry + "# \x00\n", ""},
+		{"no UTF-8", "activations:\n" + entry + "# \xff\n", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := Promote([]byte(c.in), "prod", newCommit, newDigest)
+			if (err != nil) != (c.want == "") || string(got) != c.want {
+				t.Errorf("got %v\n%q\nwant\n%q", err, got, c.want)
+			}
+		})
+	}
+}
+
+// lostLines are lines of a text that another one has not, in their order.
+func lostLines(in, out string) (lost []string) {
+	for line := range strings.SplitSeq(in, "\n") {
+		_, rest, found := strings.Cut("\n"+out, "\n"+line)
+		if !found {
+			lost = append(lost, line)
+			continue
+		}
+		out = rest
+	}
+	return lost
 }

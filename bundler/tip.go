@@ -340,6 +340,23 @@ func (r *reader) activationFile(path, service string, h plumbing.Hash) *tipFile 
 	return f
 }
 
+// With is the tip as it would be with another text of one activation file, and
+// what is wrong with that text. Activations of a file with errors are left out.
+func (t *Tip) With(service string, text []byte) (*Tip, Faults) {
+	r, path, next := &reader{}, "activations/"+service+".yaml", *t
+	next.Activations = slices.DeleteFunc(slices.Clone(t.Activations), func(a Activation) bool { return a.Service == service })
+	root, faults := readOwn(path, text, "activations")
+	if root == nil {
+		return &next, stamp(faults, service)
+	}
+	as := r.entries(path, service, root)
+	faults = stamp(slices.Concat(faults, r.faults, r.listed(t, as)), service)
+	if asError(faults) == nil {
+		next.Activations = append(next.Activations, as...)
+	}
+	return &next, faults
+}
+
 func (r *reader) entries(path, service string, n *node) []Activation {
 	s := n.get("service")
 	if s.str != service {

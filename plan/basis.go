@@ -98,9 +98,14 @@ func firstFault(fs bundler.Faults) string {
 	return fs[0].String()
 }
 
-// wholeHead finds out whether the server would take nothing of the head.
+// wholeHead finds out whether the server would take nothing of the head. Whether
+// an edit of it will be signed is not known.
 func (m *maker) wholeHead() error {
 	_, faults, err := m.b.Refusal(m.ctx, m.head.commit, m.base.tip)
+	if m.edited {
+		faults = slices.DeleteFunc(slices.Clone(faults), func(f bundler.Fault) bool { return f.Rule == "E_UNSIGNED" })
+		m.errors(faults)
+	}
 	m.out.Whole = len(faults) > 0
 	return err
 }

@@ -157,33 +157,29 @@ func Make(ctx context.Context, b *bundler.Builder, base, head string, opt Option
 }
 
 // Edited plans an edit of an activation file that is not committed yet: the tip
-// with one activation more, or another one of its scope.
-func Edited(ctx context.Context, b *bundler.Builder, tip *bundler.Tip, a bundler.Activation, opt Options) (*Plan, error) {
+// with another text of it.
+func Edited(ctx context.Context, b *bundler.Builder, tip *bundler.Tip, service string, text []byte, opt Options) (*Plan, error) {
+	from, err := findBasis(ctx, b, tip.Commit, &opt)
+	if err != nil {
+		return nil, err
+	}
 	_, all, err := b.Touched(ctx, tip.Commit, tip.Commit)
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMaker(ctx, b, tip.Commit, tip.Commit, opt)
+	m, err := newMaker(ctx, b, from.commit(), tip.Commit, opt)
 	if err != nil {
 		return nil, err
 	}
-	m.out.Unchanged.Services = all - 1
-	m.basis.commits = []string{tip.Commit}
+	m.basis, m.edited = from, true
+	m.out.Notes, m.out.Unchanged.Services = from.notes, all-1
 	if err := m.wholeHead(); err != nil {
 		return nil, err
 	}
-	next := *tip
-	next.Activations = slices.DeleteFunc(slices.Clone(tip.Activations), func(o bundler.Activation) bool {
-		return o.Service == a.Service && (o.Scope == a.Scope || o.Retired)
-	})
-	next.Activations = append(next.Activations, a)
-	m.head.tip = &next
-	for _, f := range m.head.faults.Errors() {
-		if f.Service == a.Service || m.out.Whole && f.Service == "" {
-			m.out.Errors = append(m.out.Errors, f)
-		}
-	}
-	if err := m.services([]string{a.Service}); err != nil {
+	next, faults := tip.With(service, text)
+	m.head.tip = next
+	m.out.Errors = append(m.out.Errors, faults.Errors()...)
+	if err := m.services([]string{service}); err != nil {
 		return nil, err
 	}
 	m.out.Head.Rev, m.out.Head.Subject = "with this edit", ""
@@ -205,7 +201,8 @@ type maker struct {
 	outcomes   map[string]int
 	asked      map[string][]question
 	purse      purse
-	places     int // of outcomes
+	places     int  // of outcomes
+	edited     bool // nothing checked the head: faults of builds are the plan's
 }
 
 // A side is the tip that says what runs where, before or after.
@@ -356,9 +353,12 @@ func (m *maker) refused(name string, from *side, before, after []bundler.Activat
 		return true, nil
 	}
 	for _, a := range after {
-		if b, err := m.build(m.head, a); err != nil || b == nil {
-			return b == nil, err
+		if b, err := m.build(m.head, a); err != nil || b == nil && !m.edited {
+			return true, err
 		}
+	}
+	if slices.ContainsFunc(after, func(a bundler.Activation) bool { return m.head.built[a] == nil }) {
+		return true, nil
 	}
 	faults, err := m.serverFaults(name, from, before, after)
 	m.out.Errors = append(m.out.Errors, faults...)
@@ -373,13 +373,24 @@ func (m *maker) build(s *side, a bundler.Activation) (*bundler.Built, error) {
 		return b, nil
 	}
 	b, err := m.b.Build(m.ctx, s.tip, a)
-	if _, faulty := bundler.FaultsOf(err); faulty {
+	if fs, faulty := bundler.FaultsOf(err); faulty {
 		b, err = nil, nil
+		if m.edited && s == m.head {
+			m.errors(fs)
+		}
 	}
 	if err == nil {
 		s.built[a] = b
 	}
 	return b, err
+}
+
+func (m *maker) errors(fs bundler.Faults) {
+	for _, f := range fs.Errors() {
+		if !slices.Contains(m.out.Errors, f) {
+			m.out.Errors = append(m.out.Errors, f)
+		}
+	}
 }
 
 func (s *side) activations(service string) []bundler.Activation {

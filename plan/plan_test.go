@@ -445,7 +445,11 @@ func TestEditedPlansAPromotion(t *testing.T) {
 	steps[1].change(h)
 	h.commit(nil)
 	tip, _ := h.b.Tip(t.Context(), h.last())
-	p, err := plan.Edited(t.Context(), h.b, tip, bundler.Activation{Service: "checkout", Scope: "prod", Release: h.last()}, plan.Options{Now: now})
+	text, err := bundler.Promote([]byte(h.files["activations/checkout.yaml"]), "prod", h.last(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := plan.Edited(t.Context(), h.b, tip, "checkout", text, plan.Options{Now: now})
 	if err != nil || p.Verdict != plan.Changes || len(p.Sets) != 1 || p.Sets[0].Scope != "prod" || len(p.Items) != 1 {
 		t.Errorf("%+v %v", p, err)
 	}

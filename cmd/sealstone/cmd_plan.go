@@ -51,8 +51,8 @@ func (a *app) plan(ctx context.Context, dir, base, head string, code bool) error
 	if head == "HEAD" {
 		a.noteDirty(dir)
 	}
-	if repo.Shallow() && len(p.Errors) > 0 {
-		fmt.Fprintln(a.err, "note: this is a shallow clone, so commits that activations name may be missing; "+fetchAll)
+	if len(p.Errors) > 0 {
+		a.noteShallow(dir)
 	}
 	if err := a.printPlan(p); err != nil {
 		return err
@@ -136,6 +136,13 @@ func findBase(ctx context.Context, repo *bundler.Repo, head string) (base, how s
 }
 
 const fetchAll = "fetch the full history: git fetch --unshallow, or fetch-depth: 0 in a checkout step"
+
+// noteShallow says why commits may be missing.
+func (a *app) noteShallow(dir string) {
+	if repo, err := bundler.OpenRepo(dir); err == nil && repo.Shallow() {
+		fmt.Fprintln(a.err, "note: this is a shallow clone, so commits that activations name may be missing; "+fetchAll)
+	}
+}
 
 // deepen names the way out of a shallow clone, where commits are missing.
 func deepen(repo *bundler.Repo, err error) error {

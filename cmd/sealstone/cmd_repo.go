@@ -19,6 +19,7 @@ import (
 	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/bundler"
 	"github.com/sealstone/sealstone/examples"
+	"github.com/sealstone/sealstone/internal/durable"
 	"github.com/sealstone/sealstone/plan"
 )
 
@@ -134,13 +135,17 @@ func workTree(dir string) *git.Worktree {
 }
 
 // noteDirty tells somebody who edited a file and forgot to commit it why the
-// answer did not change.
-func (a *app) noteDirty(dir string) {
+// answer did not change. The files in but are read from the work tree.
+func (a *app) noteDirty(dir string, but ...string) {
 	tree := workTree(dir)
 	if tree == nil {
 		return
 	}
-	if st, err := tree.Status(); err == nil && !st.IsClean() {
+	st, err := tree.Status()
+	for _, file := range but {
+		delete(st, file)
+	}
+	if err == nil && !st.IsClean() {
 		fmt.Fprintln(a.err, "note: the work tree has changes that are not committed; this is about HEAD")
 	}
 }
@@ -335,7 +340,8 @@ func newPromote(a *app) *cobra.Command {
 		Use:   "promote SERVICE --to SCOPE",
 		Short: "Edit a service's activation file to run a release at a scope",
 		Long: "Edit activations/SERVICE.yaml in the work tree, and nothing else: the release, and\n" +
-			"as expect the digest of the set that it builds to. It prints the plan of this edit.\n" +
+			"as expect the digest of the set that it builds to. It prints the plan of this edit,\n" +
+			"with a server also what runs there, and edits nothing that a server would refuse.\n" +
 			"Review, commit, open a pull request. The release is --release, what another scope runs (--from), or HEAD.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -366,21 +372,29 @@ func (a *app) promote(ctx context.Context, dir, service, to, release, from strin
 	if err != nil {
 		return err
 	}
-	p, effect, err := promoteIn(ctx, dir, service, scope, release, from)
-	if faults, ok := errors.AsType[bundler.Faults](err); ok {
-		return a.faultsError(faults)
+	a.noteDirty(dir, "activations/"+service+".yaml")
+	opt := plan.Options{Now: time.Now()}
+	a.askLive(ctx, &opt)
+	p, effect, err := promoteIn(ctx, dir, service, scope, release, from, opt)
+	if effect != nil {
+		effect.WriteText(a.err)
+	}
+	if faults, ok := bundler.FaultsOf(err); ok {
+		err = a.faultsError(faults)
 	}
 	if err != nil {
+		a.noteShallow(dir)
 		return err
 	}
-	effect.WriteText(a.err)
 	return a.print(p, func(w io.Writer) {
 		fmt.Fprintf(w, "%s: %s runs %s, set %s\n", p.File, p.Scope, short(p.Release), p.Expect)
 		fmt.Fprintf(w, "next: git commit -m \"Promote %s to %s\" %s\n", service, scope, p.File)
 	})
 }
 
-func promoteIn(ctx context.Context, dir, service string, scope api.Scope, release, from string) (*promoted, *plan.Plan, error) {
+// promoteIn edits the activation file, unless a server would refuse that: then
+// the plan says why. Everything but that file is read from HEAD.
+func promoteIn(ctx context.Context, dir, service string, scope api.Scope, release, from string, opt plan.Options) (*promoted, *plan.Plan, error) {
 	repo, head, err := openCommit(dir, "HEAD")
 	if err != nil {
 		return nil, nil, err
@@ -405,19 +419,38 @@ func promoteIn(ctx context.Context, dir, service string, scope api.Scope, releas
 	}
 	file := filepath.Join("activations", service+".yaml")
 	path := filepath.Join(dir, file)
-	text, err := os.ReadFile(path)
+	text, mode, err := readRegular(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	edited, err := bundler.Promote(text, scope, commit, built.Digest)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
 	}
-	effect, err := plan.Edited(ctx, b, tip, act, plan.Options{Base: "HEAD", Now: time.Now()})
+	opt.Base = "HEAD"
+	effect, err := plan.Edited(ctx, b, tip, service, edited, opt)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &promoted{service, scope, commit, built.Digest, file}, effect, os.WriteFile(path, edited, 0o644)
+	if effect.Verdict == plan.Refused {
+		return nil, effect, &api.Error{Code: api.CodeInvalid, Detail: "a server would refuse this promotion: " + file + " is as it was",
+			Hint: "mend what stands under ERRORS, commit, and promote again"}
+	}
+	return &promoted{service, scope, commit, built.Digest, file}, effect, durable.WriteFile(path, edited, mode)
+}
+
+// readRegular reads a file that can be replaced: what a link of a repository
+// leads to is not for us to write.
+func readRegular(path string) ([]byte, fs.FileMode, error) {
+	at, err := os.Lstat(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	if !at.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s is not a regular file", path)
+	}
+	text, err := os.ReadFile(path)
+	return text, at.Mode().Perm(), err
 }
 
 // releaseOf is the commit to promote.

@@ -29,6 +29,7 @@ import (
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/examples"
 	"github.com/sealstone/sealstone/ledger"
+	"github.com/sealstone/sealstone/plan"
 	"github.com/sealstone/sealstone/sdk"
 	"github.com/sealstone/sealstone/sdk/telemetry"
 )
@@ -97,7 +98,7 @@ func (d *demo) setUp(ctx context.Context) error {
 // pinProd promotes every service's release to prod, as pull requests would.
 func (d *demo) pinProd(ctx context.Context, release string) error {
 	for _, service := range demoNames {
-		if _, _, err := promoteIn(ctx, d.path("shop"), service, "prod", release, ""); err != nil {
+		if _, _, err := promoteIn(ctx, d.path("shop"), service, "prod", release, "", plan.Options{}); err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/ledger"
+	"github.com/sealstone/sealstone/plan"
 )
 
 // turnFirstOn turns a file's first flag on: the banner, or the express checkout.
@@ -63,7 +64,7 @@ func (d *demo) promote(ctx context.Context) error {
 		return err
 	}
 	for _, service := range demoNames {
-		p, _, err := promoteIn(ctx, d.path("shop"), service, "prod", head.Hash().String(), "")
+		p, _, err := promoteIn(ctx, d.path("shop"), service, "prod", head.Hash().String(), "", plan.Options{})
 		if err != nil {
 			return err
 		}
