@@ -33,7 +33,7 @@ func ParseDigest(s string) (Digest, error) {
 	if d := Digest(s); d.Valid() {
 		return d, nil
 	}
-	return "", fmt.Errorf("%q: %w", clip(s), ErrDigest)
+	return "", fmt.Errorf("%q: %w", quotable(s), ErrDigest)
 }
 
 // Valid reports whether d is spelled canonically.
@@ -78,10 +78,13 @@ func isLowerHex(s string) bool {
 // IsCommit reports whether s is a full Git commit id: 40 lower-case hex digits.
 func IsCommit(s string) bool { return len(s) == 40 && isLowerHex(s) }
 
-// clip keeps hostile values out of messages: at most 64 bytes are quoted.
-func clip(s string) string {
-	if len(s) <= 64 {
+// Clip shortens a text to most bytes, dots included; what it cuts stays UTF-8.
+func Clip(s string, most int) string {
+	if len(s) <= most {
 		return s
 	}
-	return s[:61] + "..."
+	return strings.ToValidUTF8(s[:most-3], "") + "..."
 }
+
+// quotable keeps hostile values out of messages.
+func quotable(s string) string { return Clip(s, 64) }

@@ -18,7 +18,7 @@ var ErrName = errors.New("not a valid name: use lower-case letters, digits and s
 // CheckName holds the rule for names of services, modes and the parts of scopes.
 func CheckName(s string) error {
 	if s == "" || len(s) > MaxName || !nameShape(s) {
-		return fmt.Errorf("%q: %w", clip(s), ErrName)
+		return fmt.Errorf("%q: %w", quotable(s), ErrName)
 	}
 	if reserved[s] {
 		return fmt.Errorf("%q: reserved, choose another name", s)
@@ -53,7 +53,7 @@ func CheckFileName(s string) error {
 		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-')
 	}
 	if !ok {
-		return fmt.Errorf("%q: not a valid file name: use lower-case letters, digits, '.', '_' and '-', starting with a letter or digit", clip(s))
+		return fmt.Errorf("%q: not a valid file name: use lower-case letters, digits, '.', '_' and '-', starting with a letter or digit", quotable(s))
 	}
 	return nil
 }
@@ -82,11 +82,11 @@ type Scope string
 // ParseScope accepts a path of valid names, at most 80 bytes.
 func ParseScope(s string) (Scope, error) {
 	if len(s) > MaxPath {
-		return "", fmt.Errorf("scope %q: longer than %d bytes", clip(s), MaxPath)
+		return "", fmt.Errorf("scope %q: longer than %d bytes", quotable(s), MaxPath)
 	}
 	for part := range strings.SplitSeq(s, "/") {
 		if err := CheckName(part); err != nil {
-			return "", fmt.Errorf("scope %q: %w", clip(s), err)
+			return "", fmt.Errorf("scope %q: %w", quotable(s), err)
 		}
 	}
 	return Scope(s), nil
@@ -165,14 +165,14 @@ type Target struct {
 func ParseTarget(s string) (Target, error) {
 	service, path, ok := strings.Cut(s, "@")
 	if !ok {
-		return Target{}, fmt.Errorf("target %q: write service@scope, for example checkout@prod/eu-west-1", clip(s))
+		return Target{}, fmt.Errorf("target %q: write service@scope, for example checkout@prod/eu-west-1", quotable(s))
 	}
 	if err := CheckName(service); err != nil {
-		return Target{}, fmt.Errorf("target %q: service %w", clip(s), err)
+		return Target{}, fmt.Errorf("target %q: service %w", quotable(s), err)
 	}
 	scope, err := ParseScope(path)
 	if err != nil {
-		return Target{}, fmt.Errorf("target %q: %w", clip(s), err)
+		return Target{}, fmt.Errorf("target %q: %w", quotable(s), err)
 	}
 	return Target{service, scope}, nil
 }

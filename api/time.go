@@ -16,7 +16,7 @@ func FormatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 func ParseTime(s string) (time.Time, error) {
 	t, err := time.Parse(timeLayout, s)
 	if err != nil || FormatTime(t) != s {
-		return time.Time{}, fmt.Errorf("time %q: write RFC 3339 in UTC with milliseconds, for example 2026-11-20T10:03:00.000Z", clip(s))
+		return time.Time{}, fmt.Errorf("time %q: write RFC 3339 in UTC with milliseconds, for example 2026-11-20T10:03:00.000Z", quotable(s))
 	}
 	return t, nil
 }

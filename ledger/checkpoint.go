@@ -19,9 +19,9 @@ type Tree struct {
 	Root tlog.Hash
 }
 
-// CheckpointBody is a C2SP checkpoint's text: origin, size, root, no extension
+// checkpointBody is a C2SP checkpoint's text: origin, size, root, no extension
 // lines, because some cosignatures don't cover those.
-func CheckpointBody(origin string, t Tree) string {
+func checkpointBody(origin string, t Tree) string {
 	return fmt.Sprintf("%s\n%d\n%s\n", origin, t.Size, base64.StdEncoding.EncodeToString(t.Root[:]))
 }
 
@@ -29,13 +29,13 @@ func CheckpointBody(origin string, t Tree) string {
 // other. Sign only what is durably committed:
 // a signed checkpoint that is later lost is a fork.
 func SignCheckpoint(origin string, t Tree, log ...note.Signer) ([]byte, error) {
-	return note.Sign(&note.Note{Text: CheckpointBody(origin, t)}, log...)
+	return note.Sign(&note.Note{Text: checkpointBody(origin, t)}, log...)
 }
 
 // ErrCheckpoint is wrapped by every refusal of a checkpoint.
 var ErrCheckpoint = errors.New("bad checkpoint")
 
-// ParseCheckpointBody accepts exactly what CheckpointBody prints.
+// ParseCheckpointBody accepts exactly what checkpointBody prints.
 func ParseCheckpointBody(text, origin string) (Tree, error) {
 	lines := strings.Split(text, "\n")
 	if len(lines) != 4 || lines[3] != "" {
@@ -53,7 +53,7 @@ func ParseCheckpointBody(text, origin string) (Tree, error) {
 	if lines[0] != origin {
 		return Tree{}, fmt.Errorf("%w: origin %.64q, want %q", ErrCheckpoint, lines[0], origin)
 	}
-	if CheckpointBody(origin, t) != text {
+	if checkpointBody(origin, t) != text {
 		return Tree{}, fmt.Errorf("%w: not in its one spelling", ErrCheckpoint)
 	}
 	return t, nil

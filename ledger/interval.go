@@ -23,8 +23,8 @@ type Interval struct {
 	Ended int64 // the change that ended it; -1 while it lasts
 }
 
-// EffectAt is what was in effect for a scope before entry below.
-func EffectAt(p Past, scope api.Scope, below int64) (Effect, bool) {
+// effectAt is what was in effect for a scope before entry below.
+func effectAt(p Past, scope api.Scope, below int64) (Effect, bool) {
 	return InEffect(pathChains(p, scope, below), scope)
 }
 
@@ -79,7 +79,7 @@ func began(p Past, scope api.Scope, below int64) (e Effect, ok bool, at int64) {
 
 // ended walks on to the change that ends what is in effect before entry below.
 func ended(p Past, scope api.Scope, below int64) int64 {
-	e, ok := EffectAt(p, scope, below)
+	e, ok := effectAt(p, scope, below)
 	for {
 		at := int64(-1)
 		for _, s := range scope.Path() {
@@ -93,7 +93,7 @@ func ended(p Past, scope api.Scope, below int64) int64 {
 			return -1
 		}
 		below = at + 1
-		if now, has := EffectAt(p, scope, below); !sameEffect(now, has, e, ok) {
+		if now, has := effectAt(p, scope, below); !sameEffect(now, has, e, ok) {
 			return at
 		}
 	}

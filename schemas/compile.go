@@ -13,6 +13,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v5"
 
+	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/internal/canon"
 )
 
@@ -202,7 +203,7 @@ func BriefPointer(p string) string {
 			parts[i] = fmt.Sprintf("(%d bytes)", len(name))
 		}
 	}
-	return strings.ToValidUTF8(clip(strings.Join(parts, "/"), 120), "?")
+	return strings.ToValidUTF8(api.Clip(strings.Join(parts, "/"), 120), "?")
 }
 
 func brief(msg string) string {

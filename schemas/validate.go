@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v5"
+
+	"github.com/sealstone/sealstone/api"
 )
 
 // A Fault is one way in which a value breaks a schema. Pointer is a JSON
@@ -143,7 +145,7 @@ func faultOf(ve *jsonschema.ValidationError, keyword string) Fault {
 	case "required":
 		f.Message = strings.Replace(ve.Message, "missing properties:", "missing member", 1)
 	}
-	f.Message = clip(brief(f.Message), 200)
+	f.Message = api.Clip(brief(f.Message), 200)
 	return f
 }
 
@@ -157,11 +159,4 @@ func unescape(location string) string {
 		return s
 	}
 	return location
-}
-
-func clip(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
 }

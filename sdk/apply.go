@@ -166,9 +166,9 @@ func (c *Client) judgeState(now time.Time) (api.State, string) {
 	case c.view.Load() == nil:
 		return api.StateNotReady, ""
 	case isRefused && lagging(c.lastErr):
-		return api.StateStale, "the servers that can be reached are behind: " + clip(refused.Error(), 512)
+		return api.StateStale, "the servers that can be reached are behind: " + api.Clip(refused.Error(), 512)
 	case isRefused:
-		return api.StateError, "what the servers say was refused: " + clip(refused.Error(), 512)
+		return api.StateError, "what the servers say was refused: " + api.Clip(refused.Error(), 512)
 	case !c.fresh:
 		return api.StateStale, "no head since the start of this process: running from " + c.origin
 	case now.Sub(c.proven.Head.Issued) > ledger.StaleAfter:
@@ -176,7 +176,7 @@ func (c *Client) judgeState(now time.Time) (api.State, string) {
 	case c.uncovered:
 		return api.StateStale, "no activation covers " + c.target.String() + " any more: keeping what ran last"
 	case c.behind && c.lastErr != nil:
-		return api.StateStale, "the newest set could not be fetched yet: " + clip(c.lastErr.Error(), 512)
+		return api.StateStale, "the newest set could not be fetched yet: " + api.Clip(c.lastErr.Error(), 512)
 	case c.lacking != "":
 		return api.StateReady, fmt.Sprintf("mode %s is in force, but the set has no bundle for it: staying in normal mode", c.lacking)
 	}

@@ -35,7 +35,7 @@ func (c *Client) refuse(source string, err error, evidence []byte) {
 	if !ok {
 		return
 	}
-	r := Refusal{Check: refused.Check, Message: clip(refused.Error(), 2048), Time: api.FormatTime(time.Now()), Server: source,
+	r := Refusal{Check: refused.Check, Message: api.Clip(refused.Error(), 2048), Time: api.FormatTime(time.Now()), Server: source,
 		Evidence: bytes.Clone(evidence[:min(len(evidence), maxRefusalEvidence)])}
 	if !c.keepRefusal(&r) {
 		return // once is enough for logs and disk
@@ -81,11 +81,4 @@ func (c *Client) Refusals() []Refusal {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.refusals)
-}
-
-func clip(s string, limit int) string {
-	if len(s) > limit {
-		return s[:limit-3] + "..."
-	}
-	return s
 }

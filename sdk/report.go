@@ -148,7 +148,7 @@ func (c *Client) describe(me api.Instance) api.Instance {
 	me.Bundle, me.Set, me.Mode, me.Index, me.LogSize, me.HeadAt = l.Bundle, l.Set, l.Mode, l.Index, l.LogSize, l.Issued
 	me.State, me.SafeModes, me.FirstUse = l.State, l.SafeModes, l.FirstUse
 	if r := l.Refusal; r != nil {
-		me.Refusal = &api.Refusal{Check: string(r.Check), Message: clip(r.Message, 512), Time: r.Time}
+		me.Refusal = &api.Refusal{Check: string(r.Check), Message: api.Clip(r.Message, 512), Time: r.Time}
 	}
 	return me
 }

@@ -236,7 +236,7 @@ func notActivated(t api.Target, chains []ledger.Chain) error {
 			scopes = append(scopes, string(ch.Scope))
 		}
 	}
-	return fmt.Errorf("no activation covers %s; %s is activated at [%s]: %w", t, t.Service, clip(strings.Join(scopes, " "), 512), errNotActivated)
+	return fmt.Errorf("no activation covers %s; %s is activated at [%s]: %w", t, t.Service, api.Clip(strings.Join(scopes, " "), 512), errNotActivated)
 }
 
 // stageNew returns the staged set that the proven chains ask for. objects is

@@ -47,11 +47,33 @@ func (s *Server) commit(ctx context.Context, next *accepted, decide func(*ledger
 // decide compares what the tip asks for with the state that the append loop
 // holds: operators, then activations, then withdrawals, then what was rejected.
 func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted) (store.Decision, error) {
-	var out []store.Draft
-	rows := map[string][]byte{}
+	d := store.Decision{Rows: map[string][]byte{}}
 	if u.ops != nil && newerOperators(st, u.ops) {
-		out = append(out, *u.ops)
+		d.Drafts = append(d.Drafts, *u.ops)
 	}
+	s.judge(st, u)
+	for _, b := range u.built {
+		if len(u.failed[b.Service]) > 0 {
+			continue
+		}
+		if err := s.activate(st, u, b, &d); err != nil {
+			return store.Decision{}, err
+		}
+	}
+	d.Drafts = append(d.Drafts, s.withdrawals(st, u)...)
+	next.Rejected = nil
+	for _, service := range sortedKeys(u.failed) {
+		r, draft := rejected(u, service, s.release(u.tip.Commit, u.tip.Commit, u.skipped), now)
+		next.Rejected = append(next.Rejected, r)
+		if draft != nil {
+			d.Drafts = append(d.Drafts, *draft)
+		}
+	}
+	return d, nil
+}
+
+// judge finds the faults that show beside the state only.
+func (s *Server) judge(st *ledger.State, u *unit) {
 	vanished(st, u)
 	chains := map[string]int{}
 	for _, b := range u.built {
@@ -69,39 +91,29 @@ func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted)
 			u.failed[service] = append(u.failed[service], fault)
 		}
 	}
-	for _, b := range u.built {
-		if len(u.failed[b.Service]) == 0 {
-			d, err := s.activation(st, u, b)
-			if err != nil {
-				return store.Decision{}, err
-			}
-			var replaces api.Digest // unknown to a ledger that came from a mirror: then all bundles are news
-			if d != nil {
-				out = append(out, *d)
-				replaces = d.Data.Replaces
-			}
-			if d == nil && s.isNamed(b) {
-				continue
-			}
-			nameObjects(rows, b)
-			if err := s.noteBrought(rows, b, replaces); err != nil {
-				return store.Decision{}, err
-			}
-			if rows[modesRow(b.Digest)], err = json.Marshal(modesOf(b)); err != nil {
-				return store.Decision{}, err
-			}
-		}
+}
+
+// activate adds the change that a set makes, if it makes one, and the rows that
+// go with the set.
+func (s *Server) activate(st *ledger.State, u *unit, b *bundler.Built, out *store.Decision) error {
+	d, err := s.activation(st, u, b)
+	if err != nil {
+		return err
 	}
-	out = append(out, s.withdrawals(st, u)...)
-	next.Rejected = nil
-	for _, service := range sortedKeys(u.failed) {
-		r, draft := rejected(u, service, s.release(u.tip.Commit, u.tip.Commit, u.skipped), now)
-		next.Rejected = append(next.Rejected, r)
-		if draft != nil {
-			out = append(out, *draft)
-		}
+	if d == nil && s.isNamed(b) {
+		return nil
 	}
-	return store.Decision{Drafts: out, Rows: rows}, nil
+	var replaces api.Digest // unknown to a ledger that came from a mirror: then all bundles are news
+	if d != nil {
+		out.Drafts = append(out.Drafts, *d)
+		replaces = d.Data.Replaces
+	}
+	nameObjects(out.Rows, b)
+	if err := s.noteBrought(out.Rows, b, replaces); err != nil {
+		return err
+	}
+	out.Rows[modesRow(b.Digest)], err = json.Marshal(modesOf(b))
+	return err
 }
 
 // vanished finds services that are active and have no activation file any more:

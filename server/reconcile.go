@@ -248,39 +248,27 @@ func (s *Server) letThrough(ctx context.Context, from, tip string) bool {
 // unit is all that one tip asks for: operators, then activations, then
 // withdrawals.
 type unit struct {
-	tip      *bundler.Tip
-	skipped  int
-	ops      *store.Draft
-	built    []*bundler.Built // outermost scopes first
-	pinned   map[*bundler.Built]bool
-	failed   map[string]bundler.Faults // by service
-	entries  map[string]map[api.Scope]bool
-	opsFault string
-	signers  bundler.Signers // keys of the operators that will be in force
+	tip          *bundler.Tip
+	skipped      int
+	ops          *store.Draft
+	built        []*bundler.Built // outermost scopes first
+	pinned       map[*bundler.Built]bool
+	failed       map[string]bundler.Faults // by service
+	entries      map[string]map[api.Scope]bool
+	opsFault     string
+	clientsFault string
+	signers      bundler.Signers // keys of the operators that will be in force
 }
 
 func (s *Server) advance(ctx context.Context, now accepted, commit string, skipped int) error {
-	u := &unit{skipped: skipped, pinned: map[*bundler.Built]bool{}, failed: map[string]bundler.Faults{}, entries: map[string]map[api.Scope]bool{}}
 	tip, faults := s.builder.Tip(ctx, commit)
 	if tip == nil {
 		return fmt.Errorf("commit %s can't be read as a config repository: %w", commit[:12], faults)
 	}
-	u.tip = tip
-	u.failed[""] = tip.LevelsGrew(now.Layout.Levels)
-	badClients := ""
-	for _, f := range faults.Errors() {
-		if strings.HasPrefix(f.File, "operators.") {
-			u.opsFault = f.String() // the set in force stays; everything else goes on
-		} else if strings.HasPrefix(f.File, "clients.") {
-			badClients = f.String() // likewise
-		} else {
-			u.failed[f.Service] = append(u.failed[f.Service], f)
-		}
-	}
-	if broken := u.failed[""]; len(broken) > 0 {
+	u := &unit{tip: tip, skipped: skipped, pinned: map[*bundler.Built]bool{}, failed: map[string]bundler.Faults{}, entries: map[string]map[api.Scope]bool{}}
+	if broken := append(tip.LevelsGrew(now.Layout.Levels), u.sort(faults.Errors())...); len(broken) > 0 {
 		return fmt.Errorf("commit %s: %w", commit[:12], broken)
 	}
-	delete(u.failed, "")
 	s.readOperators(u)
 	if err := s.demandSigned(ctx, u, now); err != nil {
 		return err
@@ -293,14 +281,7 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 			return err
 		}
 	}
-	if u.opsFault != "" {
-		s.log.WarnContext(ctx, "the tip's operators are not taken; the set in force stays", slog.String("fault", u.opsFault))
-	}
-	next := accepted{Commit: commit, Clients: tip.Clients, HasClients: tip.HasClients, Layout: tip.Config, Pins: pinsOf(tip.Activations), Operators: u.opsFault}
-	if next.ClientsFault = badClients; badClients != "" {
-		next.Clients, next.HasClients = now.Clients, now.HasClients
-		s.log.WarnContext(ctx, "clients.yaml is not taken; the tokens in force stay", slog.String("fault", badClients))
-	}
+	next := s.next(ctx, u, now)
 	decide := func(st *ledger.State) (store.Decision, error) { return s.decide(st, u, now, &next) }
 	if err := s.commit(ctx, &next, decide); err != nil {
 		return err
@@ -310,6 +291,39 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 	}
 	s.log.InfoContext(ctx, "accepted a tip", slog.String("commit", commit), slog.Int("sets", len(u.built)), slog.Int("rejected", len(next.Rejected)))
 	return nil
+}
+
+// sort files faults by what they stop: the operators, the clients, a service,
+// or, which it returns, all.
+func (u *unit) sort(faults bundler.Faults) (all bundler.Faults) {
+	for _, f := range faults {
+		switch {
+		case strings.HasPrefix(f.File, "operators."):
+			u.opsFault = f.String()
+		case strings.HasPrefix(f.File, "clients."):
+			u.clientsFault = f.String()
+		case f.Service == "":
+			all = append(all, f)
+		default:
+			u.failed[f.Service] = append(u.failed[f.Service], f)
+		}
+	}
+	return all
+}
+
+// next is what is accepted with the tip. Where its operators or its clients are
+// at fault, those in force stay; everything else goes on.
+func (s *Server) next(ctx context.Context, u *unit, now accepted) accepted {
+	next := accepted{Commit: u.tip.Commit, Clients: u.tip.Clients, HasClients: u.tip.HasClients, Layout: u.tip.Config, Pins: pinsOf(u.tip.Activations),
+		Operators: u.opsFault, ClientsFault: u.clientsFault}
+	if u.opsFault != "" {
+		s.log.WarnContext(ctx, "the tip's operators are not taken; the set in force stays", slog.String("fault", u.opsFault))
+	}
+	if u.clientsFault != "" {
+		next.Clients, next.HasClients = now.Clients, now.HasClients
+		s.log.WarnContext(ctx, "clients.yaml is not taken; the tokens in force stay", slog.String("fault", u.clientsFault))
+	}
+	return next
 }
 
 // build builds every activation of the tip. A service at fault drops out alone;

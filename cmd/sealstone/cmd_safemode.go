@@ -106,33 +106,33 @@ func (a *app) safeMode(ctx context.Context, kind ledger.Kind, services, mode str
 	if err != nil {
 		return withFileHint(err, kind, services, mode, o)
 	}
-	var receipts []api.Receipt
-	var errs []error
-	narrower := false
-	for _, service := range names {
-		r, err := a.enterOne(ctx, c, origin, kind, api.Target{Service: service, Scope: scope}, mode, o, key)
-		switch code := api.CodeOf(err); {
-		case err == nil:
-			receipts = append(receipts, *r)
-			narrower = narrower || len(r.Narrower) > 0
-		case services == "*" && (code == api.CodeUnprocessable || code == api.CodeNotActivated):
-			fmt.Fprintf(a.err, "%s@%s: left alone: %v\n", service, scope, err)
-		default: // the others go on: this is no moment to stop half-way
-			errs = append(errs, fmt.Errorf("%s@%s: %w", service, scope, withFileHint(err, kind, service, mode, o)))
-		}
-	}
+	receipts, err := a.enterEach(ctx, c, origin, kind, names, scope, services == "*", mode, o, key)
 	if len(receipts) > 0 {
-		errs = append(errs, a.printReceipts(receipts))
-	} else if len(errs) == 0 {
-		errs = append(errs, fmt.Errorf("no service has safe mode %q at %s", mode, scope))
+		err = errors.Join(err, a.printReceipts(receipts))
+	} else if err == nil {
+		err = fmt.Errorf("no service has safe mode %q at %s", mode, scope)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	if narrower {
+	if err == nil && slices.ContainsFunc(receipts, func(r api.Receipt) bool { return len(r.Narrower) > 0 }) {
 		return exitCode(exitFinding)
 	}
-	return nil
+	return err
+}
+
+// enterEach goes on after an error: this is no moment to stop half-way. With any,
+// a service that has no such mode is left alone.
+func (a *app) enterEach(ctx context.Context, c *client, origin string, kind ledger.Kind, names []string, scope api.Scope, any bool, mode string, o safeModeOptions, key ledger.Signer) (receipts []api.Receipt, err error) {
+	for _, service := range names {
+		r, failed := a.enterOne(ctx, c, origin, kind, api.Target{Service: service, Scope: scope}, mode, o, key)
+		switch code := api.CodeOf(failed); {
+		case failed == nil:
+			receipts = append(receipts, *r)
+		case any && (code == api.CodeUnprocessable || code == api.CodeNotActivated):
+			fmt.Fprintf(a.err, "%s@%s: left alone: %v\n", service, scope, failed)
+		default:
+			err = errors.Join(err, fmt.Errorf("%s@%s: %w", service, scope, withFileHint(failed, kind, service, mode, o)))
+		}
+	}
+	return receipts, err
 }
 
 // enterOne sends a statement for one service and, with --over, exits for the

@@ -12,6 +12,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/log"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sealstone/sealstone/api"
 )
 
 // maxText bounds texts of events in bytes: values and messages may be anybody's.
@@ -84,7 +86,7 @@ func (h *hook) contextID(targetingKey string) any {
 func scalar(key attribute.Key, v any) (attribute.KeyValue, bool) {
 	switch v := v.(type) {
 	case string:
-		return key.String(clip(v)), true
+		return key.String(api.Clip(strings.ToValidUTF8(v, ""), maxText)), true
 	case bool:
 		return key.Bool(v), true
 	case int64:
@@ -93,9 +95,4 @@ func scalar(key attribute.Key, v any) (attribute.KeyValue, bool) {
 		return key.Float64(v), true
 	}
 	return attribute.KeyValue{}, false
-}
-
-// clip bounds a text and makes it UTF-8, which exporters insist on.
-func clip(s string) string {
-	return strings.ToValidUTF8(s[:min(len(s), maxText)], "")
 }

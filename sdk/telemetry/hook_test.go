@@ -64,7 +64,7 @@ func TestEvaluationEvents(t *testing.T) {
 		"an object without a variant": {map[string]any{"big": 1}, openfeature.ResolutionDetail{Reason: openfeature.StaticReason}, redact,
 			"key=express provider.name=sealstone result.reason=static"},
 		"long text": {strings.Repeat("é", 200), openfeature.ResolutionDetail{}, redact,
-			"key=express provider.name=sealstone result.reason=unknown result.value=" + strings.Repeat("é", 128)},
+			"key=express provider.name=sealstone result.reason=unknown result.value=" + strings.Repeat("é", 126) + "..."},
 		"a hashed context": {int64(3), openfeature.ResolutionDetail{Reason: openfeature.StaticReason}, func(k string) string { return "h(" + k + ")" },
 			"context.id=h(buyer-7) key=express provider.name=sealstone result.reason=static result.value=3"},
 	} {
