@@ -46,6 +46,19 @@ func (b *Builder) Where(ctx context.Context, commit, service string, scope api.S
 	return out, r.err
 }
 
+// Places tells which line of one of Sealstone's own files sets a part of it,
+// named by a JSON pointer, or the nearest value above it.
+func Places(file string, raw []byte) func(pointer string) Position {
+	d := readDocument(file, raw, forOwn)
+	return func(pointer string) Position {
+		if d.root == nil {
+			return Position{File: file}
+		}
+		at := d.root.locate(pointer)
+		return Position{at.file, int(at.line), int(at.col)}
+	}
+}
+
 // fold resolves a file of a bundle without judging it.
 func (r *resolver) fold(title string, ls []*layer) *node {
 	ignore := func(string, bool) {}

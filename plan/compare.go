@@ -49,6 +49,7 @@ type Item struct {
 	Rollouts []Rollout `json:"rollouts,omitempty"`
 	Through  []string  `json:"through,omitempty"`  // changed evaluators that change this flag
 	Reworded bool      `json:"reworded,omitempty"` // a flag that means what it meant before
+	Notes    []string  `json:"notes,omitempty"`
 }
 
 // An Edit is one value that was added, removed or replaced, or an element of a

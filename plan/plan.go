@@ -42,7 +42,7 @@ type Plan struct {
 	Modes     []Mode         `json:"safeModes"`
 	Warnings  bundler.Faults `json:"warnings"`            // new ones, and those of changed files
 	Others    int            `json:"otherWarnings"`       // of files that did not change
-	Access    []string       `json:"access,omitempty"`    // changed files that say who may do what
+	Access    []Item         `json:"access,omitempty"`    // what files say otherwise about who may do what
 	LiveError string         `json:"liveError,omitempty"` // why instances could not be counted
 	Notes     []string       `json:"notes,omitempty"`
 }
@@ -152,7 +152,9 @@ func Make(ctx context.Context, b *bundler.Builder, base, head string, opt Option
 	if err := m.services(touched); err != nil {
 		return nil, err
 	}
-	m.access()
+	if err := m.access(); err != nil {
+		return nil, err
+	}
 	return m.finish(), nil
 }
 
@@ -300,17 +302,6 @@ func (m *maker) oldWarnings(touched []string, now bundler.Faults) (map[bundler.F
 func unplaced(f bundler.Fault) bundler.Fault {
 	f.Line, f.Col = 0, 0
 	return f
-}
-
-// access notes changed files that say who may do what.
-func (m *maker) access() {
-	for _, file := range []string{"sealstone.yaml", "operators.yaml", "operators.sig", "clients.yaml"} {
-		if m.base.commit == "" || !m.b.Same(m.base.commit, m.head.commit, file) {
-			if _, ok, _ := m.b.File(m.ctx, m.head.commit, file); ok || m.base.commit != "" {
-				m.out.Access = append(m.out.Access, file)
-			}
-		}
-	}
 }
 
 func (m *maker) services(touched []string) error {

@@ -21,7 +21,11 @@ type section struct {
 
 // WriteText writes the plan for a terminal.
 func (p *Plan) WriteText(w io.Writer) {
-	fmt.Fprintf(w, "%s  %s\n", strings.ToUpper(string(p.Verdict)), p.Summary)
+	verdict := strings.ToUpper(string(p.Verdict)) + "  " + p.Summary
+	if i := strings.LastIndex(verdict, "; "); len(verdict) > Width && i > 0 {
+		verdict = verdict[:i+1] + "\n    " + verdict[i+2:]
+	}
+	fmt.Fprintln(w, verdict)
 	fmt.Fprintf(w, "compared  %s\n          %s\n", p.Base.text(), p.Head.text())
 	for _, s := range p.sections() {
 		fmt.Fprintf(w, "\n%s\n%s", strings.ToUpper(s.title), s.text)
@@ -51,6 +55,7 @@ func (u Unchanged) text() string {
 func (p *Plan) sections() []section {
 	all := []section{
 		{"errors", p.errorsText(), true},
+		{"who may do what", p.accessText(), true},
 		{"sets", p.setsText(), true},
 		{"what changes", p.itemsText(), true},
 		{"recorded contexts", p.outcomesText(), true},
@@ -139,6 +144,12 @@ func table(header string, rows [][]string) string {
 		fmt.Fprintln(tw, strings.Join(r, "\t"))
 	}
 	_ = tw.Flush()
+	return b.String()
+}
+
+func (p *Plan) accessText() string {
+	var b strings.Builder
+	Difference(p.Access).WriteText(&b)
 	return b.String()
 }
 
@@ -244,9 +255,6 @@ func (p *Plan) notesText() string {
 		if s.Destructive {
 			wrap(&b, s.target()+" is withdrawn: running clients keep what they have (STALE), new ones get 404 not-activated")
 		}
-	}
-	if len(p.Access) > 0 {
-		fmt.Fprintf(&b, "who may do what changes: %s\n", strings.Join(p.Access, ", "))
 	}
 	if p.LiveError != "" {
 		wrap(&b, "instances are not counted: "+visible(p.LiveError))

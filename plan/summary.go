@@ -23,11 +23,48 @@ func (p *Plan) verdict() (Verdict, string) {
 	case p.Whole:
 		return Refused, "nothing of it goes live: " + errors + ", everything stays as it is"
 	case len(p.Refused) > 0:
-		return Refused, list(p.Refused) + " would not go live: " + errors + ", the last good set stays" + p.beside(v)
-	case len(p.Errors) > 0:
-		return v, text + "; " + errors + " that the server passes over"
+		return Refused, list(p.Refused) + " would not go live: " + errors + ", the last good set stays" + p.beside(v) + p.who("; ")
+	case v == Nothing && len(p.Access) > 0:
+		v, text = Changes, p.who("")
+	case v == Waits && len(p.Access) > 0:
+		v, text = Changes, text+p.who("; ")
+	default:
+		text += p.who("; ")
+	}
+	if len(p.Errors) > 0 {
+		text += "; " + errors + " that the server passes over"
 	}
 	return v, text
+}
+
+// who names the operators whose rights change, those who gain some first, and
+// counts clients, whose names are free text; without either it names the files.
+func (p *Plan) who(glue string) string {
+	var gain, lose, files []string
+	clients := 0
+	for _, i := range p.Access {
+		switch {
+		case i.Kind == KindFile:
+			files = append(files, i.Name)
+		case i.Kind == KindClient:
+			clients++
+		case slices.ContainsFunc(i.Edits, func(e Edit) bool { return e.New != "" }):
+			gain = append(gain, "operator "+i.Name)
+		default:
+			lose = append(lose, "operator "+i.Name)
+		}
+	}
+	who := append(gain, lose...)
+	if clients > 0 {
+		who = append(who, counted(clients, "client"))
+	}
+	if len(who) == 0 {
+		who = files
+	}
+	if len(who) == 0 {
+		return ""
+	}
+	return glue + "who may do what changes: " + list(who)
 }
 
 // beside says what happens to others while services are refused.
@@ -67,8 +104,6 @@ func (p *Plan) effect() (Verdict, string) {
 		return Changes, "the same content, under another release or a pin: " + sets(moves) + later
 	case len(waits) > 0:
 		return Waits, "nothing goes live" + later
-	case len(p.Access) > 0:
-		return Changes, "who may do what changes: " + list(p.Access)
 	}
 	return Nothing, "nothing that is served changes"
 }

@@ -57,7 +57,7 @@ func (i *Item) writeText(w io.Writer, readers []string) {
 func (i *Item) title() string {
 	name := visible(i.Name)
 	switch i.Kind {
-	case KindDocument:
+	case KindDocument, KindFile:
 	case KindMetadata:
 		name = "metadata of all flags"
 	default:
@@ -91,7 +91,7 @@ func (i *Item) notes(readers []string) []string {
 	if i.Reworded {
 		out = append(out, "written differently, means the same")
 	}
-	return out
+	return append(out, i.Notes...)
 }
 
 // lines writes what fits into one line, and else one thing a line.
