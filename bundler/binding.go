@@ -93,7 +93,7 @@ func (f *schemaFolder) compile(ctx context.Context, name string) (*compiledSchem
 			return nil, schemas.ErrNotFound
 		}
 		raw, err := f.b.repo.blob(h, bundle.MaxDocument)
-		if err != nil && !errors.Is(err, errTooLarge) && !errors.Is(err, plumbing.ErrObjectNotFound) {
+		if _, ok := objectFault(n, h, err); err != nil && !ok && !errors.Is(err, errTooLarge) {
 			broken = err
 		}
 		return raw, err

@@ -52,7 +52,7 @@ func checkContexts(file string, raw []byte) Faults {
 	var out Faults
 	line := 0
 	for text := range bytes.Lines(raw) {
-		if len(bytes.TrimSpace(text)) > 0 {
+		if text = bytes.TrimRight(text, "\r\n"); len(bytes.TrimSpace(text)) > 0 {
 			out = append(out, moved(checkContext(file, text), line)...)
 		}
 		if line++; len(out) > maxFaults {

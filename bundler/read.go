@@ -236,8 +236,7 @@ func (b *Builder) file(file string, h plumbing.Hash) ([]byte, *Fault, error) {
 		f := fault(ruleFileLimit, place{file: file}, "the file has %s", strings.TrimSuffix(err.Error(), ": "+errTooLarge.Error()))
 		return nil, &f, nil
 	}
-	if errors.Is(err, plumbing.ErrObjectNotFound) {
-		f := fault(ruleObject, place{file: file}, "object %s is missing", h)
+	if f, ok := objectFault(file, h, err); ok {
 		return nil, &f, nil
 	}
 	return raw, nil, err

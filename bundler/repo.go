@@ -44,13 +44,11 @@ func OpenRepo(dir string) (*Repo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open Git repository %s: %w", dir, err)
 	}
-	return NewRepo(keepOpen(r)), nil
+	return NewRepo(ownObjects(r)), nil
 }
 
-// keepOpen reads through a storage that keeps its packs open, one for each
-// reader: go-git's default opens a pack for each object, which costs more than
-// reading it.
-func keepOpen(r *git.Repository) *git.Repository {
+// ownObjects reads objects by our own reader, see sharedObjects.
+func ownObjects(r *git.Repository) *git.Repository {
 	s, ok := r.Storer.(*filesystem.Storage)
 	if !ok {
 		return r
@@ -81,15 +79,29 @@ func NewRepo(r *git.Repository) *Repo { return &Repo{git: r} }
 func (r *Repo) Resolve(rev string) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	h, err := r.git.ResolveRevision(plumbing.Revision(rev))
-	if err != nil {
-		return "", fmt.Errorf("%q: %w", rev, ErrNoCommit)
+	h := r.named(rev)
+	if found, err := r.git.ResolveRevision(plumbing.Revision(rev)); err == nil {
+		h = *found
 	}
-	c, err := r.boundedCommit(*h)
+	c, err := r.boundedCommit(h)
 	if err != nil {
-		return "", fmt.Errorf("%q: %w", rev, ErrNoCommit)
+		return "", noCommit(fmt.Sprintf("%q", rev), err)
 	}
 	return c.Hash.String(), nil
+}
+
+// named is what a revision says by itself. go-git finds no more than that there
+// is no such revision when what it names is damaged.
+func (r *Repo) named(rev string) plumbing.Hash {
+	if api.IsCommit(rev) {
+		return plumbing.NewHash(rev)
+	}
+	for _, format := range plumbing.RefRevParseRules {
+		if ref, err := storer.ResolveReference(r.git.Storer, plumbing.ReferenceName(fmt.Sprintf(format, rev))); err == nil {
+			return ref.Hash()
+		}
+	}
+	return plumbing.ZeroHash
 }
 
 // A Commit is what Sealstone keeps of one: content by Tree, the rest for people.
@@ -127,13 +139,18 @@ func (r *Repo) commit(id string) (*object.Commit, error) {
 		return nil, fmt.Errorf("%q: %w", id, ErrNoCommit)
 	}
 	c, err := r.boundedCommit(plumbing.NewHash(id))
-	if errors.Is(err, errTooLarge) {
-		return nil, fmt.Errorf("commit %s: %w", id, err)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", id, ErrNoCommit)
+		return nil, noCommit(id, err)
 	}
 	return c, nil
+}
+
+// noCommit tells a commit that isn't there from one that can't be read.
+func noCommit(rev string, err error) error {
+	if errors.Is(err, errTooLarge) || errors.Is(err, errDamaged) || errors.Is(err, errHeavy) {
+		return fmt.Errorf("commit %s: %w", rev, err)
+	}
+	return fmt.Errorf("%s: %w", rev, ErrNoCommit)
 }
 
 // maxCommit is the most bytes of one commit object, message and signature
@@ -143,10 +160,11 @@ const maxCommit = 1 << 20
 // boundedCommit reads with r.mu held; a larger one is refused by its header,
 // before it is inflated.
 func (r *Repo) boundedCommit(h plumbing.Hash) (*object.Commit, error) {
-	if size, err := r.git.Storer.EncodedObjectSize(h); err == nil && size > maxCommit {
-		return nil, fmt.Errorf("%d bytes: %w", size, errTooLarge)
+	o, err := readObject(r.git.Storer, plumbing.CommitObject, h, maxCommit)
+	if err != nil {
+		return nil, err
 	}
-	return object.GetCommit(r.git.Storer, h)
+	return object.DecodeCommit(r.git.Storer, memoryObject(o))
 }
 
 // An entry is one name in a tree.
@@ -182,21 +200,28 @@ func (r *Repo) tree(h plumbing.Hash) ([]entry, error) {
 // parseTree reads "mode name NUL id" records.
 func parseTree(raw []byte) ([]entry, error) {
 	var out []entry
+	names := map[string]bool{}
 	for len(raw) > 0 {
 		nul := bytes.IndexByte(raw[:min(len(raw), 4096)], 0)
 		if nul < 0 || len(raw) < nul+21 {
-			return nil, errors.New("damaged tree object")
+			return nil, damaged("a tree that was cut off")
 		}
 		mode, name, ok := strings.Cut(string(raw[:nul]), " ")
-		if !ok {
-			return nil, errors.New("damaged tree object")
+		if !ok || impossible(name) || names[name] {
+			return nil, damaged("a tree with the name %s, which Git would not write, or not twice", quote(name))
 		}
 		e := entry{name: name, kind: kindOf(mode)}
 		copy(e.hash[:], raw[nul+1:])
+		names[name] = true
 		out = append(out, e)
 		raw = raw[nul+21:]
 	}
 	return out, nil
+}
+
+// impossible tells names that Git refuses to put into a tree.
+func impossible(name string) bool {
+	return name == "" || name == "." || name == ".." || strings.EqualFold(name, ".git") || strings.Contains(name, "/")
 }
 
 func kindOf(mode string) entryKind {
@@ -217,37 +242,38 @@ func (r *Repo) blob(h plumbing.Hash, limit int64) ([]byte, error) {
 	return r.object(plumbing.BlobObject, h, limit)
 }
 
-func (r *Repo) object(t plumbing.ObjectType, h plumbing.Hash, limit int64) (raw []byte, err error) {
-	if s, ok := r.git.Storer.(*sharedObjects); ok {
-		err := s.with(func(st *filesystem.Storage) error {
-			raw, err = readObject(st, t, h, limit)
-			return err
-		})
-		return raw, err
+func (r *Repo) object(t plumbing.ObjectType, h plumbing.Hash, limit int64) ([]byte, error) {
+	if _, ok := r.git.Storer.(*sharedObjects); !ok {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return readObject(r.git.Storer, t, h, limit)
+	o, err := readObject(r.git.Storer, t, h, limit)
+	return o.data, err
 }
 
-// readObject relies on the storage to inflate large objects only when they are
-// read. That holds for whole objects; a small delta is resolved with its base,
-// however large that is.
-func readObject(s storer.EncodedObjectStorer, t plumbing.ObjectType, h plumbing.Hash, limit int64) ([]byte, error) {
+// readObject refuses an object of more than limit bytes before it is inflated.
+// A storage that isn't ours has its objects in memory.
+func readObject(s storer.EncodedObjectStorer, t plumbing.ObjectType, h plumbing.Hash, limit int64) (packedObject, error) {
+	if s, ok := s.(*sharedObjects); ok {
+		return s.read(t, h, limit)
+	}
 	o, err := s.EncodedObject(t, h)
 	if err != nil {
-		return nil, err
+		return packedObject{}, err
 	}
 	if o.Size() > limit {
-		return nil, fmt.Errorf("%d bytes: %w", o.Size(), errTooLarge)
+		return packedObject{}, fmt.Errorf("%d bytes: %w", o.Size(), errTooLarge)
 	}
-	return contents(o)
+	data, err := contents(o)
+	return packedObject{o.Type(), data}, err
 }
 
 // size of an object, 0 when it isn't there: whoever reads it says so.
 func (r *Repo) size(h plumbing.Hash) int64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	if _, ok := r.git.Storer.(*sharedObjects); !ok {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+	}
 	n, _ := r.git.Storer.EncodedObjectSize(h)
 	return n
 }

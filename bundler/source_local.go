@@ -1,7 +1,7 @@
 package bundler
 
 import (
-	"bytes"
+	"bufio"
 	"compress/zlib"
 	"context"
 	"crypto/sha1" //nolint:gosec // Git's own format
@@ -12,21 +12,17 @@ import (
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/plumbing/transport"
-	"github.com/go-git/go-git/v5/storage"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 )
 
 // localSession serves a repository on this machine out of its own files, so
 // that a path needs no git program. It is git-upload-pack with one shortcut:
 // it asks the receiver directly what it has.
 type localSession struct {
-	store storage.Storer
+	store *sharedObjects
 	has   func(plumbing.Hash) bool
 }
 
@@ -38,18 +34,15 @@ func openLocal(path string, has func(plumbing.Hash) bool) (*localSession, error)
 	if err != nil {
 		return nil, err
 	}
-	store := repo.Storer
-	if st, ok := store.(*filesystem.Storage); ok { // as it is, it opens the pack anew for each object
-		store = filesystem.NewStorageWithOptions(st.Filesystem(), cache.NewObjectLRU(objectCacheSize), filesystem.Options{KeepDescriptors: true})
+	store, ok := ownObjects(repo).Storer.(*sharedObjects)
+	if !ok {
+		return nil, fmt.Errorf("%w at %s", transport.ErrRepositoryNotFound, path)
 	}
 	return &localSession{store: store, has: has}, nil
 }
 
 func (s *localSession) Close() error {
-	if c, ok := s.store.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
+	return s.store.Close()
 }
 
 func (s *localSession) AdvertisedReferences() (*packp.AdvRefs, error) {
@@ -91,7 +84,7 @@ func (s *localSession) UploadPack(ctx context.Context, req *packp.UploadPackRequ
 // localWalk lists the objects that the receiver lacks. It stops wherever the
 // receiver has something: see sharedObjects on why that is complete below.
 type localWalk struct {
-	from storer.EncodedObjectStorer
+	from *sharedObjects
 	has  func(plumbing.Hash) bool
 	seen map[plumbing.Hash]bool
 	list []plumbing.Hash
@@ -131,24 +124,25 @@ func (w *localWalk) commits(ctx context.Context, tip plumbing.Hash) error {
 	return nil
 }
 
-func (w *localWalk) tree(h plumbing.Hash) error {
-	if !w.missing(h) {
-		return nil
-	}
-	t, err := object.GetTree(w.from, h)
-	if err != nil {
-		return fmt.Errorf("tree %s: %w", h, err)
-	}
-	for _, e := range t.Entries {
-		switch e.Mode {
-		case filemode.Submodule: // a commit of another repository
-		case filemode.Dir:
-			err = w.tree(e.Hash)
-		default:
-			w.missing(e.Hash)
+func (w *localWalk) tree(root plumbing.Hash) error {
+	for todo := []plumbing.Hash{root}; len(todo) > 0; {
+		h := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if !w.missing(h) {
+			continue
 		}
+		t, err := object.GetTree(w.from, h)
 		if err != nil {
-			return err
+			return fmt.Errorf("tree %s: %w", h, err)
+		}
+		for _, e := range t.Entries {
+			switch e.Mode {
+			case filemode.Submodule: // a commit of another repository
+			case filemode.Dir:
+				todo = append(todo, e.Hash)
+			default:
+				w.missing(e.Hash)
+			}
 		}
 	}
 	return nil
@@ -156,9 +150,9 @@ func (w *localWalk) tree(h plumbing.Hash) error {
 
 // writePack encodes objects one after the other, whole. go-git's encoder holds
 // all of them in memory.
-func writePack(ctx context.Context, out io.Writer, from storer.EncodedObjectStorer, list []plumbing.Hash) error {
+func writePack(ctx context.Context, out io.Writer, from *sharedObjects, list []plumbing.Hash) error {
 	sum := sha1.New() //nolint:gosec // Git's own format
-	w := io.MultiWriter(out, sum)
+	w := bufio.NewWriterSize(io.MultiWriter(out, sum), 32<<10)
 	header := binary.BigEndian.AppendUint32([]byte("PACK\x00\x00\x00\x02"), uint32(len(list)))
 	if _, err := w.Write(header); err != nil {
 		return err
@@ -175,31 +169,24 @@ func writePack(ctx context.Context, out io.Writer, from storer.EncodedObjectStor
 			return fmt.Errorf("object %s: %w", h, err)
 		}
 	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
 	_, err = out.Write(sum.Sum(nil))
 	return err
 }
 
-func writePacked(w io.Writer, z *zlib.Writer, from storer.EncodedObjectStorer, h plumbing.Hash) error {
-	o, err := from.EncodedObject(plumbing.AnyObject, h)
-	if err != nil {
-		return err
-	}
-	r, err := o.Reader()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	var b bytes.Buffer
-	b.Write(packedHeader(o.Type(), uint64(o.Size())))
-	z.Reset(&b)
-	if _, err := io.Copy(z, r); err != nil {
-		return err
-	}
-	if err := z.Close(); err != nil {
-		return err
-	}
-	_, err = w.Write(b.Bytes())
-	return err
+func writePacked(w io.Writer, z *zlib.Writer, from *sharedObjects, h plumbing.Hash) error {
+	return from.stream(h, maxDelta, func(kind plumbing.ObjectType, size int64, r io.Reader) error {
+		if _, err := w.Write(packedHeader(kind, uint64(size))); err != nil {
+			return err
+		}
+		z.Reset(w)
+		if err := copyExactly(z, r, size); err != nil {
+			return err
+		}
+		return z.Close()
+	})
 }
 
 // packedHeader is the type in three bits and the size in a varint: four bits

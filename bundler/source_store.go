@@ -4,26 +4,23 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/go-git/go-billy/v5"
 	"github.com/go-git/go-git/v5/config"
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
-	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/go-git/go-git/v5/plumbing/format/objfile"
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/storer"
 	"github.com/go-git/go-git/v5/storage"
 	"github.com/go-git/go-git/v5/storage/filesystem"
-	"github.com/go-git/go-git/v5/storage/memory"
 
 	"github.com/sealstone/sealstone/internal/durable"
 )
@@ -45,8 +42,8 @@ func (e *storeError) Error() string { return "local repository: " + e.err.Error(
 func (e *storeError) Unwrap() error { return e.err }
 
 // sharedObjects is the storage of a repository on disk, for many readers and one
-// writer. go-git's own is for one goroutine; here each call borrows one out of a
-// pool, and a new pack makes them all read the list of packs again.
+// writer. Refs and the like are go-git's to read. Objects are read here, because
+// go-git inflates whatever they ask for, and believes what it finds.
 //
 // It keeps one rule: an object that is there is there with all it refers to.
 // Packs appear in one rename, loose objects are written children first. So a
@@ -58,75 +55,14 @@ type sharedObjects struct {
 	config.ConfigStorer
 	storage.ModuleStorer
 
-	dir   string
-	fs    billy.Filesystem // of dir
-	cache cache.Object
-	packs atomic.Int64 // counts received packs
-
-	mu   sync.Mutex
-	free []*pooledStorage // owned by mu
-}
-
-type pooledStorage struct {
-	*filesystem.Storage
-	packs int64 // sharedObjects.packs at its last look
+	dir string
+	packedObjects
 }
 
 func newSharedObjects(dir string, fs billy.Filesystem) *sharedObjects {
-	s := &sharedObjects{dir: dir, fs: fs, cache: cache.NewObjectLRU(objectCacheSize)}
-	base := s.open()
-	s.ReferenceStorer, s.ShallowStorer, s.IndexStorer, s.ConfigStorer, s.ModuleStorer = base, base, base, base, base
-	return s
+	base := filesystem.NewStorage(fs, cache.NewObjectLRU(objectCacheSize))
+	return &sharedObjects{base, base, base, base, base, dir, packedObjects{fs: fs, room: newDeltaRoom()}}
 }
-
-func (s *sharedObjects) open() *pooledStorage {
-	return &pooledStorage{
-		Storage: filesystem.NewStorageWithOptions(s.fs, s.cache, filesystem.Options{KeepDescriptors: true, LargeObjectThreshold: maxTree}),
-		packs:   s.packs.Load(),
-	}
-}
-
-// with lends f a storage that knows every pack received so far.
-func (s *sharedObjects) with(f func(*filesystem.Storage) error) error {
-	p := s.borrow()
-	defer s.giveBack(p)
-	if n := s.packs.Load(); p.packs != n {
-		p.packs = n
-		p.Reindex()
-	}
-	return f(p.Storage)
-}
-
-func (s *sharedObjects) borrow() *pooledStorage {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := len(s.free); n > 0 {
-		p := s.free[n-1]
-		s.free = s.free[:n-1]
-		return p
-	}
-	return s.open()
-}
-
-func (s *sharedObjects) giveBack(p *pooledStorage) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.free = append(s.free, p)
-}
-
-// Close closes packs that no read is using.
-func (s *sharedObjects) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var errs []error
-	for _, p := range s.free {
-		errs = append(errs, p.Close())
-	}
-	s.free = nil
-	return errors.Join(errs...)
-}
-
-func (s *sharedObjects) has(h plumbing.Hash) bool { return s.HasEncodedObject(h) == nil }
 
 // The methods of storer.EncodedObjectStorer. Writing goes through receive only.
 
@@ -140,39 +76,37 @@ func (s *sharedObjects) AddAlternate(string) error { return errReadOnly }
 
 var errReadOnly = errors.New("the source's repository is written by Fetch only")
 
-func (s *sharedObjects) EncodedObject(t plumbing.ObjectType, h plumbing.Hash) (o plumbing.EncodedObject, err error) {
-	err = s.with(func(st *filesystem.Storage) error {
-		o, err = st.EncodedObject(t, h)
-		return err
-	})
-	return o, err
+func (s *sharedObjects) EncodedObject(t plumbing.ObjectType, h plumbing.Hash) (plumbing.EncodedObject, error) {
+	o, err := s.read(t, h, maxDelta)
+	if err != nil {
+		return nil, err
+	}
+	return memoryObject(o), nil
+}
+
+func memoryObject(o packedObject) *plumbing.MemoryObject {
+	m := &plumbing.MemoryObject{}
+	m.SetType(o.kind)
+	_, _ = m.Write(o.data) // to memory
+	return m
 }
 
 func (s *sharedObjects) HasEncodedObject(h plumbing.Hash) error {
-	return s.with(func(st *filesystem.Storage) error { return st.HasEncodedObject(h) })
+	if !s.has(h) {
+		return plumbing.ErrObjectNotFound
+	}
+	return nil
 }
 
-func (s *sharedObjects) EncodedObjectSize(h plumbing.Hash) (size int64, err error) {
-	err = s.with(func(st *filesystem.Storage) error {
-		size, err = st.EncodedObjectSize(h)
-		return err
-	})
-	return size, err
-}
+func (s *sharedObjects) EncodedObjectSize(h plumbing.Hash) (int64, error) { return s.objectSize(h) }
 
 // HashesWithPrefix lets go-git resolve abbreviated commits.
-func (s *sharedObjects) HashesWithPrefix(prefix []byte) (found []plumbing.Hash, err error) {
-	err = s.with(func(st *filesystem.Storage) error {
-		found, err = st.HashesWithPrefix(prefix)
-		return err
-	})
-	return found, err
+func (s *sharedObjects) HashesWithPrefix(prefix []byte) ([]plumbing.Hash, error) {
+	return s.withPrefix(prefix)
 }
 
-// IterEncodedObjects gives the iterator a storage of its own, as it outlives
-// the call.
-func (s *sharedObjects) IterEncodedObjects(t plumbing.ObjectType) (storer.EncodedObjectIter, error) {
-	return filesystem.NewStorage(s.fs, s.cache).IterEncodedObjects(t)
+func (s *sharedObjects) IterEncodedObjects(plumbing.ObjectType) (storer.EncodedObjectIter, error) {
+	return nil, errors.New("objects are read by their ids only")
 }
 
 // receive stores a pack. Only Fetch calls it, one at a time.
@@ -185,46 +119,78 @@ func (s *sharedObjects) receive(r io.Reader) error {
 		return errors.New("the host sent no pack")
 	}
 	if len(head) < smallPack && binary.BigEndian.Uint32(head[8:]) <= smallObjects {
-		return s.receiveLoose(head)
+		if err := s.receiveLoose(head); !errors.Is(err, errHeavy) {
+			return err
+		}
 	}
 	return s.receivePack(io.MultiReader(bytes.NewReader(head), r))
 }
 
-// receivePack lets go-git store and index the pack, and then makes it durable:
-// a ref must not survive a power cut that its objects don't.
+// receivePack writes the pack and its index, makes both durable, and then gives
+// them their names: a ref must not survive a power cut that its objects don't.
 func (s *sharedObjects) receivePack(r io.Reader) error {
 	if err := sweepPacks(s.dir); err != nil {
 		return &storeError{err}
 	}
-	before := listPacks(s.dir)
-	err := s.with(func(st *filesystem.Storage) error { return packfile.WritePackfileToObjectStorage(st, r) })
+	defer removeTemp(s.dir, "objects/pack")
+	pack, err := s.newTemp()
+	if err != nil {
+		return &storeError{err}
+	}
+	defer pack.Close()
+	size, err := io.Copy(pack, io.LimitReader(r, maxPackBytes+1))
 	if err != nil {
 		return err
 	}
-	for name := range listPacks(s.dir) {
-		if !before[name] {
-			if err := syncPack(filepath.Join(s.dir, "objects", "pack", name)); err != nil {
-				return &storeError{err}
-			}
-		}
+	if size > maxPackBytes {
+		return fmt.Errorf("a pack of more than %d bytes: %w", maxPackBytes, errHeavy)
 	}
-	s.packs.Add(1)
-	return nil
+	p, err := receivePack(pack, size, maxPackWork)
+	if err != nil {
+		return err
+	}
+	if err := s.placePack(pack, p); err != nil {
+		return &storeError{err}
+	}
+	return s.load()
 }
 
-func syncPack(pack string) error {
-	idx := strings.TrimSuffix(pack, ".pack") + ".idx"
-	return errors.Join(durable.SyncFile(pack), durable.SyncFile(idx), durable.SyncDir(filepath.Dir(pack)))
+func (s *sharedObjects) newTemp() (*os.File, error) {
+	return os.CreateTemp(filepath.Join(s.dir, "objects", "pack"), "tmp_pack_")
+}
+
+func (s *sharedObjects) placePack(pack *os.File, p *packReceiver) error {
+	idx, err := s.newTemp()
+	if err != nil {
+		return err
+	}
+	err = p.writeIndex(idx)
+	if err = errors.Join(err, idx.Chmod(0o444), idx.Sync(), idx.Close(), pack.Chmod(0o444), pack.Sync()); err != nil {
+		return err
+	}
+	name := filepath.Join(s.dir, "objects", "pack", fmt.Sprintf("pack-%x", p.sum))
+	if err := os.Rename(pack.Name(), name+".pack"); err != nil {
+		return err
+	}
+	if err := os.Rename(idx.Name(), name+".idx"); err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(name))
 }
 
 func (s *sharedObjects) receiveLoose(pack []byte) error {
-	in := memory.NewStorage()
-	p, err := packfile.NewParserWithStorage(packfile.NewScanner(bytes.NewReader(pack)), in)
+	r := bytes.NewReader(pack)
+	p, err := receivePack(r, int64(len(pack)), maxDelta)
 	if err != nil {
 		return err
 	}
-	if _, err := p.Parse(); err != nil {
-		return err
+	in := map[plumbing.Hash]*plumbing.MemoryObject{}
+	for _, o := range p.objects {
+		got, err := p.objectAt(o.at, &p.work)
+		if err != nil {
+			return err
+		}
+		in[o.id] = memoryObject(got)
 	}
 	order, err := childrenFirst(in)
 	if err != nil {
@@ -238,24 +204,24 @@ func (s *sharedObjects) receiveLoose(pack []byte) error {
 
 // childrenFirst orders the objects of a small pack so that each comes after all
 // it refers to.
-func childrenFirst(in *memory.Storage) ([]plumbing.Hash, error) {
+func childrenFirst(in map[plumbing.Hash]*plumbing.MemoryObject) ([]plumbing.Hash, error) {
 	var order []plumbing.Hash
 	done := map[plumbing.Hash]bool{}
 	var visit func(h plumbing.Hash) error
 	visit = func(h plumbing.Hash) error {
-		o, here := in.Objects[h]
+		o, here := in[h]
 		if !here || done[h] {
 			return nil
 		}
 		done[h] = true
-		children, err := childrenOf(in, o)
+		children, err := childrenOf(o)
 		for _, child := range children {
 			err = errors.Join(err, visit(child))
 		}
 		order = append(order, h)
 		return err
 	}
-	for h := range in.Objects {
+	for h := range in {
 		if err := visit(h); err != nil {
 			return nil, err
 		}
@@ -263,16 +229,16 @@ func childrenFirst(in *memory.Storage) ([]plumbing.Hash, error) {
 	return order, nil
 }
 
-func childrenOf(in *memory.Storage, o plumbing.EncodedObject) ([]plumbing.Hash, error) {
+func childrenOf(o plumbing.EncodedObject) ([]plumbing.Hash, error) {
 	switch o.Type() {
 	case plumbing.CommitObject:
-		c, err := object.DecodeCommit(in, o)
+		c, err := object.DecodeCommit(nil, o)
 		if err != nil {
 			return nil, err
 		}
 		return append([]plumbing.Hash{c.TreeHash}, c.ParentHashes...), nil
 	case plumbing.TreeObject:
-		t, err := object.DecodeTree(in, o)
+		t, err := object.DecodeTree(nil, o)
 		if err != nil {
 			return nil, err
 		}
@@ -290,7 +256,7 @@ func childrenOf(in *memory.Storage, o plumbing.EncodedObject) ([]plumbing.Hash, 
 
 // writeLoose writes all files, syncs them at the same time, which costs the
 // disk about one commit of its journal, and then renames them in order.
-func (s *sharedObjects) writeLoose(in *memory.Storage, order []plumbing.Hash) error {
+func (s *sharedObjects) writeLoose(in map[plumbing.Hash]*plumbing.MemoryObject, order []plumbing.Hash) error {
 	temp := make([]string, len(order))
 	defer func() {
 		for _, name := range temp {
@@ -301,7 +267,7 @@ func (s *sharedObjects) writeLoose(in *memory.Storage, order []plumbing.Hash) er
 	var wg sync.WaitGroup
 	for i, h := range order {
 		var err error
-		if temp[i], err = s.writeTemp(in.Objects[h]); err != nil {
+		if temp[i], err = s.writeTemp(in[h]); err != nil {
 			return err
 		}
 		wg.Go(func() { errs[i] = durable.SyncFile(temp[i]) })
@@ -420,13 +386,12 @@ func sweepPacks(dir string) error {
 
 // wholePack compares the last 20 bytes of a pack with what its index says.
 func wholePack(pack, idx string) bool {
-	f, err := os.Open(idx)
+	raw, err := os.ReadFile(idx)
 	if err != nil {
 		return false
 	}
-	defer f.Close()
-	var index idxfile.MemoryIndex
-	if err := idxfile.NewDecoder(f).Decode(&index); err != nil {
+	index, err := parsePackIndex(raw)
+	if err != nil {
 		return false
 	}
 	p, err := os.Open(pack)
@@ -439,5 +404,5 @@ func wholePack(pack, idx string) bool {
 		return false
 	}
 	_, err = io.ReadFull(p, sum[:])
-	return err == nil && sum == index.PackfileChecksum
+	return err == nil && bytes.Equal(sum[:], index.sum())
 }

@@ -108,11 +108,12 @@ func (r *reader) count(path string) {
 }
 
 func (r *reader) object(path string, h plumbing.Hash, err error) {
+	f, ok := objectFault(path, h, err)
 	switch {
+	case ok:
+		r.add(f)
 	case errors.Is(err, errTooLarge):
 		r.fault(ruleFilesLimit, place{file: path}, "the folder has too many entries")
-	case errors.Is(err, plumbing.ErrObjectNotFound):
-		r.fault(ruleObject, place{file: path}, "object %s is missing", h)
 	case r.err == nil:
 		r.err = err
 	}
