@@ -61,26 +61,22 @@ func (fs Faults) Error() string {
 }
 
 // Errors returns the faults that stop a build.
-func (fs Faults) Errors() Faults { return fs.only(Error) }
+func (fs Faults) Errors() Faults { return fs.only(func(f Fault) bool { return f.Severity == Error }) }
 
 // Warnings returns the faults that don't.
-func (fs Faults) Warnings() Faults { return fs.only(Warning) }
-
-func (fs Faults) only(s Severity) Faults {
-	var out Faults
-	for _, f := range fs {
-		if f.Severity == s {
-			out = append(out, f)
-		}
-	}
-	return out
+func (fs Faults) Warnings() Faults {
+	return fs.only(func(f Fault) bool { return f.Severity == Warning })
 }
 
 // Of returns the faults of one service.
 func (fs Faults) Of(service string) Faults {
+	return fs.only(func(f Fault) bool { return f.Service == service })
+}
+
+func (fs Faults) only(is func(Fault) bool) Faults {
 	var out Faults
 	for _, f := range fs {
-		if f.Service == service {
+		if is(f) {
 			out = append(out, f)
 		}
 	}

@@ -24,19 +24,7 @@ func (e *SyntaxError) Error() string { return fmt.Sprintf("JSON at byte %d: %s",
 // surrogates, invalid UTF-8, a byte order mark, integers beyond ±(2^53-1) or
 // nesting over maxDepth. The tree is nil, bool, float64, string, []any and
 // map[string]any.
-func Parse(b []byte, maxDepth int) (any, error) {
-	p := parser{in: b, depth: maxDepth}
-	p.space()
-	v, err := p.value()
-	if err != nil {
-		return nil, err
-	}
-	p.space()
-	if p.at < len(b) {
-		return nil, p.fail("text behind the value")
-	}
-	return v, nil
-}
+func Parse(b []byte, maxDepth int) (any, error) { return ParseAt(b, maxDepth, nil) }
 
 // Visitor is told where each value starts; see ParseAt. The path has the keys
 // and indexes that lead to it, unescaped, and is only lent: a pointer for each
@@ -44,7 +32,7 @@ func Parse(b []byte, maxDepth int) (any, error) {
 type Visitor func(path []string, offset int)
 
 // ParseAt is Parse that reports the byte offset of every value, and of the key
-// for a member of an object, in document order.
+// for a member of an object, in document order; visit may be nil.
 func ParseAt(b []byte, maxDepth int, visit Visitor) (any, error) {
 	p := parser{in: b, depth: maxDepth, visit: visit}
 	p.space()
