@@ -11,6 +11,7 @@ import (
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundle"
+	"github.com/sealstone/sealstone/bundler"
 	"github.com/sealstone/sealstone/plan"
 )
 
@@ -24,7 +25,8 @@ func newDiff(a *app) *cobra.Command {
 			"rules and shares of splits; of two sets, this for every scope and mode. REF is\n" +
 			"sha256:..., log:INDEX, a revision of a repository, service@scope, or\n" +
 			"service@scope~TIME. A commit is built from --repo, of the service and at the scope\n" +
-			"of the other REF unless --service and --scope say otherwise.",
+			"of the other REF unless --service and --scope say otherwise. Where --repo has the\n" +
+			"commits that both were built of, each value has the line that sets it.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := a.diff(c.Context(), args, o)
@@ -38,7 +40,7 @@ func newDiff(a *app) *cobra.Command {
 	f.StringVar(&o.service, "service", "", "service, where a REF does not say")
 	f.StringVar(&o.scope, "scope", "", "scope: of a commit, or of the bundle to take from a set")
 	f.StringVar(&o.mode, "mode", "", "mode of the bundle to take from a set (default: normal, or the other's)")
-	f.StringVar(&o.repo, "repo", "", "repository to build commits from (default: the clone you are in)")
+	f.StringVar(&o.repo, "repo", "", "repository to build commits from and to find lines in (default: the clone you are in)")
 	f.BoolVar(&code, "exit-code", false, "exit 2 when they differ")
 	return cmd
 }
@@ -78,13 +80,13 @@ func (a *app) diff(ctx context.Context, refs []string, o refOptions) (*diffed, e
 	if err != nil {
 		return nil, err
 	}
-	d := &diffed{}
+	l, d := newLiner(ctx, o.repo), &diffed{}
 	if old.Bundle == "" && new.Bundle == "" && o.scope == "" && o.mode == "" {
 		d.Same = old.Digest == new.Digest
-		d.Bundles, err = diffSets(old, new)
+		d.Bundles, err = l.diffSets(old, new)
 	} else if err = pickBoth(old, new, o); err == nil {
 		d.Same = old.Bundle == new.Bundle
-		d.Difference, err = diffBundles(old, new)
+		d.Difference, err = l.diffBundles(old, new, old.Scope, new.Scope)
 	}
 	if err != nil {
 		return nil, err
@@ -135,7 +137,22 @@ func pickBoth(old, new *resolved, o refOptions) error {
 	return nil
 }
 
-func diffBundles(old, new *resolved) (plan.Difference, error) {
+// A liner compares bundles, and finds the lines that set their values where a
+// clone has the commits that they were built of.
+type liner struct {
+	ctx context.Context
+	b   *bundler.Builder // nil without a clone
+}
+
+func newLiner(ctx context.Context, dir string) *liner {
+	repo, err := bundler.OpenRepo(first(dir, "."))
+	if err != nil {
+		return &liner{ctx, nil}
+	}
+	return &liner{ctx, bundler.New(repo)}
+}
+
+func (l *liner) diffBundles(old, new *resolved, was, is api.Scope) (plan.Difference, error) {
 	if old.Bundle == new.Bundle {
 		return nil, nil
 	}
@@ -147,12 +164,33 @@ func diffBundles(old, new *resolved) (plan.Difference, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan.Compare(a.Files, b.Files)
+	d, err := plan.Compare(a.Files, b.Files)
+	if err != nil || l.b == nil {
+		return d, err
+	}
+	return d, plan.Locate(l.ctx, l.b, d, l.origin(old, was), l.origin(new, is))
+}
+
+// origin is what a bundle was built of, if it can be built of that again: its
+// lines are shown only then.
+func (l *liner) origin(r *resolved, scope api.Scope) plan.Origin {
+	if r.Release == "" {
+		return plan.Origin{}
+	}
+	built, err := l.b.Rebuild(l.ctx, r.Release, r.Service, r.Scope)
+	if err != nil {
+		return plan.Origin{}
+	}
+	set := bundle.Set{Entries: built.Entries}
+	if e, ok := set.Find(scope, r.Mode); !ok || e.Digest != r.Bundle {
+		return plan.Origin{}
+	}
+	return plan.Origin{Commit: r.Release, Place: plan.Place{Service: r.Service, Scope: scope, Mode: r.Mode}}
 }
 
 // diffSets goes through the scopes and modes of both sets. Bundles that several
 // scopes share are compared once.
-func diffSets(old, new *resolved) ([]diffEntry, error) {
+func (l *liner) diffSets(old, new *resolved) ([]diffEntry, error) {
 	for _, r := range []*resolved{old, new} {
 		if err := r.readSet(); err != nil {
 			return nil, err
@@ -170,7 +208,7 @@ func diffSets(old, new *resolved) ([]diffEntry, error) {
 		a, b := *old, *new
 		a.Bundle, a.Mode, b.Bundle, b.Mode = e.Old, e.Mode, e.New, e.Mode
 		var err error
-		if e.Difference, err = diffBundles(&a, &b); err != nil {
+		if e.Difference, err = l.diffBundles(&a, &b, e.Scope, e.Scope); err != nil {
 			return nil, err
 		}
 		seen[pair] = e.Difference

@@ -36,6 +36,7 @@ type resolved struct {
 	Digest  api.Digest  // of the set; "" for a bundle that was named by its own digest
 	Set     *bundle.Set // nil where it isn't known
 	Proven  *api.Proven // of a target: the change that explains it
+	Release string      // the commit that it was built of; "" when unknown
 
 	object func(api.Digest) ([]byte, error)
 	ask    string
@@ -154,7 +155,7 @@ func (r *resolver) entry(ctx context.Context, index string) (*resolved, error) {
 	out := &resolved{Service: e.Data.Service, Scope: e.Data.Scope, object: c.objects(ctx, e.Data.Service), ask: r.o.ask}
 	switch kind := e.Kind(); {
 	case kind == ledger.BundleActivated:
-		out.Digest = e.Data.Set.Digest
+		out.Digest, out.Release = e.Data.Set.Digest, e.Data.Release.Commit
 		return out, out.readSet()
 	case kind.Lane() == ledger.LaneOverride:
 		return out, out.pickResolved(r.o.scope, &e)
@@ -207,7 +208,7 @@ func (r *resolver) target(ctx context.Context, ref string) (*resolved, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &resolved{Service: t.Service, Scope: t.Scope, Mode: p.Mode, Bundle: p.Bundle, Digest: p.Set, Proven: p, object: c.objects(ctx, t.Service)}, nil
+	return &resolved{Service: t.Service, Scope: t.Scope, Mode: p.Mode, Bundle: p.Bundle, Digest: p.Set, Proven: p, Release: p.Release, object: c.objects(ctx, t.Service)}, nil
 }
 
 // commit builds a service's set from a repository.
@@ -237,7 +238,7 @@ func (r *resolver) commit(ctx context.Context, rev string) (*resolved, error) {
 	for d, b := range built.Objects() {
 		objects[d] = b
 	}
-	out := &resolved{Service: built.Service, Scope: built.Scope, Digest: built.Digest}
+	out := &resolved{Service: built.Service, Scope: built.Scope, Digest: built.Digest, Release: built.Commit}
 	out.object = func(d api.Digest) ([]byte, error) {
 		if b, ok := objects[d]; ok {
 			return b, nil
