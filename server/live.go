@@ -32,7 +32,8 @@ type liveView struct {
 	st   *ledger.State
 	now  time.Time // or the time that is asked about
 	past bool
-	kept bool // what instances reported is known
+	kept bool     // what instances reported is known
+	tip  accepted // of now; of another time nothing is known of it
 	seen *observed
 	page *page
 }
@@ -54,7 +55,9 @@ func (s *Server) getLive(c echo.Context) error {
 		return err
 	}
 	v := &liveView{st: s.store.Snapshot().State, now: time.Now(), kept: true, page: pg}
-	if !at.IsZero() {
+	if at.IsZero() {
+		v.tip, _, _, _ = s.source.snapshot()
+	} else {
 		if err := s.lookBack(c.Request().Context(), v, at); err != nil {
 			return err
 		}
@@ -228,6 +231,11 @@ func (v *liveView) services() []string {
 			names[n] = true
 		}
 	}
+	for t := range v.tip.Pins {
+		if v.page.id == "" {
+			names[t.Service] = true
+		}
+	}
 	for n := range v.seen.scopes {
 		names[n] = true
 	}
@@ -239,6 +247,11 @@ func (s *Server) liveService(v *liveView, name string) api.LiveService {
 	at := map[string]bool{}
 	if v.page.id == "" {
 		at = s.namedScopes(v.st, name)
+		for t := range v.tip.Pins { // one whose first set was rejected is asked for, and nothing else
+			if t.Service == name {
+				at[string(t.Scope)] = true
+			}
+		}
 	}
 	strays := 0
 	for _, scope := range sortedKeys(v.seen.scopes[name]) {
@@ -347,14 +360,18 @@ func (s *Server) scopeDrift(v *liveView, t api.Target, p *api.Proven, total, dri
 	if v.past {
 		return out
 	}
-	a, _, _, _ := s.source.snapshot()
+	a := &v.tip
 	if total > 0 && !a.Layout.Listed(t.Scope) {
 		out = append(out, "scope is not listed in sealstone.yaml")
 	}
+	_, asked := a.Pins[t]
 	for _, r := range a.Rejected {
-		if r.Service == t.Service && p != nil {
+		if r.Service == t.Service && (p != nil || asked) {
 			out = append(out, fmt.Sprintf("commit %.12s asks for another set, which is rejected", r.Commit))
 		}
+	}
+	if p == nil && asked {
+		out = append(out, "activations ask for a set here, and nothing is activated")
 	}
 	if pin := a.pinned(t); p != nil && pin != "" && pin != p.Release {
 		out = append(out, fmt.Sprintf("pinned to %.12s, active is %.12s", pin, p.Release))
