@@ -172,14 +172,14 @@ type Instance struct {
 	ID        string   `json:"service.instance.id"`
 	Version   string   `json:"service.version,omitempty"`
 	Revision  string   `json:"vcs.ref.head.revision,omitempty"`
-	Modified  bool     `json:"vcs.modified,omitempty"`
+	Modified  bool     `json:"sealstone.vcs.modified,omitempty"`
 	Artifact  string   `json:"sealstone.artifact.digest,omitempty"` // sha256 of the executable, or as given
 	Image     string   `json:"oci.manifest.digest,omitempty"`
 	BaseImage string   `json:"org.opencontainers.image.base.digest,omitempty"`
 	SBOM      string   `json:"sealstone.sbom.digest,omitempty"`
 	Deps      Digest   `json:"sealstone.dependencies.digest,omitempty"` // see DependenciesDigest
 	DepList   []string `json:"sealstone.dependencies,omitempty"`        // package URLs, sorted; sent when the server asks for them
-	SDK       string   `json:"telemetry.sdk.version,omitempty"`
+	SDK       string   `json:"sealstone.sdk.version,omitempty"`
 	Started   string   `json:"process.creation.time,omitempty"`
 	Bundle    Digest   `json:"sealstone.bundle.digest,omitempty"`
 	Set       Digest   `json:"sealstone.set.digest,omitempty"`

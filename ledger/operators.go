@@ -127,10 +127,10 @@ func (g Grant) check(id string) (errs []error) {
 	return errs
 }
 
-// allows tells whether the grant covers an action at a place. Leaving a service
+// Allows tells whether the grant covers an action at a place. Leaving a service
 // or scope out asks for all of them, and only a grant for all covers that; but
 // the source has no scopes, and a fact about a service as a whole moves nothing.
-func (g Grant) allows(do, service string, scope api.Scope) bool {
+func (g Grant) Allows(do, service string, scope api.Scope) bool {
 	if !slices.Contains(g.Do, do) {
 		return false
 	}
@@ -185,7 +185,7 @@ func (o *Operators) judge(s *Signed) (By, error) {
 	}
 	do := s.Kind.Do()
 	for _, g := range op.May {
-		if g.allows(do, s.Service, s.Scope) {
+		if g.Allows(do, s.Service, s.Scope) {
 			return By{op.ID, key.ID()}, nil
 		}
 	}

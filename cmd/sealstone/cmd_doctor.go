@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -28,6 +29,8 @@ type doctor struct {
 	a        *app
 	c        *client
 	trust    *ledger.Trust
+	ops      *ledger.Operators // in force; nil is unknown, and so is me
+	me       *ledger.Operator  // who has the key
 	findings []finding
 }
 
@@ -169,6 +172,7 @@ func (d *doctor) checkMay(ctx context.Context) {
 		d.add("fail", "operators", fmt.Sprintf("no operator of version %d has this key", ops.Version), "add it to operators.yaml and have a root sign it")
 		return
 	}
+	d.ops, d.me = ops, &ops.Operators[i]
 	d.add("ok", "operators", id+" may "+grants(ops.Operators[i].May), "")
 }
 
@@ -212,22 +216,71 @@ func (d *doctor) checkScope(ctx context.Context, service string, sc api.LiveScop
 		d.add("warn", check, "there is none to enter", "add services/"+service+"/safe-modes/<mode>/safe-mode.yaml")
 		return
 	}
-	var names, behind []string
+	var names []string
 	for _, m := range modes.Available {
 		names = append(names, string(m.Mode))
-		for _, in := range sc.Instances {
-			if in.Lease != "gone" && !slices.Contains(in.SafeModes, m.Mode) {
-				behind = append(behind, in.ID)
+	}
+	detail := strings.Join(names, ", ") + "; "
+	ready, behind := staged(sc.Instances, modes.Available)
+	switch {
+	case !d.may(d.me, service, sc.Scope):
+		d.add("warn", check, detail+ready+"; "+d.me.ID+" may not enter them here", "ask somebody who may"+d.whoMay(service, sc.Scope)+", or have a root sign the grant")
+	case behind != "":
+		d.add("warn", check, detail+ready, "sealstone live --instance "+behind)
+	default:
+		d.add("ok", check, detail+ready, "")
+	}
+}
+
+// maxBehind is how many instances a finding names.
+const maxBehind = 3
+
+// staged tells which instances lack which modes, and the first of them.
+func staged(list []api.LiveInstance, modes []api.SafeMode) (ready, first string) {
+	var behind []string
+	reporting := 0
+	for _, in := range list {
+		if in.Lease == "gone" {
+			continue
+		}
+		reporting++
+		var lacks []string
+		for _, m := range modes {
+			if !slices.Contains(in.SafeModes, m.Mode) {
+				lacks = append(lacks, string(m.Mode))
 			}
 		}
+		if len(lacks) > 0 {
+			first = cmp.Or(first, in.ID)
+			behind = append(behind, in.ID+" lacks "+strings.Join(lacks, ", "))
+		}
 	}
-	if len(behind) > 0 {
-		d.add("warn", check, fmt.Sprintf("%s; not all are staged on %s, the first is %s", strings.Join(names, ", "), count(len(behind), "instance"), behind[0]), "sealstone live --instance "+behind[0])
-		return
+	switch n := len(behind) - maxBehind; {
+	case reporting == 0:
+		return "no instance reports, so whether they are staged is unknown", ""
+	case first == "":
+		return "staged on each of " + count(reporting, "instance") + " that report", ""
+	case n > 0:
+		behind = append(behind[:maxBehind], fmt.Sprintf("and %d more", n))
 	}
-	ready := fmt.Sprintf("staged on each of %s that report", count(len(sc.Instances), "instance"))
-	if len(sc.Instances) == 0 {
-		ready = "no instance reports, so whether they are staged is unknown"
+	return strings.Join(behind, "; "), first
+}
+
+// may tells whether an operator may enter a safe mode somewhere; who isn't known
+// may, as far as is known.
+func (d *doctor) may(o *ledger.Operator, service string, scope api.Scope) bool {
+	return o == nil || slices.ContainsFunc(o.May, func(g ledger.Grant) bool { return g.Allows("safe-mode", service, scope) })
+}
+
+func (d *doctor) whoMay(service string, scope api.Scope) string {
+	var ids []string
+	for i := range d.ops.Operators {
+		if o := &d.ops.Operators[i]; d.may(o, service, scope) {
+			ids = append(ids, o.ID)
+		}
 	}
-	d.add("ok", check, strings.Join(names, ", ")+"; "+ready, "")
+	if len(ids) == 0 {
+		return ", nobody so far"
+	}
+	return ": " + strings.Join(ids, ", ")
 }

@@ -24,7 +24,7 @@ func check(in *api.Instance) error {
 	}
 	for name, s := range map[string]*string{"service.instance.id": &in.ID, "service.version": &in.Version, "vcs.ref.head.revision": &in.Revision,
 		"sealstone.artifact.digest": &in.Artifact, "oci.manifest.digest": &in.Image, "org.opencontainers.image.base.digest": &in.BaseImage,
-		"sealstone.sbom.digest": &in.SBOM, "telemetry.sdk.version": &in.SDK} {
+		"sealstone.sbom.digest": &in.SBOM, "sealstone.sdk.version": &in.SDK} {
 		if len(*s) > maxMember || strings.ContainsFunc(*s, control) {
 			return invalid("member %s is longer than %d bytes, or has control characters", name, maxMember)
 		}

@@ -12,3 +12,6 @@ func NewProcess(target string) Process {
 
 // Scrape is the lines of a metric.
 func (p Process) Scrape(name string) []string { return p.scrape(&testing.T{}, name) }
+
+// ErrorMessageKey is what the hook calls an evaluation's error message.
+const ErrorMessageKey = errorMessageKey

@@ -57,6 +57,9 @@ func (h *hook) Finally(ctx context.Context, hc openfeature.HookContext, d openfe
 	}
 }
 
+// errorMessageKey is OpenTelemetry's name for why an evaluation failed.
+const errorMessageKey = "feature_flag.error.message"
+
 // attributes are an event's, in order. Values that are no scalars are left out:
 // they can be of any size.
 func (h *hook) attributes(e semconv.EvaluationEvent) []attribute.KeyValue {
@@ -64,6 +67,9 @@ func (h *hook) attributes(e semconv.EvaluationEvent) []attribute.KeyValue {
 	for name, v := range e.Attributes {
 		if id, isText := v.(string); isText && name == semconv.ContextIDKey {
 			v = h.contextID(id)
+		}
+		if name == semconv.ErrorMessageKey { // as OpenFeature still names it
+			name = errorMessageKey
 		}
 		if kv, ok := scalar(attribute.Key(name), v); ok {
 			out = append(out, kv)

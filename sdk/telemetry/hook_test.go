@@ -60,7 +60,7 @@ func TestEvaluationEvents(t *testing.T) {
 		"a variant": {true, openfeature.ResolutionDetail{Variant: "on", Reason: openfeature.TargetingMatchReason, FlagMetadata: md}, nil,
 			"context.id=buyer-7 key=express provider.name=sealstone result.reason=targeting_match result.variant=on set.id=checkout version=sha256:9f3b"},
 		"an error": {false, openfeature.ResolutionDetail{Reason: openfeature.ErrorReason, ErrorCode: openfeature.FlagNotFoundCode, ErrorMessage: "flag not found", FlagMetadata: md}, nil,
-			"error.message=flag not found error.type=flag_not_found context.id=buyer-7 key=express provider.name=sealstone result.reason=error result.value=false set.id=checkout version=sha256:9f3b"},
+			"error.type=flag_not_found context.id=buyer-7 error.message=flag not found key=express provider.name=sealstone result.reason=error result.value=false set.id=checkout version=sha256:9f3b"},
 		"an object without a variant": {map[string]any{"big": 1}, openfeature.ResolutionDetail{Reason: openfeature.StaticReason}, redact,
 			"key=express provider.name=sealstone result.reason=static"},
 		"long text": {strings.Repeat("é", 200), openfeature.ResolutionDetail{}, redact,
