@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealstone/sealstone/internal/ledgertest"
 	"github.com/sealstone/sealstone/ledger"
@@ -112,6 +113,24 @@ func (r *Rig) CLI(args ...string) Result {
 func (r *Rig) CLIWith(env []string, args ...string) Result {
 	r.t.Helper()
 	return runBin(r.t, r.Dir, append(r.env(), env...), args...)
+}
+
+// Killed runs a command and kills it after a while: kill -9. It tells whether
+// the command was still running then; one that ended must have succeeded.
+func (r *Rig) Killed(after time.Duration, args ...string) bool {
+	r.t.Helper()
+	cmd := exec.Command(bin, args...)
+	cmd.Dir, cmd.Env = r.Dir, r.env()
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() }) // it may have ended
+	defer timer.Stop()
+	err := cmd.Wait()
+	if err != nil && cmd.ProcessState.ExitCode() >= 0 {
+		r.t.Fatalf("sealstone %s: %v", strings.Join(args, " "), err)
+	}
+	return err != nil
 }
 
 // OK is CLI of a command that must succeed; it returns what was printed.
