@@ -16,14 +16,14 @@ import (
 // rotation is a log whose keys were all replaced, at entry 10: root by version 2,
 // log and node by version 3, at entry 20.
 type rotation struct {
-	t         *testing.T
+	t         testing.TB
 	f         *ledgertest.Fixture
 	root      ledger.KeySigner
 	log, node note.Signer
 	v2, v3    *ledger.Trust
 }
 
-func rotated(t *testing.T) *rotation {
+func rotated(t testing.TB) *rotation {
 	f := ledgertest.New(t)
 	r := &rotation{t: t, f: f, root: ledger.KeySigner{Private: f.Key("root 2")}}
 	st := f.Trust.Successor(10)
@@ -273,5 +273,45 @@ func TestASuccessorNamesWhatItSucceeds(t *testing.T) {
 	}
 	if _, err := ledger.ParseTrust(fmt.Appendf(r.v3.File(), "%s\n", v4.Raw)); err != nil {
 		t.Error(err)
+	}
+}
+
+// Whatever lines somebody shows, in whatever order: what is accepted is a chain
+// of versions that the roots signed, in steps of one, and is printed as it was
+// read. Without the version in between nobody gets to the last one.
+func FuzzTrustFile(f *testing.F) {
+	r := rotated(f)
+	v1 := r.f.Trust
+	signed := map[api.Digest]int{v1.Digest: 1, r.v2.Digest: 2, r.v3.Digest: 3}
+	whole := r.v3.File()
+	lines := bytes.SplitAfter(whole, []byte("\n"))
+	unsigned := r.v2.Successor(30)
+	for _, seed := range [][]byte{whole, r.v2.File(), bytes.Join([][]byte{lines[0], lines[2]}, nil), bytes.Join([][]byte{lines[1], lines[0]}, nil),
+		bytes.Join([][]byte{lines[1], lines[2]}, nil), append(bytes.Clone(whole), lines[2]...), append(bytes.Clone(r.v2.File()), r.sign(unsigned, r.f.Stranger)...), whole[:len(whole)/2], nil} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, file []byte) {
+		if got, err := ledger.ParseTrust(file); err == nil {
+			steps(t, signed, got)
+			if again := got.File(); !bytes.Equal(again, append(bytes.TrimSuffix(file, []byte("\n")), '\n')) {
+				t.Errorf("read %q, prints %q", file, again)
+			}
+		}
+		if got, err := v1.Follow(file); err == nil {
+			steps(t, signed, got)
+			if got.Versions()[0] != v1 || got.Version == 3 && !bytes.Contains(file, lines[1]) {
+				t.Errorf("version %d out of %q", got.Version, file)
+			}
+		}
+	})
+}
+
+func steps(t *testing.T, signed map[api.Digest]int, got *ledger.Trust) {
+	t.Helper()
+	list := got.Versions()
+	for i, v := range list {
+		if signed[v.Digest] != v.Version || i > 0 && v.Version != list[i-1].Version+1 {
+			t.Errorf("version %d, %s, after %d others was never signed", v.Version, v.Digest, i)
+		}
 	}
 }
