@@ -64,6 +64,7 @@ type verification struct {
 	Root     string        `json:"root"`
 	Entries  int64         `json:"entries"`            // checked
 	Details  int64         `json:"details,omitempty"`  // that are what their leaf names
+	Absent   int64         `json:"absent,omitempty"`   // details that are not shown here, as none is
 	Erased   int64         `json:"erased,omitempty"`   // details that the log says are gone
 	Withheld int64         `json:"withheld,omitempty"` // objects that it says nobody gets any more
 	Rebuilt  int           `json:"rebuilt,omitempty"`
@@ -126,6 +127,9 @@ func (a *app) verdict(v *verification) error {
 			fmt.Fprintln(w, "proven: "+printable(p))
 		}
 		fmt.Fprintf(w, "%s  %s: %d entries, root %s", colour(w, "32", "VERIFIED"), v.Origin, v.Entries, v.Root)
+		if v.Absent > 0 {
+			fmt.Fprintf(w, ", %d details not shown", v.Absent)
+		}
 		if v.Erased > 0 {
 			fmt.Fprintf(w, ", %d details erased", v.Erased)
 		}
@@ -203,7 +207,7 @@ func (a *app) verifyFile(path string, v *verification) error {
 		return nil
 	}
 	if e.Checkpoint == "" || len(e.Changes) == 0 && e.Head == "" {
-		return fmt.Errorf("%s is not evidence: it has no checkpoint, or proves no change; sealstone changes proof writes one", path)
+		return fmt.Errorf("%w: %s is not evidence: it has no checkpoint, or proves no change; sealstone changes proof writes one", errProof, path)
 	}
 	v.Origin, trust = trust.Origin, trust.Past()
 	tree, err := trust.OpenCheckpoint([]byte(e.Checkpoint))

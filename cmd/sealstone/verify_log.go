@@ -88,7 +88,7 @@ func (c *client) log(ctx context.Context, path string) ([]byte, error) {
 // replays it from entry 0. err is what opening the log said.
 func (a *app) verifyLog(ctx context.Context, l *mirror.Log, err error, trust *ledger.Trust, v *verification) error {
 	v.Origin = trust.Origin
-	if errors.Is(err, ledger.ErrCheckpoint) || errors.Is(err, ledger.ErrTrust) {
+	if errors.Is(err, ledger.ErrCheckpoint) || errors.Is(err, ledger.ErrTrust) || errors.Is(err, fs.ErrNotExist) {
 		v.find("%v", err)
 		return nil
 	}
@@ -165,10 +165,12 @@ func (d *detailCheck) check(ctx context.Context, pages int64) error {
 		shows = shows || len(lines) > 0
 		d.page(n, lines)
 	}
+	if !shows {
+		d.v.Absent = int64(len(d.missing))
+		return nil
+	}
 	for _, i := range d.missing {
-		if shows {
-			d.v.find("entry %d: its detail is missing, and no erasure says why", i)
-		}
+		d.v.find("entry %d: its detail is missing, and no erasure says why", i)
 	}
 	return nil
 }

@@ -81,6 +81,7 @@ type Log struct {
 	Checkpoint []byte
 
 	src     Source
+	read    []string                          // the tiles that were asked for last
 	tiles   map[string][]byte                 // that every proof needs: verified, above level 0 or at the edge
 	save    func(path string, b []byte) error // each tile that was verified; nil: none
 	saveErr error
@@ -175,16 +176,19 @@ func tilePath(t tlog.Tile) string {
 }
 
 func (l *Log) hashes(ctx context.Context) tlog.HashReader {
-	return reader{tlog.TileHashReader(tlog.Tree{N: l.Size, Hash: l.Root}, tileReader{ctx, l})}
+	return reader{tlog.TileHashReader(tlog.Tree{N: l.Size, Hash: l.Root}, tileReader{ctx, l}), l}
 }
 
-// reader says of tiles that contradict the root that they do.
-type reader struct{ tlog.HashReader }
+// reader says of tiles that contradict the root which they are.
+type reader struct {
+	tlog.HashReader
+	l *Log
+}
 
 func (r reader) ReadHashes(at []int64) ([]tlog.Hash, error) {
 	h, err := r.HashReader.ReadHashes(at)
 	if err != nil && strings.Contains(err.Error(), "inconsistent tile") {
-		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		err = fmt.Errorf("%w: one of %s does not hash to the root", ErrDamaged, strings.Join(r.l.read, ", "))
 	}
 	return h, err
 }
@@ -198,7 +202,9 @@ type tileReader struct {
 func (tileReader) Height() int { return height }
 
 func (r tileReader) ReadTiles(list []tlog.Tile) (out [][]byte, err error) {
+	r.l.read = nil
 	for _, t := range list {
+		r.l.read = append(r.l.read, tilePath(t))
 		b, ok := r.l.tiles[t.Path()]
 		if !ok {
 			if b, err = r.l.src(r.ctx, tilePath(t)); err != nil {

@@ -71,12 +71,16 @@ func (m *Mirror) Sync(ctx context.Context) (tree ledger.Tree, changed bool, err 
 
 const trustFile = "trust.json"
 
-// Newest goes from t to the newest version that a copy in dir was made with.
+// Newest goes from t to the newest version that a copy in dir was made with. All
+// that lies there must be whole, though t alone is believed.
 func Newest(dir string, t *ledger.Trust) (*ledger.Trust, error) {
 	path := filepath.Join(dir, trustFile)
 	b, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, nil
+	}
+	if err == nil {
+		_, err = ledger.ParseTrust(b)
 	}
 	if err == nil {
 		t, err = t.Follow(b)
