@@ -39,3 +39,50 @@ func TestPlanInClones(t *testing.T) {
 		t.Error(whole)
 	}
 }
+
+// A base that went on, that crossed the head's history, or that has nothing in
+// common with it.
+func TestPlanFromWhereTheHeadLeft(t *testing.T) {
+	t.Parallel()
+	const search, http = "services/catalog/config/search.yaml", "services/payments/config/http.yaml"
+	r := proctest.New(t, examples.Shop())
+	left := r.Push("Start")
+	r.Git("switch", "-q", "-c", "faster")
+	r.Edit(search, "cacheSeconds: 60", "cacheSeconds: 30")
+	head := r.Commit("Cache less")
+	r.Git("switch", "-q", "main")
+	r.Edit(http, "writeMs: 15000", "writeMs: 7000")
+	base := r.Push("Write faster")
+
+	plan := func(base, head string, want ...string) {
+		t.Helper()
+		out := r.CLI("plan", r.Work, "--base", base, "--head", head)
+		for _, w := range want {
+			if all := out.Stdout + out.Stderr; !strings.Contains(strings.ReplaceAll(all, "\n    ", " "), w) {
+				t.Errorf("%s..%s: no %q in\n%s", base, head, w, all)
+			}
+		}
+		if strings.Contains(out.Stdout, "7000 → 15000") {
+			t.Errorf("%s..%s takes back what the base did since:\n%s", base, head, out.Stdout)
+		}
+	}
+	plan("main", "faster", "compared  "+left[:12]+"  merge base with main", "cacheSeconds  60 → 30",
+		"main has commits that the head does not contain. They are left out")
+	plan(base, head, "compared  "+left[:12]+"  merge base with "+base)
+
+	// Each merges the other's commit: there are two merge bases, of the same second.
+	r.Git("merge", "-q", "--no-edit", "faster")
+	r.Git("switch", "-q", "faster")
+	r.Git("merge", "-q", "--no-edit", base)
+	r.Edit(search, "cacheSeconds: 30", "cacheSeconds: 10")
+	r.Commit("Cache even less")
+	crossed := r.OK("plan", r.Work, "--base", "main", "--head", "faster")
+	if !strings.Contains(crossed, "compared  "+head[:12]+"  merge base") && !strings.Contains(crossed, "compared  "+base[:12]+"  merge base") || !strings.Contains(crossed, "→ 10") {
+		t.Error(crossed)
+	}
+
+	r.Git("switch", "-q", "--orphan", "other")
+	r.Write("sealstone.yaml", "version: 1\n")
+	other := r.Commit("Another history")
+	plan("main", "other", "have no commit in common", other[:12])
+}

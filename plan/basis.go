@@ -36,7 +36,7 @@ func (f *basis) commit() string {
 // findBasis goes from the base that was asked for to what the server accepted,
 // when one was asked and the base comes after that, and else to the newest
 // commit that a server would have accepted.
-func findBasis(ctx context.Context, b *bundler.Builder, base string, opt *Options) (basis, error) {
+func findBasis(ctx context.Context, b *bundler.Builder, base, head string, opt *Options) (basis, error) {
 	f := basis{}
 	if opt.Note != "" {
 		f.notes = append(f.notes, opt.Note)
@@ -45,7 +45,7 @@ func findBasis(ctx context.Context, b *bundler.Builder, base string, opt *Option
 		return f, nil
 	}
 	asked := base
-	if err := f.askServer(ctx, b, &base, opt); err != nil {
+	if err := f.askServer(ctx, b, &base, head, opt); err != nil {
 		return f, err
 	}
 	list, refused, err := b.Accepted(ctx, base, maxBack)
@@ -71,7 +71,7 @@ func findBasis(ctx context.Context, b *bundler.Builder, base string, opt *Option
 
 // askServer takes the server's accepted commit as the base when the base comes
 // after it. A server that has gone on says nothing about this base.
-func (f *basis) askServer(ctx context.Context, b *bundler.Builder, base *string, opt *Options) error {
+func (f *basis) askServer(ctx context.Context, b *bundler.Builder, base *string, head string, opt *Options) error {
 	if opt.Accepted == "" {
 		return nil
 	}
@@ -82,6 +82,16 @@ func (f *basis) askServer(ctx context.Context, b *bundler.Builder, base *string,
 	before, err := b.Repo().IsAncestor(ctx, opt.Accepted, *base)
 	if err != nil {
 		return err
+	}
+	if !before && head != *base {
+		done, err := b.Repo().IsAncestor(ctx, head, opt.Accepted)
+		if err != nil {
+			return err
+		}
+		if done {
+			f.notes = append(f.notes, fmt.Sprintf("the server accepted %.12s, which contains the head: this is what merging it changed", opt.Accepted))
+			return nil
+		}
 	}
 	if !before {
 		f.notes = append(f.notes, fmt.Sprintf("the server accepted %.12s, which %.12s does not contain: merge the main branch, to compare with what runs", opt.Accepted, *base))

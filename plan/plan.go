@@ -127,7 +127,7 @@ type Options struct {
 // say different things about are read. Faults of the head are part of the plan;
 // the error is about storage, unknown commits or ctx.
 func Make(ctx context.Context, b *bundler.Builder, base, head string, opt Options) (*Plan, error) {
-	from, err := findBasis(ctx, b, base, &opt)
+	from, err := findBasis(ctx, b, base, head, &opt)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +161,7 @@ func Make(ctx context.Context, b *bundler.Builder, base, head string, opt Option
 // Edited plans an edit of an activation file that is not committed yet: the tip
 // with another text of it.
 func Edited(ctx context.Context, b *bundler.Builder, tip *bundler.Tip, service string, text []byte, opt Options) (*Plan, error) {
-	from, err := findBasis(ctx, b, tip.Commit, &opt)
+	from, err := findBasis(ctx, b, tip.Commit, tip.Commit, &opt)
 	if err != nil {
 		return nil, err
 	}
