@@ -100,6 +100,9 @@ func runSteps(t *testing.T, dir, file string, values map[string]string, more []s
 			if step.Run == "" || step.Name == "Install" {
 				continue
 			}
+			if strings.Contains(step.Run, "${{") {
+				t.Errorf("%s: a branch's name or a title could end up in the script of %q", file, step.Name)
+			}
 			env := more
 			for _, part := range []map[string]string{job.Env, step.Env} {
 				for k, v := range part {
@@ -141,6 +144,13 @@ func TestExamplePipelines(t *testing.T) {
 	base := r.Push("Start")
 	r.Git("switch", "-q", "-c", "faster")
 	r.Edit("services/catalog/config/search.yaml", "cacheSeconds: 60", "cacheSeconds: 30")
+	stolen := filepath.Join(r.Dir, "stolen")
+	for _, name := range []string{"plan.md", "comment.json", "page.json"} {
+		if err := os.Symlink(stolen, filepath.Join(r.Work, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.Git("add", "-A")
 	good := r.Commit("Cache less")
 	r.Edit("services/catalog/config/search.yaml", "cacheSeconds: 30", "cacheSeconds: 10")
 	better := r.Commit("Cache even less")
@@ -186,6 +196,9 @@ func TestExamplePipelines(t *testing.T) {
 				if len(f.comments) != 2 || !strings.HasPrefix(body, "<!-- sealstone-plan -->\n") || !strings.Contains(body, step.says) {
 					t.Fatalf("%d comments, the last %s\n%s", len(f.comments), body, out)
 				}
+			}
+			if _, err := os.Lstat(stolen); err == nil {
+				t.Error("a link of the branch is written through")
 			}
 			if len(f.wrote) != 3 || !strings.HasPrefix(f.wrote[0], "POST ") || f.wrote[1] != c.update || f.wrote[2] != c.update {
 				t.Errorf("wrote %q", f.wrote)
