@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/url"
 	"os"
 	"slices"
@@ -86,8 +87,8 @@ func checkFilter(q url.Values) error {
 }
 
 func (a *app) listChanges(ctx context.Context, q url.Values) error {
-	var answer api.Changes
-	if err := a.get(ctx, "/v1/changes", q, &answer); err != nil {
+	answer, err := a.searchChanges(ctx, q)
+	if err != nil {
 		return err
 	}
 	return a.print(answer, func(w io.Writer) {
@@ -103,6 +104,19 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 			fmt.Fprintf(a.err, "more: add --before %d\n", *answer.Next)
 		}
 	})
+}
+
+// searchChanges asks on while a server that looks for words has looked at as many
+// details as it does in one answer, and found none.
+func (a *app) searchChanges(ctx context.Context, q url.Values) (answer api.Changes, err error) {
+	for last := int64(math.MaxInt64); ; last = *answer.Next {
+		answer = api.Changes{}
+		err = a.get(ctx, "/v1/changes", q, &answer)
+		if err != nil || len(answer.Changes) > 0 || answer.Next == nil || *answer.Next >= last {
+			return answer, err
+		}
+		q.Set("before", fmt.Sprint(*answer.Next))
+	}
 }
 
 // followEvery is how often a follower asks for more.

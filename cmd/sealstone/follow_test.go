@@ -26,6 +26,47 @@ func (h inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
+// serveIn answers every request of a test by a function.
+func serveIn(t *testing.T, f http.HandlerFunc) {
+	old := http.DefaultTransport
+	t.Cleanup(func() { http.DefaultTransport = old })
+	http.DefaultTransport = inProcess{f}
+}
+
+// A search for words goes on where an answer found none, until one finds some,
+// or there is nothing more; not for ever with a server that goes nowhere.
+func TestSearchGoesOn(t *testing.T) {
+	for name, c := range map[string]struct {
+		next  []int64
+		found bool
+		asked string
+	}{
+		"found":     {[]int64{20_000, 10_000}, true, "[ 20000 10000]"},
+		"not there": {[]int64{10_000}, false, "[ 10000]"},
+		"nowhere":   {[]int64{10_000, 10_000, 10_000}, false, "[ 10000]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked []string
+			serveIn(t, func(w http.ResponseWriter, r *http.Request) {
+				n := len(asked)
+				asked = append(asked, r.URL.Query().Get("before"))
+				answer := api.Changes{Size: 30_000}
+				if n < len(c.next) {
+					answer.Next = &c.next[n]
+				} else if c.found {
+					answer.Changes = []api.Record{{Index: 7, Event: json.RawMessage("{}")}}
+				}
+				_ = json.NewEncoder(w).Encode(answer)
+			})
+			a := &app{server: "http://server"}
+			answer, err := a.searchChanges(t.Context(), url.Values{"text": {"word"}})
+			if err != nil || (len(answer.Changes) == 1) != c.found || fmt.Sprint(asked) != c.asked {
+				t.Errorf("asked %q, %d changes, %v", asked, len(answer.Changes), err)
+			}
+		})
+	}
+}
+
 // A follower shows the newest, oldest first, then each change once, over an
 // answer that fails and one that is cut into pages.
 func TestFollowShowsEachChangeOnce(t *testing.T) {
@@ -41,9 +82,7 @@ func TestFollowShowsEachChangeOnce(t *testing.T) {
 			api.Changes{Size: 6},
 		}
 		var asked []string
-		old := http.DefaultTransport
-		defer func() { http.DefaultTransport = old }()
-		http.DefaultTransport = inProcess{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		serveIn(t, func(w http.ResponseWriter, r *http.Request) {
 			asked = append(asked, r.URL.Query().Get("after"))
 			n := len(asked) - 1
 			if n == len(answers)-1 {
@@ -54,7 +93,7 @@ func TestFollowShowsEachChangeOnce(t *testing.T) {
 				return
 			}
 			_ = json.NewEncoder(w).Encode(answers[n])
-		})}
+		})
 		var out, stderr strings.Builder
 		a := &app{out: &out, err: &stderr, output: "jsonl", server: "http://server"}
 		if err := a.followChanges(ctx, url.Values{}); !errors.Is(err, context.Canceled) {
