@@ -138,7 +138,7 @@ func textRows(old, new string) (rows []string, gone, came int) {
 	ends := old == "" || new == "" || strings.HasSuffix(old, "\n") == strings.HasSuffix(new, "\n")
 	row := func(n int, sign byte, line, other string) {
 		text, ended := strings.CutSuffix(line, "\n")
-		text = visible(window(text, sharedStart(text, other), Width-20))
+		text = visible(window(text, sharedStart(text, other), Width-30))
 		if !ended && !ends {
 			text += "  (no line end)"
 		}
