@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/internal/ledgertest"
@@ -83,6 +84,9 @@ func TestEvidenceAttacks(t *testing.T) {
 			b, _ := h.Sign(l.f.Log)
 			e.Head = string(b)
 		}},
+		"head of another log, by our node": {ledger.CheckHead, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Head = l.headOf(func(h *ledger.Head) { h.Origin = "other.example/log" })
+		}},
 		"head of another service": {ledger.CheckHead, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
 			e.Head = l.headOf(func(h *ledger.Head) { h.Service = "payments" })
 		}},
@@ -92,8 +96,15 @@ func TestEvidenceAttacks(t *testing.T) {
 		"older head": {ledger.CheckHeadRollback, func(l *memLog, e *ledger.Evidence, k *ledger.Known) {
 			e.Head = l.headOf(func(h *ledger.Head) { h.Issued = k.Issued.Add(-1e9) })
 		}},
+		"younger head of a shorter log": {ledger.CheckHeadRollback, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Head = l.headOf(func(h *ledger.Head) { h.Tree = l.treeAt(3) })
+		}},
 		"edited checkpoint": {ledger.CheckCheckpoint, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
 			e.Checkpoint = strings.Replace(e.Checkpoint, "\n6\n", "\n7\n", 1)
+		}},
+		"checkpoint of another log, by our key": {ledger.CheckCheckpoint, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			b, _ := ledger.SignCheckpoint("other.example/log", l.tree(), l.f.Log)
+			e.Checkpoint = string(b)
 		}},
 		"checkpoint by the node": {ledger.CheckCheckpoint, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
 			b, _ := ledger.SignCheckpoint(l.f.Origin, l.tree(), l.f.Node)
@@ -127,6 +138,12 @@ func TestEvidenceAttacks(t *testing.T) {
 		"the operators are held back": {ledger.CheckPermission, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
 			e.Changes = slices.DeleteFunc(e.Changes, func(c ledger.EvidenceChange) bool { return c.Index == 1 })
 		}},
+		"another set's hash for the operators": {ledger.CheckPermission, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Head = l.headOf(func(h *ledger.Head) { h.Operators.Hash = h.Lines[0].Hash })
+		}},
+		"another hash than the change's": {ledger.CheckIncluded, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Head = l.headOf(func(h *ledger.Head) { h.Lines[0].Hash = h.Lines[1].Hash })
+		}},
 		"a hidden chain": {ledger.CheckChains, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
 			e.Head = l.headOf(func(h *ledger.Head) { h.Lines = h.Lines[1:] })
 		}},
@@ -136,6 +153,40 @@ func TestEvidenceAttacks(t *testing.T) {
 		}},
 		"another chain's change": {ledger.CheckScope, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
 			e.Head = l.headOf(func(h *ledger.Head) { h.Lines[0].Ref = h.Lines[1].Ref })
+		}},
+		"another lane's change": {ledger.CheckScope, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Head = l.headOf(func(h *ledger.Head) { h.Lines[2].Lane = ledger.LaneMain })
+		}},
+		"another service's change": {ledger.CheckScope, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			d := activation("prod")
+			d.Service = "payments"
+			i := l.must(ledger.BundleActivated, d)
+			*e = *l.evidence(4)
+			e.Head = l.headOf(func(h *ledger.Head) { h.Lines[0].Ref = ledger.Ref{Index: i, Hash: ledger.LeafHash(l.leaves[i])} })
+		}},
+		"a change in the place of one that was seen": {ledger.CheckChains, func(l *memLog, e *ledger.Evidence, k *ledger.Known) {
+			*k = *prove(l.t, l, l.evidence(0), nil).Known()
+			seen, _ := l.state.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: "checkout", Scope: "prod"})
+			other := l.event(ledger.BundleActivated, activation("prod"))
+			other.Data.Generation, other.Data.Prev = seen.Generation, ledger.LeafHash(l.leaves[2])
+			_, head := l.force(other)
+			*e = *l.evidence(k.Tree.Size)
+			e.Head = head
+		}},
+		"a change of another log": {ledger.CheckLog, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			other := l.event(ledger.BundleActivated, activation("prod"))
+			other.Source = "other.example/log"
+			_, head := l.force(other)
+			*e = *l.evidence(4)
+			e.Head = head
+		}},
+		"a change by another node": {ledger.CheckNodeSignature, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			ours := l.f.Node
+			l.f.Node = ledgertest.For(l.t, "other.example/log").Node
+			other := l.sign(l.event(ledger.BundleActivated, activation("prod")))
+			l.f.Node = ours
+			l.store(other.Leaf)
+			*e = *l.evidence(4)
 		}},
 		"a detail that was not there": {ledger.CheckChange, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
 			d, _, _ := ledger.NewDetail(map[string]any{"reason": "made up"})
@@ -186,7 +237,7 @@ func TestAStolenNodeKeyEntersNoMode(t *testing.T) {
 			e.Data.Operators = 0
 			return e
 		}},
-		"cites a later change": {ledger.CheckPermission, func(l *memLog) *ledger.Event {
+		"cites a change that isn't there": {ledger.CheckPermission, func(l *memLog) *ledger.Event {
 			e := l.event(ledger.SafeModeEntered, l.override(enter(l, l.f.Operator)))
 			e.Data.Operators = 99
 			return e
@@ -224,35 +275,83 @@ func TestRevocationIsNotRetroactive(t *testing.T) {
 	l.must(ledger.OperatorsChanged, ledger.Data{Statement: sig, Fields: ledger.Fields{Version: "2", Commit: fmt.Sprintf("%040x", 2)}})
 	prove(t, l, l.evidence(0), nil)
 
-	st := l.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 1)
-	e := l.event(ledger.SafeModeExited, l.override(st))
+	e := l.event(ledger.SafeModeExited, l.override(l.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 1)))
 	e.Data.Operators = 1
-	change := l.sign(e)
-	index := l.store(change.Leaf)
+	exit, head := l.force(e)
 	ev := l.evidence(0)
-	ev.Head = l.headOf(func(h *ledger.Head) {
-		for i := range h.Lines {
-			if h.Lines[i].Lane == ledger.LaneOverride {
-				h.Lines[i].Ref = ledger.Ref{Index: index, Hash: change.Hash}
-			}
-		}
-	})
+	ev.Head = head
 	_, err := l.f.Trust.Prove(ev, "checkout", nil)
+	wantCheck(t, err, ledger.CheckPermission)
+
+	// A third set ends the second one's time, not once more the first one's.
+	sig = l.f.SignOperators(3, []byte("v3"), ledger.Operator{ID: "other", Keys: []string{other}, May: []ledger.Grant{ledgertest.Everything()}})
+	l.must(ledger.OperatorsChanged, ledger.Data{Statement: sig, Fields: ledger.Fields{Version: "3", Commit: fmt.Sprintf("%040x", 3)}})
+	prove(t, l, l.evidence(0), nil)
+	ev = l.evidence(0)
+	ev.Head = l.headOf(func(h *ledger.Head) { h.Lines[1].Ref = ledger.Ref{Index: exit, Hash: ledger.LeafHash(l.leaves[exit])} })
+	_, err = l.f.Trust.Prove(ev, "checkout", nil)
 	wantCheck(t, err, ledger.CheckPermission)
 }
 
-func TestAStolenNodeKeyLeavesNoModeThatHolds(t *testing.T) {
+// A set that came after a change can't have allowed it.
+func TestAChangeCitesNoLaterOperators(t *testing.T) {
 	l := newLog(t)
 	l.operators()
 	l.activate("prod", 1)
-	l.safeMode(ledger.SafeModeEntered, "prod")
-	known := prove(t, l, l.evidence(0), nil).Known()
-	exit := l.sign(l.event(ledger.SafeModeExited, ledger.Data{Service: "checkout", Scope: "prod", Fields: ledger.Fields{Mode: "degraded"}}))
-	index := l.store(exit.Leaf)
-	e := l.evidence(known.Tree.Size)
-	e.Head = l.headOf(func(h *ledger.Head) { h.Lines[1].Ref = ledger.Ref{Index: index, Hash: exit.Hash} })
-	_, err := l.f.Trust.Prove(e, "checkout", known)
+	e := l.event(ledger.SafeModeEntered, l.override(l.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)))
+	e.Data.Operators = 4
+	i, _ := l.force(e)
+	op := ledger.Operator{ID: ledgertest.OperatorID, Keys: []string{ledgertest.SSHLine(l.f.OperatorKey)}, May: []ledger.Grant{ledgertest.Everything()}}
+	sig := l.f.SignOperators(2, []byte("v2"), op)
+	l.must(ledger.OperatorsChanged, ledger.Data{Statement: sig, Fields: ledger.Fields{Version: "2", Commit: fmt.Sprintf("%040x", 2)}})
+	prove(t, l, l.evidence(0), nil)
+	ev := l.evidence(0)
+	ev.Head = l.headOf(func(h *ledger.Head) {
+		h.Lines = append(h.Lines, ledger.Line{Lane: ledger.LaneOverride, Scope: "prod", Ref: ledger.Ref{Index: i, Hash: ledger.LeafHash(l.leaves[i])}})
+	})
+	_, err := l.f.Trust.Prove(ev, "checkout", nil)
 	wantCheck(t, err, ledger.CheckPermission)
+	alone := &ledger.Evidence{Changes: []ledger.EvidenceChange{l.change(i), l.change(4)}}
+	wantCheck(t, l.f.Trust.ProveAlone(alone, l.tree()), ledger.CheckPermission)
+}
+
+// The node alone ends a mode that restores, and only once it has run out.
+func TestAStolenNodeKeyLeavesNoModeThatHolds(t *testing.T) {
+	for name, c := range map[string]struct {
+		onExpiry string
+		later    time.Duration
+		ok       bool
+	}{
+		"holds, in its time":     {"hold", time.Minute, false},
+		"holds, and has run out": {"hold", 2 * time.Hour, false},
+		"restores, in its time":  {"restore", time.Minute, false},
+		"restores, and ran out":  {"restore", 2 * time.Hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLog(t)
+			l.operators()
+			l.activate("prod", 1)
+			after := int64(0)
+			l.must(ledger.SafeModeEntered, l.override(l.f.Statement(ledger.SafeModeEntered, "checkout", "prod", func(s *ledger.Statement) {
+				s.Mode, s.TTL, s.OnExpiry, s.After = "degraded", 3600, c.onExpiry, &after
+			})))
+			known := prove(t, l, l.evidence(0), nil).Known()
+			l.now = l.now.Add(c.later)
+			e := l.event(ledger.SafeModeExited, ledger.Data{Service: "checkout", Scope: "prod", Fields: ledger.Fields{Mode: "degraded"}})
+			if err := l.state.Clone().Apply(l.sign(e), l.f.Trust); (err == nil) != c.ok {
+				t.Errorf("the fold: %v", err)
+			}
+			_, head := l.force(e)
+			ev := l.evidence(known.Tree.Size)
+			ev.Head = head
+			_, err := l.f.Trust.Prove(ev, "checkout", known)
+			if c.ok && err != nil {
+				t.Error(err)
+			} else if !c.ok {
+				wantCheck(t, err, ledger.CheckPermission)
+			}
+		})
+	}
 }
 
 func TestAStolenNodeKeyReplaysAndShortensNoMode(t *testing.T) {
@@ -303,6 +402,11 @@ func TestAProofAloneNeedsWhoAllowedIt(t *testing.T) {
 		t.Error(err)
 	}
 	wantCheck(t, alone(4), ledger.CheckPermission)
+	e := &ledger.Evidence{Changes: []ledger.EvidenceChange{l.change(4), l.change(1)}}
+	e.Changes[0].Proof = e.Changes[1].Proof
+	wantCheck(t, l.f.Trust.ProveAlone(e, l.tree()), ledger.CheckIncluded)
+	replayed, _ := l.force(l.event(ledger.SafeModeRenewed, l.override(l.f.SafeMode(ledger.SafeModeRenewed, "checkout", "prod/eu-west-1", "degraded", 0))))
+	wantCheck(t, alone(replayed, 1), ledger.CheckPermission)
 	stranger := l.f.StatementBy(l.f.Stranger, ledger.NoteAdded, "checkout", "", nil)
 	c := l.sign(l.event(ledger.NoteAdded, ledger.Data{Service: "checkout", Statement: stranger.Raw}))
 	wantCheck(t, alone(l.store(c.Leaf), 1), ledger.CheckStatementSignature)
@@ -325,6 +429,7 @@ func TestGrantsCoverTheirPlaces(t *testing.T) {
 	note := func(service string, scope api.Scope) *ledger.Signed {
 		return f.Statement(ledger.NoteAdded, service, scope, nil)
 	}
+	elsewhere := f.Statement(ledger.NoteAdded, "checkout", "prod", func(s *ledger.Statement) { s.Log = "other.example/log" })
 	for name, c := range map[string]struct {
 		ops *ledger.Operators
 		st  *ledger.Signed
@@ -342,9 +447,46 @@ func TestGrantsCoverTheirPlaces(t *testing.T) {
 		"source by all services":   {grant("source", "*", "prod"), source, true},
 		"source by one service":    {grant("source", "checkout", "*"), source, false},
 		"safe-mode doesn't record": {grant("safe-mode", "*", "*"), note("checkout", "prod"), false},
+		"meant for another log":    {grant("record", "*", "*"), elsewhere, false},
 	} {
 		if _, err := c.ops.Judge(c.st); (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// What has no end is cut off by a bound that counts before it looks: a server
+// that sends it costs a client no more than the bound.
+func TestWhatIsReadIsBounded(t *testing.T) {
+	l := story(t)
+	proof := slices.Repeat([]string{ledger.EncodeRoot(l.tree())}, 65)
+	huge, err := ledger.Seal(ledger.TypeStatement, make([]byte, ledger.MaxEnvelope), l.f.Operator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	envelope, err := huge.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := l.event(ledger.BundleActivated, activation("prod"))
+	leaf.Data.Release.Repository = strings.Repeat("x", ledger.MaxLeaf)
+	chains := &ledger.Head{Origin: l.f.Origin, Service: "checkout", Tree: l.tree(), Issued: l.now}
+	for n := range ledger.MaxChains + 1 {
+		chains.Lines = append(chains.Lines, ledger.Line{Lane: ledger.LaneMain, Scope: api.Scope(fmt.Sprintf("p%03d", n)), Ref: ledger.Ref{Index: 2, Hash: api.DigestOf(nil)}})
+	}
+	for name, read := range map[string]func() error{
+		"an inclusion proof":        func() error { return ledger.CheckInclusion(l.tree(), 2, nil, proof) },
+		"a consistency proof":       func() error { return ledger.CheckConsistency(l.treeAt(2), l.tree(), proof) },
+		"an envelope":               func() error { _, err := ledger.ParseEnvelope(envelope, ledger.TypeStatement); return err },
+		"a leaf":                    func() error { _, err := ledger.ParseLeaf(l.forge(leaf)); return err },
+		"chains of a head":          func() error { _, err := ledger.ParseHeadBody(chains.Body()); return err },
+		"a head":                    func() error { _, err := l.f.Trust.OpenHead(make([]byte, ledger.MaxEnvelope+1)); return err },
+		"a trust file":              func() error { _, err := ledger.ParseTrust(make([]byte, ledger.MaxTrustFile+1)); return err },
+		"what a trust file follows": func() error { _, err := l.f.Trust.Follow(make([]byte, ledger.MaxTrustFile+1)); return err },
+	} {
+		if err := read(); err == nil || !strings.Contains(err.Error(), "limit") && !strings.Contains(err.Error(), "no log is that deep") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	prove(t, l, l.evidence(0), nil)
 }

@@ -124,7 +124,15 @@ func TestTrustGoesOnlyWhereItsRootsLead(t *testing.T) {
 	if _, err := ledger.ParseTrust(sign(both, f.Root, f.Root)); !errors.Is(err, ledger.ErrTrust) {
 		t.Errorf("one root twice is not two: %v", err)
 	}
+	twice := f.Trust.TrustStatement
+	twice.Roots, twice.Threshold = append([]string{twice.Roots[0]}, twice.Roots...), 2
+	if _, err := ledger.ParseTrust(sign(twice, f.Root)); !errors.Is(err, ledger.ErrTrust) {
+		t.Errorf("one root listed twice is not two: %v", err)
+	}
+	other := ledgertest.For(t, "elsewhere.example")
 	for name, edit := range map[string]func(*ledger.TrustStatement){
+		"log key's name":    func(s *ledger.TrustStatement) { s.Log = []string{other.LogVKey} },
+		"node key's name":   func(s *ledger.TrustStatement) { s.Node[0].VKey = other.NodeVKey },
 		"threshold 0":       func(s *ledger.TrustStatement) { s.Threshold = 0 },
 		"no node":           func(s *ledger.TrustStatement) { s.Node = nil },
 		"other log name":    func(s *ledger.TrustStatement) { s.Origin = "elsewhere.example" },
@@ -371,6 +379,21 @@ func TestEnvelopesAreWhatWasSigned(t *testing.T) {
 		if _, err := ledger.ParseStatement(raw); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+	trust, err := ledger.ParseStatement(edit(func(e *ledger.Envelope) {
+		payload, _ := e.Bytes()
+		sealed, err := ledger.Seal(ledger.TypeTrust, payload, f.Operator) // signed as something else
+		if err != nil {
+			t.Fatal(err)
+		}
+		*e = *sealed
+		e.PayloadType = ledger.TypeStatement
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.OperatorsSet.Judge(trust); !errors.Is(err, ledger.ErrSignature) {
+		t.Errorf("signed as another type: %v", err)
 	}
 	if st, err := ledger.ParseStatement(good); err != nil {
 		t.Error(err)

@@ -3,12 +3,14 @@ package ledger_test
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/canon"
 	"github.com/sealstone/sealstone/internal/ledgertest"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -70,6 +72,38 @@ func (l *memLog) sign(e *ledger.Event) *ledger.Change {
 		l.t.Fatal(err)
 	}
 	return c
+}
+
+// forge signs an event as a thief of the node's key does: without asking whether
+// its form is right.
+func (l *memLog) forge(e *ledger.Event) []byte {
+	l.t.Helper()
+	payload, err := canon.Marshal(e)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	env, err := ledger.Seal(ledger.TypeChange, payload, ledger.NodeSigner{Signer: l.f.Node})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	leaf, err := env.Encode()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return leaf
+}
+
+// force records a change that the fold would refuse, and lets the head cite it
+// in the place of a chain's newest.
+func (l *memLog) force(e *ledger.Event) (index int64, head string) {
+	l.t.Helper()
+	c := l.sign(e)
+	index = l.store(c.Leaf)
+	l.state.Size++
+	line := ledger.Line{Lane: c.Data.Lane, Scope: c.Data.Scope, Ref: ledger.Ref{Index: index, Hash: c.Hash}}
+	return index, l.headOf(func(h *ledger.Head) {
+		h.Lines = append(slices.DeleteFunc(h.Lines, func(o ledger.Line) bool { return o.Lane == line.Lane && o.Scope == line.Scope }), line)
+	})
 }
 
 // must appends a change that is right.

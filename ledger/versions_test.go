@@ -70,15 +70,17 @@ func (r *rotation) next(t *ledger.Trust, st ledger.TrustStatement, by ...ledger.
 	return n
 }
 
-func (r *rotation) setBy(k ledger.Signer) []byte {
+func (r *rotation) setBy(keys ...ledger.Signer) []byte {
 	r.t.Helper()
 	e, err := ledger.ParseEnvelope(r.f.OperatorsSig, ledger.TypeStatement)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	e.Signatures = nil
-	if err := e.AddSignature(k); err != nil {
-		r.t.Fatal(err)
+	for _, k := range keys {
+		if err := e.AddSignature(k); err != nil {
+			r.t.Fatal(err)
+		}
 	}
 	b, err := e.Encode()
 	if err != nil {
@@ -146,6 +148,27 @@ func TestOldRootsCountBelowTheNextVersionOnly(t *testing.T) {
 	}
 	if _, err := alone.OperatorsAt(1, r.setBy(r.f.Root)); !errors.Is(err, ledger.ErrSignature) {
 		t.Errorf("without its history a version knows no older roots: %v", err)
+	}
+}
+
+// A set counts when as many roots signed it as the trust file asks for.
+func TestOperatorsNeedTheThresholdOfRoots(t *testing.T) {
+	r := rotated(t)
+	second := ledger.KeySigner{Private: r.f.Key("second")}
+	st := r.f.Trust.TrustStatement
+	st.Roots, st.Threshold = append(st.Roots, ledgertest.SSHLine(second.Private)), 2
+	trust, err := ledger.ParseTrust(r.sign(st, r.f.Root, second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := trust.OperatorsAt(1, r.setBy(r.f.Root)); !errors.Is(err, ledger.ErrSignature) {
+		t.Errorf("one of two roots: %v", err)
+	}
+	if _, err := trust.OperatorsAt(1, r.setBy(r.f.Root, r.f.Root)); !errors.Is(err, ledger.ErrSignature) {
+		t.Errorf("one root twice: %v", err)
+	}
+	if _, err := trust.OperatorsAt(1, r.setBy(r.f.Root, second)); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -227,11 +250,19 @@ func TestProposalsCountSignatures(t *testing.T) {
 			t.Errorf("%d signatures: %v", len(c.by), err)
 		}
 	}
+	other := ledgertest.For(t, "elsewhere.example")
+	moved := func(st *ledger.TrustStatement) {
+		st.Origin, st.Log, st.Node = other.Origin, []string{other.LogVKey}, []ledger.NodeKey{{VKey: other.NodeVKey}}
+	}
 	for name, edit := range map[string]func(*ledger.TrustStatement){
 		"no from":               func(st *ledger.TrustStatement) { st.From = 0 },
 		"from going back":       func(st *ledger.TrustStatement) { st.From, st.Version = 9, 3 },
 		"a log succeeds itself": func(st *ledger.TrustStatement) { st.Succeeds, st.From = &ledger.Succeeds{Origin: st.Origin}, 0 },
-		"another origin":        func(st *ledger.TrustStatement) { st.Origin = "elsewhere.example" },
+		"another origin":        func(st *ledger.TrustStatement) { moved(st) },
+		"another one's successor": func(st *ledger.TrustStatement) {
+			moved(st)
+			st.From, st.Succeeds = 0, &ledger.Succeeds{Origin: "third.example", Size: 1, Root: ledger.EncodeRoot(ledger.Tree{})}
+		},
 	} {
 		bad := r.v2.Successor(30)
 		edit(&bad)
