@@ -98,14 +98,19 @@ func edits() map[string]edit {
 		"a byte of a leaf":            {edit: func(tx *bbolt.Tx) error { return flip(tx, bucketEntries, be64(100), 40) }, where: "entry 100"},
 		"a leaf is gone":              {edit: func(tx *bbolt.Tx) error { return tx.Bucket(bucketEntries).Delete(be64(100)) }, where: "entry 100"},
 		"a leaf too many":             {edit: func(tx *bbolt.Tx) error { return tx.Bucket(bucketEntries).Put(be64(5000), []byte("x")) }, where: "entries"},
-		"two leaves swapped":          {edit: swapLeaves, where: "entry 10"},
-		"two leaves and their hashes": {edit: func(tx *bbolt.Tx) error { return errors.Join(swapLeaves(tx), swapHashes(tx)) }, where: "tile 1/0"},
+		"two leaves swapped":          {edit: swapLeaves(10), where: "entry 10"},
+		"two leaves and their hashes": {edit: swapWhole(10), where: "tile 1/0"},
+		"a tile too many":             {edit: func(tx *bbolt.Tx) error { return tx.Bucket(bucketTiles).Put(tileKey{0, 50}.bytes(), []byte("x")) }, where: "tiles"},
 		"a tile of level 0":           {edit: func(tx *bbolt.Tx) error { return flip(tx, bucketTiles, tileKey{0, 0}.bytes(), 5) }, where: "entry 0"},
 		"a tile of level 1":           {edit: func(tx *bbolt.Tx) error { return flip(tx, bucketTiles, tileKey{1, 0}.bytes(), 5) }, where: "open"},
 		"the head's root":             {edit: func(tx *bbolt.Tx) error { return flip(tx, bucketHead, keyHead, 20) }, where: "open"},
 		"a chain's folded row":        {edit: redirect, where: "folded state"},
 		"a chain that isn't there":    {edit: inventChain, where: "folded state"},
 		"an old chain is put back":    {edit: forgetOverride, where: "folded state"},
+		"a service that isn't there":  {edit: inventService, where: "folded state"},
+		"the operators are gone":      {edit: func(tx *bbolt.Tx) error { return tx.Bucket(bucketState).Delete(append([]byte("o"), be64(1)...)) }, where: "folded state"},
+		"a time too many":             {edit: func(tx *bbolt.Tx) error { return tx.Bucket(bucketTimes).Put(be64(5000), make([]byte, 16)) }, where: "times"},
+		"an id too many":              {edit: func(tx *bbolt.Tx) error { return tx.Bucket(bucketIDs).Put(make([]byte, 16), be64(77)) }, where: "ids"},
 		"an index term is gone":       {edit: dropTerm, where: "index of entry 2"},
 		"an index term too many":      {edit: addTerm, where: "index terms"},
 		"an id leads elsewhere":       {edit: moveID, where: "index of entry"},
@@ -123,19 +128,26 @@ func edits() map[string]edit {
 	}
 }
 
-func swapLeaves(tx *bbolt.Tx) error {
-	b := tx.Bucket(bucketEntries)
-	x, y := append([]byte{}, b.Get(be64(10))...), append([]byte{}, b.Get(be64(11))...)
-	return errors.Join(b.Put(be64(10), y), b.Put(be64(11), x))
+// swapLeaves swaps an entry with the next one.
+func swapLeaves(i int64) func(tx *bbolt.Tx) error {
+	return func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketEntries)
+		x, y := append([]byte{}, b.Get(be64(i))...), append([]byte{}, b.Get(be64(i+1))...)
+		return errors.Join(b.Put(be64(i), y), b.Put(be64(i+1), x))
+	}
 }
 
-func swapHashes(tx *bbolt.Tx) error {
-	b := tx.Bucket(bucketTiles)
-	v := append([]byte{}, b.Get(tileKey{0, 0}.bytes())...)
-	x := append([]byte{}, v[320:352]...)
-	copy(v[320:], v[352:384])
-	copy(v[352:], x)
-	return b.Put(tileKey{0, 0}.bytes(), v)
+// swapWhole swaps their hashes in the tile as well.
+func swapWhole(i int64) func(tx *bbolt.Tx) error {
+	return func(tx *bbolt.Tx) error {
+		b, key := tx.Bucket(bucketTiles), tileKey{0, i / tileWidth}.bytes()
+		v := append([]byte{}, b.Get(key)...)
+		at := i % tileWidth * tlog.HashSize
+		x := append([]byte{}, v[at:at+tlog.HashSize]...)
+		copy(v[at:], v[at+tlog.HashSize:at+2*tlog.HashSize])
+		copy(v[at+tlog.HashSize:], x)
+		return errors.Join(swapLeaves(i)(tx), b.Put(key, v))
+	}
 }
 
 // redirect points the active set elsewhere.
@@ -152,6 +164,11 @@ func redirect(tx *bbolt.Tx) error {
 func inventChain(tx *bbolt.Tx) error {
 	c := ledger.Chain{Lane: ledger.LaneOverride, Scope: "staging", Mode: "degraded", Kind: ledger.SafeModeEntered, Index: 3, Generation: 1}
 	return putJSON(tx.Bucket(bucketState), chainKey(ledger.ChainKey{Lane: c.Lane, Service: "checkout", Scope: c.Scope}), c)
+}
+
+func inventService(tx *bbolt.Tx) error {
+	c := ledger.Chain{Lane: ledger.LaneMain, Scope: "prod", Kind: ledger.BundleActivated, Index: 3, Generation: 1}
+	return putJSON(tx.Bucket(bucketState), chainKey(ledger.ChainKey{Lane: c.Lane, Service: "mallory", Scope: c.Scope}), c)
 }
 
 func forgetOverride(tx *bbolt.Tx) error {
@@ -209,6 +226,38 @@ func (f *fixture) finds(where string) {
 	}
 }
 
+// What a start would refuse or mend is found where it happens under a running
+// server.
+func TestEditsUnderARunningStoreAreFound(t *testing.T) {
+	for where, edit := range map[string]func(f *fixture){
+		"head": func(f *fixture) {
+			f.rowsOpen(func(tx *bbolt.Tx) error { return flip(tx, bucketHead, keyHead, 20) })
+		},
+		"published state": func(f *fixture) {
+			svc := f.Snapshot().State.Services["checkout"]
+			svc.Chains[0].Mode = "degraded"
+		},
+		"detail of entry 2": func(f *fixture) {
+			f.put(DraftOf(f.Statement(ledger.DetailErased, "", "", func(st *ledger.Statement) { st.Index = 2 }), nil))
+			d, _, err := ledger.NewDetail(map[string]any{"text": "back again"})
+			must(f.t, err)
+			row, err := encodeDetail(d)
+			must(f.t, err)
+			must(f.t, f.details.Write(func(tx *bbolt.Tx) error { return tx.Bucket(bucketDetails).Put(be64(2), row) }))
+		},
+	} {
+		t.Run(where, func(t *testing.T) {
+			f := attacked(t, 20)
+			f.check()
+			edit(f)
+			r, err := f.Verify(t.Context(), nil)
+			if err != nil || len(r.Findings) != 1 || r.Findings[0].Where != where || !errors.Is(f.Writes(), ErrReadOnly) {
+				t.Errorf("findings %v, %v; Writes = %v", r.Findings, err, f.Writes())
+			}
+		})
+	}
+}
+
 // A start alone finds damage of the newest entries.
 func TestNewestEntriesAreCheckedAtStart(t *testing.T) {
 	f := newFixture(t)
@@ -252,7 +301,8 @@ func TestScrubFindsAFlippedByteWhileServing(t *testing.T) {
 	for name, edit := range map[string]func(tx *bbolt.Tx) error{
 		"leaf":                func(tx *bbolt.Tx) error { return flip(tx, bucketEntries, be64(300), 9) },
 		"full tile":           func(tx *bbolt.Tx) error { return flip(tx, bucketTiles, tileKey{0, 1}.bytes(), 99) },
-		"swapped with hashes": func(tx *bbolt.Tx) error { return errors.Join(swapLeaves(tx), swapHashes(tx)) },
+		"swapped with hashes": swapWhole(10),
+		"at the edge":         swapWhole(520),
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := attacked(t, 600)
@@ -291,16 +341,15 @@ func TestFileThatWasCutOffDoesNotOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(f.cfg.Dir, fileLedger)
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(path, info.Size()/2); err != nil {
-		t.Fatal(err)
-	}
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.Truncate(path, int64(len(whole)/2)))
 	if _, err := Open(f.cfg); !errors.Is(err, kv.ErrTruncated) || api.CodeOf(err) != api.CodeReadOnly {
 		t.Fatalf("Open: %v", err)
 	}
+	must(t, os.WriteFile(path, whole, 0o600))
+	f.open()
+	f.check()
 }
 
 func TestTwoServersOnOneLedger(t *testing.T) {
@@ -308,6 +357,9 @@ func TestTwoServersOnOneLedger(t *testing.T) {
 	if _, err := Open(f.cfg); !errors.Is(err, ErrLocked) {
 		t.Fatalf("second Open: %v", err)
 	}
+	f.put(f.activate("checkout", "prod", 1))
+	f.reopen() // once the first one has gone
+	f.check()
 }
 
 // tiles reads a store's tiles as a tlog client does.
@@ -363,7 +415,10 @@ func TestTilesVerifyWithATlogClient(t *testing.T) {
 // (CVE-2026-56865) believed this.
 func TestClientFindsSwappedRecords(t *testing.T) {
 	f := attacked(t, 600)
-	f.rowsOpen(func(tx *bbolt.Tx) error { return errors.Join(swapLeaves(tx), swapHashes(tx)) })
+	if err := f.clientReads(10, 11); err != nil {
+		t.Fatal(err)
+	}
+	f.rowsOpen(swapWhole(10))
 	if err := f.clientReads(10, 11); err == nil || !strings.Contains(err.Error(), "inconsistent tile") {
 		t.Fatalf("a tlog client believed swapped records: %v", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/internal/ledgertest"
@@ -103,6 +104,9 @@ func testFailingStep(t *testing.T, x *faults, restart bool) {
 	if got := f.Snapshot().Tree.Size; got != 4 {
 		t.Fatalf("size %d, want 4", got)
 	}
+	if anchor, _, err := f.readAnchor(); err != nil || anchor != f.Snapshot().Tree {
+		t.Fatalf("anchor %v, %v; published %v", anchor, err, f.Snapshot().Tree)
+	}
 	f.check()
 	f.reopen()
 	f.check()
@@ -137,18 +141,47 @@ func activationWithout(f *fixture) Draft { return f.activate("checkout", "prod",
 
 // A batch that fails must not leave its details under entries of a later one.
 func TestDetailsOfAFailedAppendDoNotStay(t *testing.T) {
-	x := &faults{step: stepCommit}
-	f := newFixture(t, func(c *Config) { c.fault = x.hook })
+	for _, x := range []*faults{{step: stepDetails, after: true}, {step: stepCommit}} {
+		t.Run(x.step, func(t *testing.T) {
+			f := newFixture(t, func(c *Config) { c.fault = x.hook })
+			f.put(f.operators(1, f.OperatorsSig))
+			x.armed.Store(true)
+			if _, err := f.try(f.note("never recorded")); err == nil {
+				t.Fatal("the append did not fail")
+			}
+			x.armed.Store(false)
+			f.put(f.activate("checkout", "prod", 1))
+			if d, err := f.details.get(2); d != nil || err != nil {
+				t.Fatalf("detail of an entry that has none: %v, %v", d, err)
+			}
+			f.check()
+		})
+	}
+}
+
+// A caller who is refused leaves neither ids nor details to those who share its
+// batch.
+func TestARefusedCallerLeavesNothingInItsBatch(t *testing.T) {
+	f := newFixture(t)
 	f.put(f.operators(1, f.OperatorsSig))
-	x.armed.Store(true)
-	if _, err := f.try(f.note("never recorded")); err == nil {
-		t.Fatal("the commit did not fail")
+	d := f.note("once")
+	call := func(drafts ...Draft) *request {
+		return &request{t.Context(), func(*ledger.State, time.Time) (Decision, error) { return Decision{Drafts: drafts}, nil }, make(chan answer, 1)}
 	}
-	x.armed.Store(false)
-	f.put(f.activate("checkout", "prod", 1))
-	if d, err := f.details.get(2); d != nil || err != nil {
-		t.Fatalf("detail of an entry that has none: %v, %v", d, err)
+	refused, plain, again := call(d, Draft{Kind: ledger.BundleActivated}), call(f.activate("checkout", "prod", 1)), call(d)
+	f.run([]*request{refused, plain, again}) // the loop is idle: nobody else appends here
+	if a := <-refused.answer; a.err == nil {
+		t.Errorf("half a decision was taken: %+v", a.receipts)
 	}
+	for i, r := range []*request{plain, again} {
+		if a := <-r.answer; a.err != nil || a.receipts[0].Index != int64(2+i) || a.receipts[0].Repeated {
+			t.Errorf("caller %d: %+v, %v", i, a.receipts, a.err)
+		}
+	}
+	if row, err := f.details.get(2); row != nil || err != nil {
+		t.Errorf("the detail of a refused change: %v, %v", row, err)
+	}
+	f.check()
 }
 
 func TestDiskFull(t *testing.T) {

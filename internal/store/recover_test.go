@@ -117,7 +117,7 @@ func damages(t *testing.T, f *fixture, backup string) map[string]func() {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -138,6 +138,7 @@ func TestRecover(t *testing.T) {
 			copyDir(t, whole, f.cfg.Dir)
 			copyFile(t, anchor, f.cfg.Anchor)
 			damage()
+			_, gone := os.Stat(filepath.Join(f.cfg.Dir, fileLedger))
 			dry, err := Recover(t.Context(), f.cfg, from, RecoverOptions{DryRun: true})
 			must(t, err)
 			if _, err := os.Stat(filepath.Join(f.cfg.Dir, fileBuilding)); err == nil {
@@ -147,6 +148,9 @@ func TestRecover(t *testing.T) {
 			must(t, err)
 			if fmt.Sprint(dry.Steps) != fmt.Sprint(r.Steps) || r.Size != from.Tree.Size || len(r.Missing) > 0 {
 				t.Errorf("said %q, then did %q: %+v", dry.Steps, r.Steps, r)
+			}
+			if _, err := os.Stat(filepath.Join(f.cfg.Dir, fileReplaced)); (err == nil) != (gone == nil) {
+				t.Errorf("the old file is not kept: %v", err)
 			}
 			f.recovered(from)
 			f.put(f.activate("payments", "prod", 7))
@@ -220,6 +224,16 @@ func TestRecoverRefuses(t *testing.T) {
 		leaves, err := bare.Entries(ctx, n)
 		return append([][]byte{leaves[1]}, leaves[1:]...), err
 	}
+	lying := bare
+	lying.Details = func(ctx context.Context, n int64) ([]ledger.DetailLine, error) {
+		lines, err := from.Details(ctx, n)
+		for i := range lines {
+			lines[i].Detail = map[string]any{"text": "another"}
+		}
+		return lines, err
+	}
+	crossed := bare
+	crossed.Entries = fork.Entries
 	must(t, f.Close())
 	copyDir(t, backup, f.cfg.Dir)
 	for name, c := range map[string]struct {
@@ -232,6 +246,8 @@ func TestRecoverRefuses(t *testing.T) {
 		"shorter than what was seen": {from: bare, opt: RecoverOptions{Known: []ledger.Tree{{Size: newest.Size + 1}}}, want: "were published"},
 		"without details":            {from: bare, want: "the details of 2 entries"},
 		"entries of something else":  {from: broken, want: "entry 0"},
+		"entries of a fork":          {from: crossed, want: "hash to another root"},
+		"details of something else":  {from: lying, want: "the details of 2 entries"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Recover(t.Context(), f.cfg, c.from, c.opt)
@@ -254,8 +270,8 @@ func TestRecoverRefuses(t *testing.T) {
 		t.Errorf("missing details are passed over: %v, %v", v.Findings, err)
 	}
 	must(t, f.Close())
-	copyDir(t, f.cfg.Dir, f.cfg.Dir+".longer")
-	if _, err := Recover(t.Context(), f.cfg, short, RecoverOptions{}); !errors.Is(err, ErrNoCopy) {
+	must(t, os.Remove(f.cfg.Anchor))
+	if _, err := Recover(t.Context(), f.cfg, short, RecoverOptions{}); !errors.Is(err, ErrNoCopy) || !strings.Contains(err.Error(), "the data directory has") {
 		t.Errorf("shorter than the directory: %v", err)
 	}
 }
