@@ -163,6 +163,9 @@ func TestStatementsThatAreNotObeyed(t *testing.T) {
 				if c.State() != api.StateReady {
 					t.Errorf("state %s: a bad file is no trouble of the servers'", why(c))
 				}
+				if held := c.Live().Pending; len(held) != 0 && tt.name != "of a mode that isn't staged" { // that one waits for a set that has it
+					t.Errorf("held: %+v", held)
+				}
 			})
 		})
 	}

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/open-feature/go-sdk/openfeature"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sealstone/sealstone/api"
@@ -97,6 +100,16 @@ var attacks = []struct {
 		set := l.activate("prod", 2, release(2))
 		l.serve = damage("/manifests/", func() api.Digest { return set.Digest })
 	}},
+	{name: "set swapped for the one before", check: ledger.CheckSet, attack: func(_ *testing.T, l *fakeLog) {
+		was, _ := l.state.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: "checkout", Scope: "prod"})
+		set := l.activate("prod", 2, release(2))
+		l.serve = func(path string, b []byte) []byte {
+			if strings.HasSuffix(path, string(set.Digest)) {
+				return l.objects[was.Set.Digest]
+			}
+			return b
+		}
+	}},
 	{name: "object without end", check: ledger.CheckObject, attack: func(_ *testing.T, l *fakeLog) {
 		l.activate("prod", 2, release(2))
 		l.serve = func(path string, b []byte) []byte {
@@ -182,6 +195,16 @@ var attacks = []struct {
 		bad := release(2)
 		bad["degraded"]["flags.json"] = []byte(`{"flags":{"x":{"defaultVariant":"gone","state":"ENABLED","variants":{"on":true}}}}`)
 		l.activate("prod", 2, bad)
+	}},
+	{name: "set without a normal mode", check: ledger.CheckSet, final: true, attack: func(_ *testing.T, l *fakeLog) {
+		l.activate("prod", 2, contents{"degraded": files(2)})
+	}},
+	{name: "set of too many modes", check: ledger.CheckSet, final: true, attack: func(_ *testing.T, l *fakeLog) {
+		many := release(2)
+		for n := range 64 {
+			many[api.Mode(fmt.Sprintf("mode-%d", n))] = files(2)
+		}
+		l.activate("prod", 2, many)
 	}},
 	{name: "bundle of another mode", check: ledger.CheckManifest, final: true, attack: func(t *testing.T, l *fakeLog) {
 		b, err := bundle.Build(bundle.Config{Contract: 1, Mode: "degraded", Service: "checkout"}, files(2))
@@ -288,6 +311,7 @@ func TestRefusesAndGoesOn(t *testing.T) {
 						cfg.Cache = t.TempDir()
 					}
 					c := open(t, cfg)
+					of := client(t, c)
 					settled(time.Second)
 
 					a.attack(t, l)
@@ -298,8 +322,11 @@ func TestRefusesAndGoesOn(t *testing.T) {
 					if refused == nil || refused.Check != a.check {
 						t.Fatalf("refused %+v, want check %q", refused, a.check)
 					}
-					if c.State() != api.StateError {
-						t.Errorf("state %s", why(c))
+					if c.State() != api.StateError || of.State() != openfeature.ErrorState {
+						t.Errorf("state %s, the provider's %s", why(c), of.State())
+					}
+					if len(refused.Evidence) == 0 || len(refused.Evidence) > 256<<10 || refused.Checkpoint == "" {
+						t.Errorf("%d bytes of evidence and checkpoint %q are kept", len(refused.Evidence), refused.Checkpoint)
 					}
 					if a.final {
 						return
@@ -307,13 +334,57 @@ func TestRefusesAndGoesOn(t *testing.T) {
 					l.locked(l.honest)
 					settled(time.Minute)
 					runs(t, c, 2)
-					if c.State() != api.StateReady {
-						t.Errorf("after mending: state %s", why(c))
+					if c.State() != api.StateReady || of.State() != openfeature.ReadyState {
+						t.Errorf("after mending: state %s, the provider's %s", why(c), of.State())
 					}
 				})
 			})
 		}
 	}
+}
+
+// Sizes come from the log: a set of more bytes than a set may have is not even
+// asked for.
+func TestASetBeyondAllSizesIsNotFetched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, c := running(t)
+		settled(time.Second)
+		huge := l.publish("prod", release(2))
+		huge.Size = bundle.MaxManifest + 1
+		l.append(ledger.BundleActivated, ledger.Data{Service: "checkout", Scope: "prod",
+			Fields: ledger.Fields{Release: ledgertest.Release(2), Set: &huge, Contract: 1}})
+		l.tell("head")
+		settled(5 * time.Second)
+		runs(t, c, 1)
+		if r := c.Live().Refusal; r == nil || r.Check != ledger.CheckSet {
+			t.Errorf("refused %+v", r)
+		}
+		l.locked(func() {
+			if slices.ContainsFunc(l.requests, func(r string) bool { return strings.Contains(r, string(huge.Digest)) }) {
+				t.Error("it was asked for")
+			}
+		})
+		l.activate("prod", 3, release(3))
+		settled(time.Minute)
+		runs(t, c, 3)
+	})
+}
+
+// A flood of refusals fills neither memory nor cache.
+func TestOnlyTheNewestRefusalsAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, cfg := released(t)
+		cfg.OverrideDir = t.TempDir()
+		c := open(t, cfg)
+		for n := range 20 {
+			must(t, os.WriteFile(filepath.Join(cfg.OverrideDir, fmt.Sprint(n, ".dsse")), fmt.Appendf(nil, `{"payload":%d}`, n), 0o600))
+		}
+		settled(time.Minute)
+		if n := len(c.Refusals()); n != 8 {
+			t.Errorf("%d refusals are kept", n)
+		}
+		runs(t, c, 1)
+	})
 }
 
 func TestForkIsFoundAndBothHalvesAreKept(t *testing.T) {

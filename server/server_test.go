@@ -441,15 +441,40 @@ func TestAVanishedActivationFileWithdrawsNothing(t *testing.T) {
 }
 
 func TestBadOperatorsKeepTheSetInForce(t *testing.T) {
-	r := newRig(t, nil)
-	r.sync()
-	r.push(map[string]string{"operators.yaml": string(r.f.OperatorsYAML) + "# edited\n", "services/checkout/config/http.yaml": "timeout: 31\n"})
-	wantKinds(t, r, 4, "bundle.activated checkout@prod", "bundle.activated checkout@staging")
-	st := r.Status()
-	if st.Operators != 1 || st.Source.Operators == "" {
-		t.Errorf("operators %d, %q", st.Operators, st.Source.Operators)
+	signed := func(t *testing.T, edit func(f *ledgertest.Fixture), version int) map[string]string {
+		f := ledgertest.New(t)
+		edit(f)
+		yaml := string(f.OperatorsYAML) + "# edited\n"
+		op := ledger.Operator{ID: ledgertest.OperatorID, Keys: []string{ledgertest.SSHLine(f.OperatorKey)}, May: []ledger.Grant{ledgertest.Everything()}}
+		return map[string]string{"operators.yaml": yaml, "operators.sig": string(f.SignOperators(version, []byte(yaml), op)) + "\n"}
 	}
-	r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+	for name, c := range map[string]struct {
+		files map[string]string
+		why   string // "" where status need not say
+		taken bool
+	}{
+		"edited after it was signed": {map[string]string{"operators.yaml": string(ledgertest.New(t).OperatorsYAML) + "# edited\n"}, "not over this operators.yaml", false},
+		"signed by no root":          {signed(t, func(f *ledgertest.Fixture) { f.Root = f.Operator }, 2), "root signatures", false},
+		"signed for another log":     {signed(t, func(f *ledgertest.Fixture) { f.Origin = "other.example/log" }, 2), "signed for log", false},
+		"of a version that was":      {signed(t, func(*ledgertest.Fixture) {}, 1), "", false},
+		"signed as it must be":       {signed(t, func(*ledgertest.Fixture) {}, 2), "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.sync()
+			r.push(c.files)
+			r.push(map[string]string{"services/checkout/config/http.yaml": "timeout: 31\n"})
+			want, in := []string{"bundle.activated checkout@prod", "bundle.activated checkout@staging"}, int64(1)
+			if c.taken {
+				want, in = append([]string{"operators.changed"}, want...), 2
+			}
+			wantKinds(t, r, 4, want...)
+			if st := r.Status(); int64(st.Operators) != in || !strings.Contains(st.Source.Operators, c.why) || c.taken && st.Source.Operators != "" {
+				t.Errorf("operators %d, %q", st.Operators, st.Source.Operators)
+			}
+			r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+		})
+	}
 }
 
 func TestOCIServesWhatActivationsName(t *testing.T) {
@@ -494,7 +519,9 @@ func TestClientsReadOnlyTheirOwn(t *testing.T) {
 	r.get(403, "/log/checkpoint", "Authorization", "Bearer eu")
 	r.get(200, "/log/checkpoint", "Authorization", "Bearer audit")
 	r.get(200, "/v1/changes?service=checkout", "Authorization", "Bearer eu")
-	r.get(403, "/v1/changes", "Authorization", "Bearer eu")
+	for _, path := range []string{"/v1/changes", "/v1/changes?service=payments", "/v1/changes/0", "/v1/safe-modes?service=payments", "/v2/payments/tags/list"} {
+		r.get(403, path, "Authorization", "Bearer eu")
+	}
 	r.get(200, "/v1/trust")
 	if res := r.do(http.MethodPost, "/ofrep/v1/evaluate/flags/express", "{}", "X-API-Key", "eu"); res.StatusCode != 200 {
 		t.Errorf("the token's own target: %d", res.StatusCode)
@@ -591,12 +618,16 @@ func TestAClientSeesItsOwnServicesOnly(t *testing.T) {
 	r := newRig(t, nil)
 	r.push(map[string]string{"clients.yaml": "clients:\n  - name: pay\n    token: \"" + string(api.DigestOf([]byte("pay"))) + "\"\n    services: [payments]\n    scopes: [prod]\n"})
 	r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+	r.push(map[string]string{"services/checkout/config/http.yaml": "{"}) // checkout is rejected
 	for _, path := range []string{"/v1/status", "/v1/safe-modes", "/v1/live", "/v1/changes/4"} {
 		res := r.do(http.MethodGet, path, "", "Authorization", "Bearer pay")
 		b, _ := io.ReadAll(res.Body)
 		if bytes.Contains(b, []byte("checkout")) {
 			t.Errorf("%s: %s", path, b)
 		}
+	}
+	if st := r.Status(); len(st.SafeModes) != 1 || len(st.Rejected) != 1 {
+		t.Errorf("there was nothing to hide: %+v", st)
 	}
 }
 
@@ -611,6 +642,12 @@ func TestErasureTakesNothingInForceAndNothingOfOthers(t *testing.T) {
 	object := func(service string, scope api.Scope, d api.Digest) *ledger.Signed {
 		return r.f.Statement(ledger.ObjectErased, service, scope, func(s *ledger.Statement) { s.Object = d })
 	}
+	detail := func(service string, scope api.Scope) *ledger.Signed {
+		return r.f.Statement(ledger.DetailErased, service, scope, func(s *ledger.Statement) { s.Index = 2 }) // checkout@prod's activation
+	}
+	r.send(422, detail("payments", "prod"))
+	r.send(422, detail("checkout", "staging"))
+	r.send(200, detail("checkout", "prod"))
 	r.send(422, object("checkout", "prod", entry.Digest))
 	r.send(422, object("payments", "prod", entry.Digest))
 	r.send(422, object("checkout", "prod", api.DigestOf([]byte("never"))))

@@ -276,18 +276,26 @@ func TestMirrorTakesNothingDamaged(t *testing.T) {
 	f.grow(700)
 	long := f.files
 	flip := func(b []byte) []byte { b[len(b)/2] ^= 1; return b }
-	for path, spoil := range map[string]func([]byte) []byte{
-		"checkpoint":             flip,
-		"tile/0/001":             flip,
-		"tile/0/002.p/188":       flip,
-		"tile/1/000.p/2":         flip,
-		"tile/entries/001":       flip,
-		"tile/entries/002.p/188": func(b []byte) []byte { return b[:len(b)-1] },
-		"details/001":            func(b []byte) []byte { return bytes.Replace(b, []byte("author 300"), []byte("author 301"), 1) },
-		"details/002":            func(b []byte) []byte { return append(b, "{"...) },
+	cut := func(b []byte) []byte { return b[:len(b)-1] }
+	for _, c := range []struct {
+		name, path string
+		spoil      func([]byte) []byte
+	}{
+		{"a checkpoint", "checkpoint", flip},
+		{"a tile", "tile/0/001", flip},
+		{"a tile cut off", "tile/0/001", cut},
+		{"a tile at the edge", "tile/0/002.p/188", flip},
+		{"a tile above", "tile/1/000.p/2", flip},
+		{"an entry", "tile/entries/001", func(b []byte) []byte { b[100] ^= 1; return b }},
+		{"an entry short", "tile/entries/001", func(b []byte) []byte { return b[:len(b)-2-len(f.leaves[511])] }},
+		{"entries cut off", "tile/entries/002.p/188", cut},
+		{"a detail", "details/001", func(b []byte) []byte { return bytes.Replace(b, []byte("author 300"), []byte("author 301"), 1) }},
+		{"details that are no JSON", "details/002", func(b []byte) []byte { return append(b, "{"...) }},
+		{"details of other entries", "details/002", func(b []byte) []byte { return append(b, long["details/001"]...) }},
 	} {
-		t.Run(path, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			m := f.mirror()
+			m.Details = strings.HasPrefix(c.path, "details/") // else they would find what entries hide
 			f.files = short
 			if _, _, err := m.Sync(t.Context()); err != nil {
 				t.Fatal(err)
@@ -295,8 +303,8 @@ func TestMirrorTakesNothingDamaged(t *testing.T) {
 			f.files = long
 			m.Source = func(ctx context.Context, p string) ([]byte, error) {
 				b, err := f.source(ctx, p)
-				if err == nil && p == path {
-					b = spoil(b)
+				if err == nil && p == c.path {
+					b = c.spoil(b)
 				}
 				return b, err
 			}
@@ -400,6 +408,7 @@ func TestMirrorTakesCheckpointsOfItsLogOnly(t *testing.T) {
 	for name, sign := range map[string]func() ([]byte, error){
 		"another key":    func() ([]byte, error) { return ledger.SignCheckpoint(f.Origin, f.tree(), other.Log) },
 		"another origin": func() ([]byte, error) { return ledger.SignCheckpoint(other.Origin, f.tree(), other.Log) },
+		"by our own key": func() ([]byte, error) { return ledger.SignCheckpoint(other.Origin, f.tree(), f.Log) },
 	} {
 		cp, err := sign()
 		f.must(err)
@@ -408,4 +417,6 @@ func TestMirrorTakesCheckpointsOfItsLogOnly(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	f.publish()
+	f.sync(m)
 }

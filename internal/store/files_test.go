@@ -18,6 +18,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/kv"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -349,6 +350,49 @@ func TestErasureIsFinishedAfterACrash(t *testing.T) {
 	}
 	if has, _ := f.objects.HasObject(name); has {
 		t.Fatal("an erased object came back")
+	}
+	f.check()
+}
+
+// A commit that failed, and a disk that can't be asked whether it is there: when
+// it can be asked again, what the commit erases is erased.
+func TestErasureOfACommitThatNobodyKnowsOfIsDone(t *testing.T) {
+	var f *fixture
+	var away *kv.DB
+	broken, err := kv.Open(filepath.Join(t.TempDir(), "closed.db"), kv.Options{})
+	must(t, errors.Join(err, broken.Close()))
+	armed := false
+	f = newFixture(t, func(c *Config) {
+		c.fault = func(step string, after bool) error {
+			if !armed || step != stepCommit || !after {
+				return nil
+			}
+			armed, away, f.ledger = false, f.ledger, broken
+			return errFault
+		}
+	})
+	object := []byte("leaked password")
+	name := api.DigestOf(object)
+	f.put(f.operators(1, f.OperatorsSig), f.note("words"))
+	must(t, f.PutObjects(t.Context(), maps.All(map[api.Digest][]byte{name: object})))
+	armed = true
+	_, err = f.try(DraftOf(f.Statement(ledger.DetailErased, "", "", func(st *ledger.Statement) { st.Index = 2 }), nil),
+		DraftOf(f.Statement(ledger.ObjectErased, "", "", func(st *ledger.Statement) { st.Object = name }), nil))
+	if api.CodeOf(err) != api.CodeStorage || f.Snapshot().Tree.Size != 3 {
+		t.Fatalf("%v; %d entries are published", err, f.Snapshot().Tree.Size)
+	}
+	if _, err := f.try(f.activate("checkout", "prod", 1)); api.CodeOf(err) != api.CodeStorage {
+		t.Fatalf("appended to a log that nobody knows: %v", err)
+	}
+	f.ledger = away
+	if r := f.put(f.activate("checkout", "prod", 1)); r[0].Index != 5 {
+		t.Fatalf("receipt %+v", r[0])
+	}
+	if d, err := f.details.get(2); d != nil || err != nil {
+		t.Errorf("the detail stays: %v, %v", d, err)
+	}
+	if _, err := f.Object(name); !errors.Is(err, ErrErased) {
+		t.Errorf("the object is served: %v", err)
 	}
 	f.check()
 }
