@@ -129,6 +129,10 @@ func TestEvidenceAttacks(t *testing.T) {
 		"true proof, wrong index": {ledger.CheckIncluded, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
 			e.Changes[2].Index = 3
 		}},
+		"empty leaf": {ledger.CheckIncluded, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) { e.Changes[2].Leaf = nil }},
+		"odd UTF-8 in a checkpoint": {ledger.CheckCheckpoint, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
+			e.Checkpoint = strings.Replace(e.Checkpoint, "\n6\n", "\n6\xff\xfe\n", 1)
+		}},
 		"tampered proof": {ledger.CheckIncluded, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
 			e.Changes[2].Proof[0] = e.Changes[3].Proof[0]
 		}},

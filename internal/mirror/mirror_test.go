@@ -312,8 +312,8 @@ func TestMirrorTakesNothingDamaged(t *testing.T) {
 			if !errors.Is(err, ErrDamaged) && !errors.Is(err, ledger.ErrCheckpoint) {
 				t.Fatalf("%v", err)
 			}
-			if strings.HasPrefix(path, "tile/") && !strings.Contains(path, "entries") && !strings.Contains(err.Error(), path) {
-				t.Errorf("%v does not name %s", err, path)
+			if strings.HasPrefix(c.path, "tile/") && !strings.Contains(c.path, "entries") && !strings.Contains(err.Error(), c.path) {
+				t.Errorf("%v does not name %s", err, c.path)
 			}
 			l, err := Open(t.Context(), Dir(m.Dir), f.Trust)
 			if err != nil || l.Size != 300 {

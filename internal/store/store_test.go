@@ -149,6 +149,26 @@ func (f *fixture) prove(service string, known *ledger.Known) *ledger.Known {
 	return p.Known()
 }
 
+// The log's order is by index: a clock that goes back undoes no newer change.
+func TestAClockThatGoesBackOrdersNothing(t *testing.T) {
+	now := time.Now()
+	f := newFixture(t, func(c *Config) { c.Now = func() time.Time { return now } })
+	f.put(f.operators(1, f.OperatorsSig), f.activate("checkout", "prod", 1))
+	known := f.prove("checkout", nil)
+	now = now.Add(-time.Hour)
+	next := f.activate("checkout", "prod", 2)
+	r := f.put(next)[0]
+	for range 2 {
+		c, _ := f.Snapshot().State.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: "checkout", Scope: "prod"})
+		if r.Index != 3 || r.Generation != 2 || c.Index != 3 || c.Set.Digest != next.Data.Set.Digest {
+			t.Errorf("receipt %+v, chain %+v", r, c)
+		}
+		f.prove("checkout", known)
+		f.check()
+		f.reopen()
+	}
+}
+
 func TestInitRefusesWhatIsThere(t *testing.T) {
 	f := newFixture(t)
 	if err := Init(f.cfg); !errors.Is(err, ErrExists) {
