@@ -66,6 +66,8 @@ func BenchmarkTimeTravel(b *testing.B) {
 		{"history-at", "/v1/history?target=svc-7@prod/eu-west-1&at=" + at},
 		{"flags", "/v1/flags?target=svc-7@prod/eu-west-1"},
 		{"annotations", "/v1/annotations?service=svc-7&limit=50"},
+		{"annotations-tags", "/v1/annotations?tags=bundle.activated&tags=service:svc-7&limit=50"},
+		{"annotations-at", "/v1/annotations?limit=50&to=" + at},
 	} {
 		b.Run(fmt.Sprint(q.name, "-", n), func(b *testing.B) {
 			for b.Loop() {

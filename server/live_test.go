@@ -223,6 +223,46 @@ func TestABadReportSaysWhy(t *testing.T) {
 	r.get(400, "/v1/changes?service=X")
 }
 
+// A token reports for its own services and scopes, and what it makes up is shown
+// as what it is: reported, by whom, and not what the log proves.
+func TestATokenReportsForItself(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	client := func(name, service, scope string) string {
+		return fmt.Sprintf("  - {name: %s, token: %q, services: [%s], scopes: [%s]}\n", name, api.DigestOf([]byte(name)), service, scope)
+	}
+	r.push(map[string]string{"clients.yaml": "clients:\n" + client("eu", "checkout", "prod/eu-west-1") + client("all", "checkout", "prod")})
+	post := func(status int, token, target, id string, more string) {
+		t.Helper()
+		body := fmt.Sprintf(`{"target": %q, "service.instance.id": %q, "sealstone.state": "READY"%s}`, target, id, more)
+		r.expect(status, r.do(http.MethodPost, "/v1/instances", body, "Authorization", "Bearer "+token))
+	}
+	post(401, "stranger", "checkout@prod", "a", "")
+	post(403, "eu", "payments@prod/eu-west-1", "a", "")
+	post(403, "eu", "checkout@prod", "a", "")
+	post(403, "eu", "checkout@prod/us-east-1", "a", "")
+	post(204, "eu", "checkout@prod/eu-west-1/canary", "a", "")
+	lie := api.DigestOf([]byte("never built"))
+	for i := range 10_000 {
+		post(204, "eu", "checkout@prod/eu-west-1", fmt.Sprint("made-up-", i), fmt.Sprintf(`, "sealstone.bundle.digest": %q`, lie))
+	}
+	post(204, "all", "checkout@prod", "real", "")
+	auth := []string{"Authorization", "Bearer all"}
+	var eu api.LiveScope
+	for _, sc := range decode[api.Live](t, r.get(200, "/v1/live?service=checkout", auth...)).Services[0].Scopes {
+		if sc.Scope == "prod/eu-west-1" {
+			eu = sc
+		}
+	}
+	if len(eu.Counts) != 1 || eu.Counts[0].Instances != 10_000 || eu.Counts[0].Drift[0] != "runs a bundle the log never named" || eu.Proven.Bundle == lie || len(eu.Instances) > pageInstances {
+		t.Errorf("%+v, %d instances listed", eu.Counts, len(eu.Instances))
+	}
+	one := decode[api.Live](t, r.get(200, "/v1/live?instance=made-up-7", auth...)).Services[0].Scopes[0].Instances[0]
+	if one.Client != "eu" || one.Drift[0] != "runs a bundle the log never named" {
+		t.Errorf("%+v", one)
+	}
+}
+
 // A restart knows what it knew.
 func TestInstancesOutliveARestart(t *testing.T) {
 	r := newRig(t, nil)
