@@ -259,8 +259,9 @@ func (a *app) writeProofs(ctx context.Context, c *client, dir string, intervals 
 	return nil
 }
 
-// timeForms are the spellings of a time on the command line.
-var timeForms = []string{time.RFC3339, "2006-01-02T15:04Z07:00", "2006-01-02"}
+// timeForms are the spellings of a time on the command line, those of tables
+// among them, which are in UTC.
+var timeForms = []string{time.RFC3339, "2006-01-02T15:04Z07:00", "2006-01-02", "2006-01-02 15:04:05Z07:00", time.DateTime, "2006-01-02 15:04"}
 
 // parseTime reads RFC 3339; seconds, or a day's time, may be left out.
 func parseTime(what, s string) (time.Time, error) {

@@ -70,6 +70,8 @@ func (a *app) live(ctx context.Context, args []string, o liveOptions) (drifts bo
 	return drifts, a.print(live, func(w io.Writer) {
 		if len(live.Services) == 0 {
 			fmt.Fprintln(a.err, nothingLive(ctx, c, args, o))
+		} else if o.drift && !drifts {
+			fmt.Fprintln(a.err, "nothing drifts")
 		}
 		showLive(w, live, o)
 		if live.Next != "" && o.instances >= 0 {

@@ -101,15 +101,18 @@ func (a *app) liveArtifacts(ctx context.Context, q url.Values) error {
 		return err
 	}
 	return a.print(answer, func(w io.Writer) {
-		header, row := "TARGET INSTANCES VERSION REVISION ARTIFACT IMAGE BASE", imageRow
+		header, row := "TARGET COUNT VERSION REVISION ARTIFACT IMAGE BASE", imageRow
 		if q.Has("dependency") {
-			header, row = "TARGET INSTANCES VERSION REVISION BASE DEPENDENCY", dependencyRow
+			header, row = "TARGET COUNT VERSION REVISION BASE DEPENDENCY", dependencyRow
 		}
 		var rows [][]string
 		for _, f := range answer.Found {
 			rows = append(rows, row(f))
 		}
 		fitted(w, header, rows)
+		if len(rows) == 0 {
+			fmt.Fprintln(a.err, "no instance reports it")
+		}
 		if answer.Omitted > 0 {
 			fmt.Fprintf(w, "and %d more: name a service with --service\n", answer.Omitted)
 		}

@@ -90,8 +90,12 @@ func table(w io.Writer, header string, rows [][]string) {
 const maxWidth = 100
 
 // fitted is a table that gives way in its last column, then where it is widest,
-// until a terminal has room for it. A row of one cell is a line of its own.
+// until a terminal has room for it. A row of one cell is a line of its own; of
+// nothing it shows nothing.
 func fitted(w io.Writer, header string, rows [][]string) {
+	if len(rows) == 0 {
+		return
+	}
 	rows = append([][]string{strings.Fields(header)}, rows...)
 	width, total := make([]int, len(rows[0])), -2
 	for _, r := range rows {

@@ -21,7 +21,7 @@ func TestTablesFitATerminal(t *testing.T) {
 	var out strings.Builder
 	showLive(&out, live, liveOptions{})
 	fitted(&out, "FLAG STATE DEFAULT RULES CHANGED ENTRY BY WHY", [][]string{{long, "DISABLED", long, "12", "23h59m ago", "1234567", "Somebody With A Long Name", "a reason that goes on and on and on"}})
-	fitted(&out, "TARGET INSTANCES VERSION REVISION BASE DEPENDENCY", [][]string{append(programCells(api.Artifact{Target: target, Version: "v1.2.3-0.20250101000000-0123456789ab+dirty", Revision: strings.Repeat("4f", 20), Instances: 100000}),
+	fitted(&out, "TARGET COUNT VERSION REVISION BASE DEPENDENCY", [][]string{append(programCells(api.Artifact{Target: target, Version: "v1.2.3-0.20250101000000-0123456789ab+dirty", Revision: strings.Repeat("4f", 20), Instances: 100000}),
 		"24dbb8773cf2", "pkg:golang/github.com/"+long+"@v0.39.0")})
 	for line := range strings.Lines(out.String()) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > maxWidth {
