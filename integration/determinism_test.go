@@ -28,6 +28,8 @@ var surroundings = []surrounding{
 	{name: "one pack", umask: "027", env: []string{"TZ=Pacific/Kiritimati"}, after: pack},
 	{name: "loose objects", umask: "022", env: []string{"TZ=Pacific/Niue"}, after: unpack},
 	{name: "history rewritten around the same tree", umask: "022", env: []string{"TZ=Asia/Tokyo"}, after: rewrite},
+	{name: "shallow", umask: "022", env: []string{"TZ=UTC"}, clone: []string{"--depth=1"}},
+	{name: "objects of another clone, indexed as a whole", umask: "022", env: []string{"GOMAXPROCS=1"}, clone: []string{"--local", "--shared"}, after: index},
 	{name: "bare", umask: "077", env: []string{"TZ=Europe/Berlin"}, clone: []string{"--bare"}},
 }
 
@@ -88,6 +90,15 @@ func wantCRLF(t *testing.T, clone string) {
 	if text := proctest.ReadFile(t, filepath.Join(clone, checkoutHTTP)); !strings.Contains(text, "\r\n") {
 		t.Fatal("git did not turn line ends")
 	}
+}
+
+// index writes what makes a large repository fast, beside no object of its own.
+func index(t *testing.T, clone string) {
+	if _, err := os.Stat(filepath.Join(clone, ".git/objects/info/alternates")); err != nil {
+		t.Fatal(err)
+	}
+	proctest.Git(t, clone, "commit-graph", "write", "--reachable")
+	proctest.Git(t, clone, "pack-refs", "--all")
 }
 
 func pack(t *testing.T, clone string) {
