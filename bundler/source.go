@@ -189,6 +189,9 @@ func (s *Source) download(ctx context.Context, remote transport.UploadPackSessio
 	}
 	defer res.Close()
 	err = s.shared.receive(dog.reader(demux(req.Capabilities, res)))
+	if errors.Is(err, errHeavy) {
+		return fmt.Errorf("the host's pack has %w; take files of more than %d MiB out of the branch's history", err, maxDelta>>20)
+	}
 	if err == nil && !s.shared.has(tip) {
 		err = fmt.Errorf("the host's pack lacks commit %s", tip)
 	}
@@ -238,7 +241,7 @@ func (s *Source) explain(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, transport.ErrEmptyRemoteRepository):
 		err = ErrEmptyRepository
-	case errors.Is(err, ErrShallow), errors.Is(err, ErrBranchGone), errors.Is(err, ErrEmptyRepository), localFault(err):
+	case errors.Is(err, ErrShallow), errors.Is(err, ErrBranchGone), errors.Is(err, ErrEmptyRepository), errors.Is(err, errHeavy), localFault(err):
 	default:
 		if cause := context.Cause(ctx); cause != nil {
 			err = errors.Join(cause, err)

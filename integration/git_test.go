@@ -324,6 +324,43 @@ func TestABadFileKeepsTheLastGood(t *testing.T) {
 	}
 }
 
+// TestWhatBecomesOfABranch: a branch that is deleted, that loses sealstone.yaml,
+// a repository without anything: each is said, what was live stays live, and the
+// next good tip goes on from there.
+func TestWhatBecomesOfABranch(t *testing.T) {
+	t.Parallel()
+	r := proctest.New(t, examples.Shop())
+	newForge(t, r)
+	s := r.Serve()
+	good := r.Git("rev-parse", "HEAD")
+	s.UntilTip(good)
+	c := openSDK(t, sdkConfig(t, r, "checkout@staging", s.URL))
+	before := c.Live().Set
+	says := func(what string) {
+		t.Helper()
+		proctest.Until(t, "a status that says "+what, func() bool { return strings.Contains(s.Status().Source.LastError, what) })
+		if st := s.Status().Source; st.Tip != good {
+			t.Errorf("the tip is %s", st.Tip)
+		}
+		wantReady(t, c)
+	}
+	r.Git("push", "-q", "origin", "main:trunk")
+	proctest.Git(t, r.Bare, "update-ref", "-d", "refs/heads/main")
+	says("branch does not exist")
+	proctest.Git(t, r.Bare, "update-ref", "-d", "refs/heads/trunk")
+	says("empty repository")
+	r.Git("mv", "sealstone.yaml", "elsewhere.txt")
+	bad := r.Push("Lose the layout")
+	says("E_SEALSTONE_MISSING")
+	r.Git("revert", "--no-edit", bad)
+	s.UntilTip(r.Push("Mend"))
+	proctest.Until(t, "a status without an error", func() bool { return s.Status().Source.LastError == "" })
+	if c.Live().Set != before {
+		t.Error("the set changed without a reason")
+	}
+	s.OK("verify")
+}
+
 func TestTheForgesTokenIsRotated(t *testing.T) {
 	t.Parallel()
 	r := proctest.New(t, examples.Shop())

@@ -22,6 +22,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 
+	"github.com/sealstone/sealstone/examples"
 	"github.com/sealstone/sealstone/integration/proctest"
 	"github.com/sealstone/sealstone/internal/gittest"
 )
@@ -145,7 +146,7 @@ func zeros(n int64) plumbing.Hash {
 }
 
 func deflate(w io.Writer, r io.Reader) {
-	z := zlib.NewWriter(w)
+	z, _ := zlib.NewWriterLevel(w, zlib.BestSpeed)
 	_, _ = io.Copy(z, r)
 	z.Close()
 }
@@ -223,8 +224,8 @@ func TestHostileRepositoriesEnd(t *testing.T) {
 			huge, _ := r.packed(64 << 20)
 			r.commit(r.folder("s", r.folder("config", r.folder("d.yaml", huge), "service.yaml", r.blob(looseMeta))))
 		},
-		"five bytes of 64 MiB": func(r *trees) {
-			_, small := r.packed(64 << 20)
+		"five bytes of 256 MiB": func(r *trees) {
+			_, small := r.packed(256 << 20)
 			r.commit(r.folder("s", r.folder("config", r.folder("d.yaml", small), "service.yaml", r.blob(looseMeta))))
 		},
 		"flags without end": func(r *trees) {
@@ -242,6 +243,37 @@ func TestHostileRepositoriesEnd(t *testing.T) {
 			ends(t, r.dir)
 		})
 	}
+}
+
+// TestAHostilePushIsRefused: what a server would have to inflate is bounded when
+// it fetches, too. It says so, and serves what it had.
+func TestAHostilePushIsRefused(t *testing.T) {
+	if testing.Short() || proctest.Race() {
+		t.Skip("slow, and the race detector takes memory of its own")
+	}
+	r := proctest.New(t, examples.Shop())
+	newForge(t, r)
+	s := r.Serve()
+	good := r.Git("rev-parse", "HEAD")
+	s.UntilTip(good)
+	repo, err := git.PlainOpen(r.Bare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare := &trees{t, repo, r.Bare}
+	huge, small := bare.packed(256 << 20)
+	bare.commit(bare.folder("s", bare.folder("config", bare.folder("d.yaml", small, "huge.yaml", huge), "service.yaml", bare.blob(looseMeta))))
+	proctest.Until(t, "the refusal", func() bool { return strings.Contains(s.Status().Source.LastError, "over the limit") })
+	if st := s.Status().Source; st.Tip != good || !strings.Contains(st.LastError, "take files of more than 64 MiB out") {
+		t.Errorf("status: %+v", st)
+	}
+	if most := s.PeakMemory(); most > mostMemory {
+		t.Errorf("it took %d MiB", most>>20)
+	} else {
+		t.Logf("%d MiB", most>>20)
+	}
+	proctest.Git(t, r.Bare, "update-ref", "refs/heads/main", good)
+	proctest.Until(t, "a status without the error", func() bool { return s.Status().Source.LastError == "" })
 }
 
 func ends(t *testing.T, dir string) {

@@ -213,7 +213,7 @@ func what(f *ledger.Fields) string {
 	case f.Mode != "":
 		return string(f.Mode)
 	case f.Total > 0:
-		return fmt.Sprintf("%d faults", f.Total)
+		return count(f.Total, "fault")
 	case f.From != "":
 		return short(f.From) + " → " + short(f.To)
 	case f.Object != "":

@@ -75,7 +75,7 @@ func (a *app) operatorsSign(ctx context.Context, dir string) error {
 		return err
 	}
 	return a.print(st, func(w io.Writer) {
-		fmt.Fprintf(w, "signed operators version %d (%d operators, %d signatures) for %s\n", st.Version, len(st.Operators), len(env.Signatures), origin)
+		fmt.Fprintf(w, "signed operators version %d (%s, %s) for %s\n", st.Version, count(len(st.Operators), "operator"), count(len(env.Signatures), "signature"), origin)
 		if missing := trust.Threshold - len(env.Signatures); missing > 0 {
 			fmt.Fprintf(w, "missing root signatures: %d; have the other roots run the same command\n", missing)
 			return

@@ -179,7 +179,8 @@ func (a *app) printReport(r *bundler.Report, format string) error {
 		for _, f := range r.Faults {
 			fmt.Fprintln(w, printable(f.String()))
 		}
-		fmt.Fprintf(w, "%s: %d services, %d files, %d errors, %d warnings\n", short(r.Commit), r.Services, r.Files, len(r.Faults.Errors()), len(r.Faults.Warnings()))
+		fmt.Fprintf(w, "%s: %s, %s, %s, %s\n", short(r.Commit), count(r.Services, "service"), count(r.Files, "file"),
+			count(len(r.Faults.Errors()), "error"), count(len(r.Faults.Warnings()), "warning"))
 	})
 }
 
@@ -277,7 +278,7 @@ func (a *app) build(ctx context.Context, dir, rev string, f bundler.BuildFilter,
 		if err := bundler.WriteLayout(out, built); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.err, "wrote %d sets to %s\n", len(built), out)
+		fmt.Fprintf(a.err, "wrote %s to %s\n", count(len(built), "set"), out)
 	}
 	sets := make([]builtSet, 0, len(built))
 	for _, b := range built {

@@ -75,7 +75,7 @@ func statusFaults(st api.Status) (list []fault) {
 		if len(r.Faults) > 0 {
 			first = ": " + r.Faults[0]
 		}
-		add(true, fmt.Sprintf("%s stays at its last good set, commit %s has %d faults%s", r.Service, short(r.Commit), r.Total, first), "sealstone check DIR --rev "+short(r.Commit))
+		add(true, fmt.Sprintf("%s stays at its last good set, commit %s has %s%s", r.Service, short(r.Commit), count(r.Total, "fault"), first), "sealstone check DIR --rev "+short(r.Commit))
 	}
 	return list
 }

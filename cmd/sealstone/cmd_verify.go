@@ -134,10 +134,10 @@ func (a *app) verdict(v *verification) error {
 			fmt.Fprintf(w, ", %d details erased", v.Erased)
 		}
 		if v.Withheld > 0 {
-			fmt.Fprintf(w, ", %d objects withheld", v.Withheld)
+			fmt.Fprintf(w, ", %s withheld", count(int(v.Withheld), "object"))
 		}
 		if v.Rebuilt > 0 {
-			fmt.Fprintf(w, ", %d sets rebuilt", v.Rebuilt)
+			fmt.Fprintf(w, ", %s rebuilt", count(v.Rebuilt, "set"))
 		}
 		fmt.Fprintf(w, " (%s)\n", span(v.Took))
 	})

@@ -101,6 +101,22 @@ func (s *Server) cleanup() {
 	}
 }
 
+// PeakMemory is the most bytes of memory that the server had so far, as Linux
+// says; the test is skipped elsewhere.
+func (s *Server) PeakMemory() int64 {
+	s.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		s.t.Skip("this system doesn't say what a process took")
+	}
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	var kib int64
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		s.t.Fatalf("no VmHWM in %s", b)
+	}
+	return kib << 10
+}
+
 // Log is what the server printed so far.
 func (s *Server) Log() string { return s.log.String() }
 
