@@ -36,6 +36,11 @@ func (s *Server) getAnnotations(c echo.Context) error {
 	if len(tags) > 0 { // most of what is read may not be shown
 		q.Limit = store.MaxLimit
 	}
+	for _, t := range tags { // the index knows services
+		if name, ok := strings.CutPrefix(t, "service:"); ok && q.Service == "" {
+			q.Service = name
+		}
+	}
 	list, err := s.annotations(c.Request().Context(), q, tags, limit)
 	if err != nil {
 		return err
