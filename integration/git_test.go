@@ -174,6 +174,13 @@ func TestARewriteIsLetThrough(t *testing.T) {
 		t.Errorf("recorded: %+v", got)
 	}
 	s.OK("verify")
+
+	expressOn(r, true)
+	s.UntilTip(r.Push("Sell faster again"))
+	r.Git("reset", "-q", "--hard", rewritten)
+	r.Edit(checkoutHTTP, "8081", "8082")
+	again := r.Push("Rewrite once more, from what was let through", "--force")
+	proctest.Until(t, "the refusal of another rewrite", func() bool { return s.Status().Source.Refused == again })
 }
 
 // TestAHookIsFollowedByTheFetch: with a poll once a day, only the hook can have
