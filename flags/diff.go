@@ -63,7 +63,7 @@ func Diff(old, new []byte) (Difference, error) {
 		return out, err
 	}
 	if a.kind != objectNode || b.kind != objectNode {
-		return out, &Error{Msg: "a document is an object"}
+		return out, errNoObject
 	}
 	c := comparison{old: newMeaning(a), new: newMeaning(b), touched: map[string]bool{}}
 	out.Evaluators = c.evaluators()
@@ -73,6 +73,27 @@ func Diff(old, new []byte) (Difference, error) {
 	out.Metadata = d.edits
 	return out, nil
 }
+
+// Meanings tells what the flags of a document mean, with evaluators put in: two
+// flags mean the same when their numbers are equal. The numbers are of this
+// process alone. Metadata of the set is no part of them.
+func Meanings(doc []byte) (map[string]uint64, error) {
+	root, err := parse(string(doc))
+	if err != nil {
+		return nil, err
+	}
+	if root.kind != objectNode {
+		return nil, errNoObject
+	}
+	m := newMeaning(root)
+	out := make(map[string]uint64, len(m.flags.keys))
+	for i, key := range m.flags.keys {
+		out[key] = m.of(&m.flags.items[i])
+	}
+	return out, nil
+}
+
+var errNoObject = &Error{Msg: "a document is an object"}
 
 // part is a member, or an empty object.
 func (n *node) part(name string) *node {

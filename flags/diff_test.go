@@ -50,12 +50,36 @@ func FuzzDiff(f *testing.F) {
 		for _, c := range d.Flags {
 			listed[c.Key] = !c.Reworded
 		}
-		for _, key := range Changed(a, b) {
+		changed := Changed(a, b)
+		for _, key := range changed {
 			if !listed[key] && len(d.Metadata) == 0 {
 				t.Fatalf("%s changed: %s and %s", key, old, new)
 			}
 		}
+		if got := otherMeanings(t, old, new); len(d.Metadata) == 0 && !slices.Equal(got, changed) {
+			t.Fatalf("%s and %s: %v mean something else, %v changed", old, new, got, changed)
+		}
 	})
+}
+
+// otherMeanings are the flags that Meanings tells apart.
+func otherMeanings(t *testing.T, old, new []byte) []string {
+	a, err := Meanings(old)
+	b, err2 := Meanings(new)
+	if err != nil || err2 != nil {
+		t.Fatal(err, err2)
+	}
+	keys := map[string]bool{}
+	for key, was := range a {
+		now, ok := b[key]
+		keys[key] = !ok || now != was
+	}
+	for key := range b {
+		_, ok := a[key]
+		keys[key] = keys[key] || !ok
+	}
+	maps.DeleteFunc(keys, func(_ string, differ bool) bool { return !differ })
+	return slices.Sorted(maps.Keys(keys))
 }
 
 // byArray tells the form that no bundle has.

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundle"
+	"github.com/sealstone/sealstone/flags"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -39,19 +39,19 @@ func (s *Server) getFlags(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	defs, err := s.flagDefs(eff.Entry.Digest)
+	list, err := s.shortFlags(eff.Entry.Digest)
 	if err != nil {
 		return err
 	}
-	touched, err := s.touched(c.Request().Context(), t, eff, defs)
+	touched, err := s.touched(c.Request().Context(), t, eff)
 	if err != nil {
 		return err
 	}
-	out := api.LiveFlags{Time: api.FormatTime(time.Now()), Size: s.store.Snapshot().Tree.Size, Target: t, Proven: s.proven(eff), Flags: []api.LiveFlag{}}
+	out := api.LiveFlags{Time: api.FormatTime(time.Now()), Size: s.store.Snapshot().Tree.Size, Target: t, Proven: s.proven(eff), Flags: list}
 	by := map[int64]*api.FlagChange{}
-	for _, key := range sortedKeys(defs.flags) {
-		f := shortFlag(key, defs.flags[key])
-		if index, ok := touched.by[key]; ok {
+	for i := range list {
+		f := &list[i]
+		if index, ok := touched.by[f.Key]; ok {
 			if by[index] == nil {
 				by[index] = s.flagChange(index, eff)
 			}
@@ -59,7 +59,6 @@ func (s *Server) getFlags(c echo.Context) error {
 		} else {
 			f.Since = touched.from
 		}
-		out.Flags = append(out.Flags, f)
 	}
 	return c.JSON(http.StatusOK, out)
 }
@@ -73,49 +72,68 @@ func (s *Server) flagChange(index int64, eff *effect) *api.FlagChange {
 		return &api.FlagChange{Index: index}
 	}
 	r := s.record(index, ch)
-	text := func(names ...string) string {
-		for _, n := range names {
-			if v, ok := r.Detail[n].(string); ok && v != "" {
-				return v
-			}
-		}
-		return ""
-	}
-	out := &api.FlagChange{Index: index, Kind: string(ch.Kind()), Time: api.FormatTime(ch.Recorded()), By: r.Operator, Why: text("releaseSubject", "subject", "reason")}
+	out := &api.FlagChange{Index: index, Kind: string(ch.Kind()), Time: api.FormatTime(ch.Recorded()), By: byOf(r)}
 	if ch.Data.Release != nil {
 		out.Commit = ch.Data.Release.Commit
 	}
-	if out.By == "" {
-		out.By = text("releaseAuthor", "author")
+	for _, name := range []string{"reason", "subject", "releaseSubject"} { // the last that is there
+		if v, ok := r.Detail[name].(string); ok && v != "" {
+			out.Why = v
+		}
 	}
 	return out
 }
 
-// definitions are the flags of a bundle as its canonical bytes write them: equal
-// bytes are equal flags.
-type definitions struct {
-	digest     api.Digest // of flags.json
-	flags      map[string]json.RawMessage
-	evaluators map[string]json.RawMessage
+// meanings are what the flags of a bundle mean.
+type meanings struct {
+	digest api.Digest // of flags.json
+	flags  map[string]uint64
 }
 
-func (s *Server) flagDefs(b api.Digest) (*definitions, error) {
-	d, err := s.flagsDigest(b)
+// differs tells whether a flag means something else in older ones, or isn't there.
+func (m *meanings) differs(key string, older *meanings) bool {
+	was, ok := older.flags[key]
+	return !ok || was != m.flags[key]
+}
+
+func (s *Server) meanings(b api.Digest) (*meanings, error) {
+	d, doc, err := s.flagsDoc(b)
 	if err != nil {
 		return nil, err
 	}
-	doc, err := s.store.Object(d)
+	m, err := flags.Meanings(doc)
+	if err != nil {
+		return nil, fmt.Errorf("flags of bundle %s: %w", b.Short(), err)
+	}
+	return &meanings{d, m}, nil
+}
+
+// shortFlags describes the flags of a bundle, sorted by key.
+func (s *Server) shortFlags(b api.Digest) ([]api.LiveFlag, error) {
+	_, doc, err := s.flagsDoc(b)
 	if err != nil {
 		return nil, err
 	}
 	var parsed struct {
-		Flags      map[string]json.RawMessage `json:"flags"`
-		Evaluators map[string]json.RawMessage `json:"$evaluators"`
+		Flags map[string]json.RawMessage `json:"flags"`
 	}
 	if err := json.Unmarshal(doc, &parsed); err != nil {
 		return nil, fmt.Errorf("flags of bundle %s: %w", b.Short(), err)
 	}
-	return &definitions{d, parsed.Flags, parsed.Evaluators}, nil
+	out := make([]api.LiveFlag, 0, len(parsed.Flags))
+	for _, key := range sortedKeys(parsed.Flags) {
+		out = append(out, shortFlag(key, parsed.Flags[key]))
+	}
+	return out, nil
+}
+
+func (s *Server) flagsDoc(b api.Digest) (api.Digest, []byte, error) {
+	d, err := s.flagsDigest(b)
+	if err != nil {
+		return "", nil, err
+	}
+	doc, err := s.store.Object(d)
+	return d, doc, err
 }
 
 func (s *Server) flagsDigest(b api.Digest) (api.Digest, error) {
@@ -132,42 +150,6 @@ func (s *Server) flagsDigest(b api.Digest) (api.Digest, error) {
 		return "", fmt.Errorf("bundle %s has no flags", b.Short())
 	}
 	return m.Layers[i].Digest, nil
-}
-
-// differs tells whether a flag is another one, or not there, in older
-// definitions; stale are evaluators that changed.
-func (d *definitions) differs(key string, old *definitions, stale map[string]bool) bool {
-	def := d.flags[key]
-	return !bytes.Equal(def, old.flags[key]) || refersTo(def, stale)
-}
-
-// stale names the evaluators that changed, and those that refer to them.
-func (d *definitions) stale(old *definitions) map[string]bool {
-	out := map[string]bool{}
-	for name, def := range d.evaluators {
-		if !bytes.Equal(def, old.evaluators[name]) {
-			out[name] = true
-		}
-	}
-	for n := -1; n != len(out); {
-		n = len(out)
-		for name, def := range d.evaluators {
-			if refersTo(def, out) {
-				out[name] = true
-			}
-		}
-	}
-	return out
-}
-
-func refersTo(def json.RawMessage, names map[string]bool) bool {
-	for name := range names {
-		quoted, _ := json.Marshal(name)
-		if bytes.Contains(def, append([]byte(`"$ref":`), quoted...)) {
-			return true
-		}
-	}
-	return false
 }
 
 func shortFlag(key string, def json.RawMessage) api.LiveFlag {
@@ -197,79 +179,93 @@ func rules(targeting json.RawMessage) int {
 	return 1
 }
 
-// touched says which change gave each flag its present definition. A flag that
-// a safe mode defines otherwise was touched by entering it.
-func (s *Server) touched(ctx context.Context, t api.Target, eff *effect, defs *definitions) (*walk, error) {
-	normal, base := *eff, defs
-	var err error
-	if eff.Override != nil {
-		set, err := s.programs.set(eff.Main.Set.Digest)
-		if err != nil {
-			return nil, err
-		}
-		var ok bool
-		if normal.Entry, ok = set.Find(t.Scope, api.ModeNormal); !ok {
-			return nil, fmt.Errorf("set %s has no normal mode for %s", eff.Main.Set.Digest.Short(), t)
-		}
-		if base, err = s.flagDefs(normal.Entry.Digest); err != nil {
-			return nil, err
-		}
+// touched says which change gave each flag its present meaning. A flag that a
+// safe mode defines otherwise was touched by entering it.
+func (s *Server) touched(ctx context.Context, t api.Target, eff *effect) (*walk, error) {
+	if eff.Override == nil {
+		return s.walked(ctx, t, eff.Main, eff.Entry.Digest)
 	}
-	w, err := s.walks.back(ctx, s, t, &normal, base)
-	if err != nil || eff.Override == nil {
-		return w, err
+	set, err := s.programs.set(eff.Main.Set.Digest)
+	if err != nil {
+		return nil, err
+	}
+	normal, ok := set.Find(t.Scope, api.ModeNormal)
+	if !ok {
+		return nil, fmt.Errorf("set %s has no normal mode for %s", eff.Main.Set.Digest.Short(), t)
+	}
+	w, err := s.walked(ctx, t, eff.Main, normal.Digest)
+	if err != nil {
+		return nil, err
+	}
+	now, err := s.meanings(eff.Entry.Digest)
+	if err != nil {
+		return nil, err
 	}
 	over := &walk{from: w.from, by: maps.Clone(w.by)}
-	stale := defs.stale(base)
-	for key := range defs.flags {
-		if defs.differs(key, base, stale) {
+	for key := range now.flags {
+		if now.differs(key, w.top) {
 			over.by[key] = eff.index()
 		}
 	}
 	return over, nil
 }
 
-// walks remembers how far each chain was walked back.
+// walks remembers how far each chain was walked back. A walk is never changed
+// once it is here, so the lock isn't held while one reads the disk.
 type walks struct {
 	mu sync.Mutex
 	m  map[string]*walk
 }
 
-// walk is what is known of a chain, from its newest activation down to from.
-type walk struct {
-	top    int64
-	defs   *definitions // of top
-	by     map[string]int64
-	from   int64        // the oldest activation that was looked at
-	last   *definitions // of from
-	before int64        // where to go on
-	done   bool         // nothing is left to find
+func (m *walks) get(key string) *walk {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.m[key]
 }
 
-// back walks from the newest activation to the first, or to what was walked
-// before.
-func (m *walks) back(ctx context.Context, s *Server, t api.Target, eff *effect, defs *definitions) (*walk, error) {
-	key := t.String() + " " + string(eff.Main.Scope)
+func (m *walks) put(key string, w *walk) {
 	m.mu.Lock()
-	defer m.mu.Unlock() // one at a time: it reads the disk
-	old := m.m[key]
-	if old != nil && old.top == eff.Main.Index && old.done {
-		return old, nil
-	}
-	w := &walk{top: eff.Main.Index, defs: defs, by: map[string]int64{}, from: eff.Main.Index, before: eff.Main.Index, last: defs}
-	if old != nil && old.top == w.top {
-		again := *old
-		again.by = maps.Clone(old.by)
-		w = &again
-	}
-	err := s.walkBack(ctx, t, eff.Main.Scope, w, old)
-	if err != nil {
-		return nil, err
-	}
+	defer m.mu.Unlock()
 	if m.m == nil || len(m.m) >= maxWalks {
 		m.m = map[string]*walk{}
 	}
 	m.m[key] = w
+}
+
+// walk is what is known of a chain, from its newest activation down to from.
+type walk struct {
+	newest int64
+	top    *meanings // of newest
+	by     map[string]int64
+	from   int64     // the oldest activation that was looked at
+	last   *meanings // of from
+	before int64     // where to go on
+	done   bool      // nothing is left to find
+}
+
+// walked goes from the newest activation back to the first, or to what was
+// walked before.
+func (s *Server) walked(ctx context.Context, t api.Target, main ledger.Chain, b api.Digest) (*walk, error) {
+	key := t.String() + " " + string(main.Scope)
+	old := s.walks.get(key)
+	w := &walk{}
+	if old != nil && old.newest == main.Index {
+		if old.done {
+			return old, nil
+		}
+		*w = *old
+		w.by = maps.Clone(old.by)
+	} else {
+		top, err := s.meanings(b)
+		if err != nil {
+			return nil, err
+		}
+		*w = walk{newest: main.Index, top: top, by: map[string]int64{}, from: main.Index, last: top, before: main.Index}
+	}
+	if err := s.walkBack(ctx, t, main.Scope, w, old); err != nil {
+		return nil, err
+	}
+	s.walks.put(key, w)
 	return w, nil
 }
 
@@ -320,7 +316,7 @@ func (s *Server) step(t api.Target, w *walk, f store.Found) error {
 	if err != nil {
 		return err
 	}
-	older := &definitions{}
+	older := &meanings{}
 	if entry, ok := set.Find(t.Scope, api.ModeNormal); ok {
 		d, err := s.flagsDigest(entry.Digest)
 		if err != nil {
@@ -330,7 +326,7 @@ func (s *Server) step(t api.Target, w *walk, f store.Found) error {
 			w.from = f.Index
 			return nil
 		}
-		if older, err = s.flagDefs(entry.Digest); err != nil {
+		if older, err = s.meanings(entry.Digest); err != nil {
 			return err
 		}
 	}
@@ -340,23 +336,22 @@ func (s *Server) step(t api.Target, w *walk, f store.Found) error {
 }
 
 // compare assigns to the activation at from the flags that it changed.
-func (w *walk) compare(older *definitions) {
-	stale := w.last.stale(older)
-	for key := range w.defs.flags {
-		if _, ok := w.by[key]; !ok && w.last.differs(key, older, stale) {
+func (w *walk) compare(older *meanings) {
+	for key := range w.top.flags {
+		if _, ok := w.by[key]; !ok && w.last.differs(key, older) {
 			w.by[key] = w.from
 		}
 	}
-	w.done = len(w.by) == len(w.defs.flags)
+	w.done = len(w.by) == len(w.top.flags)
 }
 
 // meets takes over what an earlier walk found, when this one arrives there.
 func (w *walk) meets(old *walk, index int64) bool {
-	if old == nil || old.top != index || w.top == index {
+	if old == nil || old.newest != index || w.newest == index {
 		return false
 	}
-	w.compare(old.defs)
-	for key := range w.defs.flags {
+	w.compare(old.top)
+	for key := range w.top.flags {
 		if _, ok := w.by[key]; ok {
 			continue
 		}
@@ -371,7 +366,7 @@ func (w *walk) meets(old *walk, index int64) bool {
 // finish assigns what is left to the first activation.
 func (w *walk) finish() {
 	w.done = true
-	for key := range w.defs.flags {
+	for key := range w.top.flags {
 		if _, ok := w.by[key]; !ok {
 			w.by[key] = w.from
 		}
