@@ -42,8 +42,8 @@ func FuzzFlagLayers(f *testing.F) {
 		for i := range ls {
 			law("an empty layer", slices.Insert(slices.Clone(ls), i, newLayer("empty"))...)
 			law("a layer twice", slices.Insert(slices.Clone(ls), i, ls[i])...)
-			law("another order of keys", slices.Replace(slices.Clone(ls), i, i+1, again(t, ls[i], backwards))...)
-			law("a file for each name", slices.Replace(slices.Clone(ls), i, i+1, again(t, ls[i], apart))...)
+			law("another order of keys", slices.Replace(slices.Clone(ls), i, i+1, again(t, ls[i], fallingKeys))...)
+			law("a file for each name", slices.Replace(slices.Clone(ls), i, i+1, again(t, ls[i], fileEach))...)
 		}
 		if !changes(ls[:2], ls[1]) && !changes(ls, ls[1]) {
 			law("a layer that changes nothing", ls[0], ls[2])
@@ -149,8 +149,8 @@ func again(t *testing.T, l *layer, write func(map[string]map[string]any) [][]byt
 	return out
 }
 
-// apart writes a file for each name, the last name first.
-func apart(parts map[string]map[string]any) (files [][]byte) {
+// fileEach writes a file for each name, the last name first.
+func fileEach(parts map[string]map[string]any) (files [][]byte) {
 	for part, named := range parts {
 		for _, name := range slices.Backward(slices.Sorted(maps.Keys(named))) {
 			files = append(files, reversed(map[string]any{part: map[string]any{name: named[name]}}))
@@ -159,7 +159,7 @@ func apart(parts map[string]map[string]any) (files [][]byte) {
 	return files
 }
 
-func backwards(parts map[string]map[string]any) [][]byte {
+func fallingKeys(parts map[string]map[string]any) [][]byte {
 	doc := map[string]any{}
 	for part, named := range parts {
 		doc[part] = named
