@@ -2,11 +2,13 @@ package bundler
 
 import (
 	"bytes"
+	"cmp"
 	"container/heap"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -305,17 +307,66 @@ func (r *Repo) IsAncestor(ctx context.Context, old, new string) (bool, error) {
 	return found, err
 }
 
-// MergeBase finds the newest commit that both histories have; "" when there is
-// none.
-func (r *Repo) MergeBase(ctx context.Context, a, b string) (string, error) {
-	base := ""
-	err := r.walk(ctx, a, b, func(h plumbing.Hash, c colour) bool {
-		if c == above|below {
-			base = h.String()
+// MergeBases finds the commits that both histories have and that lead to no
+// other such commit, newest first. Histories that were merged into each other
+// may have several, unrelated ones have none.
+func (r *Repo) MergeBases(ctx context.Context, a, b string) ([]string, error) {
+	met, err := r.meeting(ctx, a, b)
+	if err != nil {
+		return nil, err
+	}
+	return r.independent(ctx, met)
+}
+
+// meeting walks down both histories until all that is left lies below a commit
+// that both have. What it returns holds every merge base, and where times lie
+// perhaps an ancestor of one.
+func (r *Repo) meeting(ctx context.Context, a, b string) ([]*object.Commit, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w, err := r.walker(func(c colour) bool { return c&beneath == 0 }, a, b)
+	if err != nil {
+		return nil, err
+	}
+	var met []*object.Commit
+	for w.open > 0 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
-		return base == ""
+		c := w.pop()
+		if w.colours[c.Hash] == above|below {
+			met = append(met, c)
+			w.colours[c.Hash] |= beneath
+		}
+		if err := w.expand(c); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(met, func(x, y *object.Commit) int {
+		return cmp.Or(y.Committer.When.Compare(x.Committer.When), strings.Compare(x.Hash.String(), y.Hash.String()))
 	})
-	return base, err
+	return met, nil
+}
+
+// independent leaves out those that are ancestors of another.
+func (r *Repo) independent(ctx context.Context, commits []*object.Commit) ([]string, error) {
+	var out []string
+	for i, c := range commits {
+		above := false
+		for j := 0; j < len(commits) && !above; j++ {
+			var err error
+			if i != j {
+				above, err = r.IsAncestor(ctx, c.Hash.String(), commits[j].Hash.String())
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		if !above {
+			out = append(out, c.Hash.String())
+		}
+	}
+	return out, nil
 }
 
 // Shallow reports whether the clone ends before the history does.
@@ -354,8 +405,9 @@ func pure(c colour) int {
 type colour uint8
 
 const (
-	above colour = 1 << iota // old, and its ancestors
-	below                    // new, and its ancestors
+	above   colour = 1 << iota // old, and its ancestors
+	below                      // new, and its ancestors
+	beneath                    // ancestors of a commit that both have
 )
 
 // walk visits ancestors of old and new, newest first, until only commits that
@@ -364,11 +416,8 @@ const (
 func (r *Repo) walk(ctx context.Context, old, new string, visit func(plumbing.Hash, colour) bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	w := walker{repo: r, colours: map[plumbing.Hash]colour{}}
-	if err := w.push(plumbing.NewHash(old), above); err != nil {
-		return err
-	}
-	if err := w.push(plumbing.NewHash(new), below); err != nil {
+	w, err := r.walker(func(c colour) bool { return c == below }, old, new)
+	if err != nil {
 		return err
 	}
 	for w.open > 0 {
@@ -398,7 +447,24 @@ type walker struct {
 	colours map[plumbing.Hash]colour
 	queue   commitQueue
 	queued  map[plumbing.Hash]bool
-	open    int // queued commits that only new has
+	asks    func(colour) bool // commits of these colours keep the walk going
+	open    int               // those of them that are queued
+}
+
+// walker stands at old and new.
+func (r *Repo) walker(asks func(colour) bool, old, new string) (*walker, error) {
+	w := &walker{repo: r, colours: map[plumbing.Hash]colour{}, queued: map[plumbing.Hash]bool{}, asks: asks}
+	if err := w.push(plumbing.NewHash(old), above); err != nil {
+		return nil, err
+	}
+	return w, w.push(plumbing.NewHash(new), below)
+}
+
+func (w *walker) asking(c colour) int {
+	if w.asks(c) {
+		return 1
+	}
+	return 0
 }
 
 // push adds a colour to a commit and queues it if that is news.
@@ -408,12 +474,9 @@ func (w *walker) push(h plumbing.Hash, c colour) error {
 	if now == was {
 		return nil
 	}
-	if w.queued == nil {
-		w.queued = map[plumbing.Hash]bool{}
-	}
 	w.colours[h] = now
 	if w.queued[h] {
-		w.open += pure(now) - pure(was)
+		w.open += w.asking(now) - w.asking(was)
 		return nil
 	}
 	commit, err := w.repo.boundedCommit(h)
@@ -421,7 +484,7 @@ func (w *walker) push(h plumbing.Hash, c colour) error {
 		return fmt.Errorf("%s: %w", h, missing(err))
 	}
 	w.queued[h] = true
-	w.open += pure(now)
+	w.open += w.asking(now)
 	heap.Push(&w.queue, commit)
 	return nil
 }
@@ -436,7 +499,7 @@ func missing(err error) error {
 func (w *walker) pop() *object.Commit {
 	c := heap.Pop(&w.queue).(*object.Commit)
 	w.queued[c.Hash] = false
-	w.open -= pure(w.colours[c.Hash])
+	w.open -= w.asking(w.colours[c.Hash])
 	return c
 }
 
@@ -509,8 +572,8 @@ func (r *Repo) wanted(commits []string) (map[plumbing.Hash]bool, time.Time, erro
 func (r *Repo) meet(ctx context.Context, tip string, wanted map[plumbing.Hash]bool, oldest time.Time, out map[string]bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	w := walker{repo: r, colours: map[plumbing.Hash]colour{}}
-	if err := w.push(plumbing.NewHash(tip), below); err != nil {
+	w, err := r.walker(func(colour) bool { return false }, tip, tip)
+	if err != nil {
 		return err
 	}
 	for len(w.queue) > 0 && len(wanted) > 0 && !w.queue[0].Committer.When.Before(oldest) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -103,12 +104,35 @@ func TestHistoryAgainstTheDefinition(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				if got, err := r.MergeBases(ctx, a.String(), b.String()); err != nil || !sameSet(got, mergeBases(up, a, b)) {
+					t.Fatalf("seed %d: merge bases of %s and %s: %v %v, want %v", seed, a, b, got, err, mergeBases(up, a, b))
+				}
 				if got != up[b][a] || reach[a.String()] != up[b][a] {
 					t.Fatalf("seed %d: is %s an ancestor of %s: %v, reachable %v, want %v", seed, a, b, got, reach[a.String()], up[b][a])
 				}
 			}
 		}
 	}
+}
+
+// mergeBases is the definition: common ancestors that are none of another one.
+func mergeBases(up map[plumbing.Hash]map[plumbing.Hash]bool, a, b plumbing.Hash) (out []string) {
+	for c := range up[a] {
+		best := up[b][c]
+		for d := range up[a] {
+			best = best && (d == c || !up[b][d] || !up[d][c])
+		}
+		if best {
+			out = append(out, c.String())
+		}
+	}
+	return out
+}
+
+func sameSet(a, b []string) bool {
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(a, b)
 }
 
 func TestCountBetween(t *testing.T) {

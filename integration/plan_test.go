@@ -80,6 +80,9 @@ func TestPlanFromWhereTheHeadLeft(t *testing.T) {
 	if !strings.Contains(crossed, "compared  "+head[:12]+"  merge base") && !strings.Contains(crossed, "compared  "+base[:12]+"  merge base") || !strings.Contains(crossed, "→ 10") {
 		t.Error(crossed)
 	}
+	if !strings.Contains(strings.Join(strings.Fields(crossed), " "), "there are 2 merge bases; this is the newest") {
+		t.Errorf("not said that there are two:\n%s", crossed)
+	}
 
 	r.Git("switch", "-q", "--orphan", "other")
 	r.Write("sealstone.yaml", "version: 1\n")

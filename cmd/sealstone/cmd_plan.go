@@ -94,16 +94,26 @@ func askedBase(ctx context.Context, repo *bundler.Repo, head string, opt *plan.O
 	if err != nil {
 		return "", err
 	}
-	found, err := repo.MergeBase(ctx, base, head)
-	if err != nil || found == base {
+	found, err := repo.MergeBases(ctx, base, head)
+	if err != nil || slices.Contains(found, base) {
 		return base, err
 	}
-	if found == "" {
+	if len(found) == 0 {
 		return "", fmt.Errorf("%s and %s have no commit in common, so one can't be merged into the other", short(base), short(head))
 	}
 	opt.Note = fmt.Sprintf("%s has commits that the head does not contain. They are left out: compared with the merge base, as a merge would keep them", opt.Base)
+	opt.Note += severalBases(found)
 	opt.Base = "merge base with " + opt.Base
-	return found, nil
+	return found[0], nil
+}
+
+// severalBases says that a merge has more than one start, so that what one of
+// them has already may show as a change.
+func severalBases(found []string) string {
+	if len(found) < 2 {
+		return ""
+	}
+	return fmt.Sprintf(". The two were merged into each other, so there are %d merge bases; this is the newest, and a change may show that the base has already. Merge the base into the branch to see only what is new", len(found))
 }
 
 // findBase is where a commit left the main branch; for one that is on it, the
@@ -114,12 +124,12 @@ func findBase(ctx context.Context, repo *bundler.Repo, head string) (base, how s
 		if err != nil {
 			continue
 		}
-		base, err := repo.MergeBase(ctx, tip, head)
+		found, err := repo.MergeBases(ctx, tip, head)
 		if err != nil {
 			return "", "", err
 		}
-		if base != "" && base != head {
-			return base, "merge base with " + branch, nil
+		if len(found) > 0 && found[0] != head {
+			return found[0], "merge base with " + branch, nil
 		}
 	}
 	c, err := repo.Commit(head)
