@@ -125,7 +125,7 @@ func (b *Built) Objects() iter.Seq2[api.Digest, []byte] {
 func (b *Builder) Build(ctx context.Context, tip *Tip, a Activation) (*Built, error) {
 	at := place{a.File, int32(a.Line), int32(a.Col)}
 	commit := a.Release
-	if commit == latest {
+	if commit == ReleaseLatest {
 		commit = tip.Commit
 	}
 	if err := b.reachable(ctx, tip, a); err != nil {
@@ -327,14 +327,14 @@ func (f BuildFilter) jobs(tip *Tip) []Activation {
 	if f.Scope != "" {
 		for _, s := range tip.Services {
 			if f.Service == "" || f.Service == s {
-				out = append(out, Activation{Service: s, Scope: f.Scope, Release: latest})
+				out = append(out, Activation{Service: s, Scope: f.Scope, Release: ReleaseLatest})
 			}
 		}
 		return out
 	}
 	for _, a := range tip.Activations {
 		if !a.Retired && (f.Service == "" || f.Service == a.Service) {
-			a.Release, a.Expect = latest, ""
+			a.Release, a.Expect = ReleaseLatest, ""
 			out = append(out, a)
 		}
 	}

@@ -181,10 +181,10 @@ func (r *reader) pins(tip *Tip, only []string) {
 		if only != nil && !slices.Contains(only, a.Service) {
 			continue
 		}
-		if !a.Retired && a.Release != latest {
+		if !a.Retired && a.Release != ReleaseLatest {
 			pinned = append(pinned, a)
 		}
-		if _, ok := slices.BinarySearch(tip.Services, a.Service); !ok && a.Release == latest {
+		if _, ok := slices.BinarySearch(tip.Services, a.Service); !ok && a.Release == ReleaseLatest {
 			f := fault(ruleServiceGone, place{a.File, int32(a.Line), int32(a.Col)}, "there is no services/%s", a.Service)
 			r.add(stamp(Faults{f}, a.Service)...)
 		}

@@ -16,7 +16,7 @@ type reachMemo struct {
 
 // reachable refuses a pin that its tip doesn't contain: nobody accepted it.
 func (b *Builder) reachable(ctx context.Context, tip *Tip, a Activation) error {
-	if a.Release == latest || a.Release == tip.Commit {
+	if a.Release == ReleaseLatest || a.Release == tip.Commit {
 		return nil
 	}
 	ok, err := b.reaches(ctx, tip, a.Release)
@@ -39,7 +39,7 @@ func (b *Builder) reaches(ctx context.Context, tip *Tip, pin string) (bool, erro
 	}
 	wanted := []string{pin}
 	for _, a := range tip.Activations {
-		if !a.Retired && a.Release != latest {
+		if !a.Retired && a.Release != ReleaseLatest {
 			wanted = append(wanted, a.Release)
 		}
 	}

@@ -176,7 +176,7 @@ func (b *Builder) SignedTip(t *Tip, keys Signers) error {
 func (b *Builder) SignedReleases(t *Tip, keys Signers, known func(Activation) bool) error {
 	var out Faults
 	for _, a := range t.Activations {
-		if a.Retired || a.Release == latest || a.Release == t.Commit || known(a) {
+		if a.Retired || a.Release == ReleaseLatest || a.Release == t.Commit || known(a) {
 			continue
 		}
 		err := b.signed(a.Release, keys, place{a.File, int32(a.Line), int32(a.Col)}, a.Service)

@@ -12,9 +12,6 @@ import (
 	"github.com/sealstone/sealstone/api"
 )
 
-// latest is the release that follows the branch.
-const latest = "latest"
-
 // A Tip is what is read from the newest commit: where things run and who may
 // do what. Services' content is read from releases, by Build.
 type Tip struct {
@@ -47,7 +44,7 @@ type Client struct {
 type Activation struct {
 	Service string
 	Scope   api.Scope
-	Release string     // 40 hex digits, or "latest"
+	Release string     // 40 hex digits, or ReleaseLatest
 	Expect  api.Digest // "" when not given
 	Retired bool
 	File    string

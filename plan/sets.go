@@ -89,7 +89,7 @@ func (m *maker) activation(service string, scope api.Scope, from *side, before, 
 	return m.compare(places, old, next, true)
 }
 
-func pinned(a *bundler.Activation) bool { return a.Release != "latest" }
+func pinned(a *bundler.Activation) bool { return a.Release != bundler.ReleaseLatest }
 
 func (m *maker) effective(s *side, a *bundler.Activation) (*bundler.Built, error) {
 	if a == nil {

@@ -59,7 +59,7 @@ func (a *accepted) pinned(t api.Target) string {
 	for _, scope := range t.Scope.Path() {
 		release = cmp.Or(a.Pins[api.Target{Service: t.Service, Scope: scope}], release)
 	}
-	if release == "latest" {
+	if release == bundler.ReleaseLatest {
 		return ""
 	}
 	return release
@@ -354,7 +354,7 @@ func (s *Server) build(ctx context.Context, u *unit) error {
 			} else if err != nil {
 				errs = append(errs, err)
 			} else {
-				u.built, u.pinned[b] = append(u.built, b), a.Release != "latest"
+				u.built, u.pinned[b] = append(u.built, b), a.Release != bundler.ReleaseLatest
 			}
 		})
 	}

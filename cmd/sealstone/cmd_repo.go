@@ -464,7 +464,7 @@ func releaseOf(repo *bundler.Repo, tip *bundler.Tip, service, release string, fr
 	}
 	for _, act := range tip.Activations {
 		if act.Service == service && act.Scope == from {
-			if act.Release == "latest" {
+			if act.Release == bundler.ReleaseLatest {
 				return head, nil
 			}
 			return act.Release, nil
