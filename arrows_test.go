@@ -28,7 +28,7 @@ var arrows = map[string]string{
 	"internal/secrets":   "",
 	"internal/store":     "api bundle ledger internal/canon internal/durable internal/kv go.etcd.io/bbolt golang.org/x/mod",
 	"bundler":            "api bundle flags internal/canon internal/durable internal/secrets schemas github.com/go-git/go-git/v5 github.com/go-git/go-billy/v5 go.yaml.in/yaml/v3 golang.org/x/crypto",
-	"plan":               "api bundle bundler flags internal/lcs",
+	"plan":               "api bundle bundler flags internal/canon internal/lcs",
 	"sdk":                "api bundle flags ledger internal/canon internal/kv github.com/open-feature/go-sdk",
 	"sdk/telemetry":      "api sdk github.com/open-feature/go-sdk go.opentelemetry.io github.com/felixge/httpsnoop github.com/prometheus/client_golang",
 	"server": "api bundle bundler flags ledger schemas internal/canon internal/durable internal/instances internal/secrets internal/store " +

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sealstone/sealstone/internal/canon"
 )
 
 // A node is one value of a document with the place that set it. Nodes are
@@ -85,17 +87,13 @@ func (n *node) locate(pointer string) place {
 	for rest := strings.TrimPrefix(pointer, "/"); rest != ""; {
 		var part string
 		part, rest, _ = strings.Cut(rest, "/")
-		next := n.step(unescapePointer(part))
+		next := n.step(canon.UnescapePointer(part))
 		if next == nil {
 			break
 		}
 		n = next
 	}
 	return n.at
-}
-
-func unescapePointer(part string) string {
-	return strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")
 }
 
 func (n *node) step(part string) *node {

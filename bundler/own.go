@@ -3,9 +3,9 @@ package bundler
 import (
 	"errors"
 	"strconv"
-	"strings"
 	"sync"
 
+	"github.com/sealstone/sealstone/internal/canon"
 	"github.com/sealstone/sealstone/schemas"
 )
 
@@ -51,7 +51,7 @@ func schemaFaults(r *Rule, root *node, res schemas.Result) Faults {
 			out = append(out, fault(r, root.locate(f.Pointer), "%s%s", where(f.Pointer), f.Message))
 		}
 		for _, name := range f.Extra {
-			p := f.Pointer + "/" + strings.ReplaceAll(strings.ReplaceAll(name, "~", "~0"), "/", "~1")
+			p := f.Pointer + "/" + canon.EscapePointer(name)
 			out = append(out, fault(r, root.locate(p), "%sunknown member %s", where(f.Pointer), quote(name)))
 		}
 	}

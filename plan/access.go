@@ -131,7 +131,7 @@ func (r *register) clients(list []bundler.Client) {
 		h.is("token", api.Digest(c.Token).Short(), at+"/token")
 		may := bundler.Permission{Do: []string{"read"}, Services: c.Services}
 		for _, s := range c.Scopes {
-			may.Scopes = append(may.Scopes, first(string(s), "*"))
+			may.Scopes = append(may.Scopes, cmp.Or(string(s), "*"))
 		}
 		h.may(may, at+"/scopes")
 		if c.Log {
@@ -149,13 +149,6 @@ func (r *register) settings(c bundler.Layout) {
 		h.has("scope", s, fmt.Sprintf("/scopes/%d", i))
 	}
 	h.is("source.require_signed", strconv.FormatBool(c.RequireSigned), "/source/require_signed")
-}
-
-func first(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // fingerprint names a key as ssh-keygen -l does.
@@ -339,7 +332,7 @@ func missing(grants, others map[grant]string, covered string) []said {
 func allows(grants map[grant]string, g grant) bool {
 	for _, service := range []string{g.service, "*"} {
 		for s := api.Scope(g.scope); ; s = s.Parent() {
-			if _, ok := grants[grant{g.do, service, first(string(s), "*")}]; ok {
+			if _, ok := grants[grant{g.do, service, cmp.Or(string(s), "*")}]; ok {
 				return true
 			}
 			if s == "" {

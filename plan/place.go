@@ -9,6 +9,7 @@ import (
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/canon"
 )
 
 // placesOf lists the bundles of an activation's sets, before and after, that no
@@ -230,7 +231,7 @@ func (i *Item) file() string {
 func (i *Item) eachPointer(visit func(pointer string, gone bool, at **bundler.Position)) {
 	base := map[Kind]string{KindFlag: "/flags/", KindEvaluator: "/$evaluators/", KindMetadata: "/metadata"}[i.Kind]
 	if i.Kind == KindFlag || i.Kind == KindEvaluator {
-		base += escapePointer.Replace(i.Name)
+		base += canon.EscapePointer(i.Name)
 	}
 	for n := range i.Edits {
 		visit(base+i.Edits[n].Path, i.Edits[n].New == "" && i.Edits[n].From == "", &i.Edits[n].At)
@@ -239,5 +240,3 @@ func (i *Item) eachPointer(visit func(pointer string, gone bool, at **bundler.Po
 		visit(base+i.Rollouts[n].Path, false, &i.Rollouts[n].At)
 	}
 }
-
-var escapePointer = strings.NewReplacer("~", "~0", "/", "~1")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/canon"
 )
 
 // Width is how many columns the text form takes, unless a single value or path
@@ -152,7 +153,7 @@ func keyPath(pointer string, rule bool) string {
 	}
 	out := ""
 	for _, part := range strings.Split(pointer, "/")[1:] {
-		part = strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")
+		part = canon.UnescapePointer(part)
 		if _, err := strconv.Atoi(part); err == nil && rule {
 			out += "[" + part + "]"
 			continue

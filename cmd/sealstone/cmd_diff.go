@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -105,20 +106,13 @@ func resolveBoth(ctx context.Context, a *app, refs []string, o refOptions) (old,
 	for _, i := range order {
 		r := resolver{a, o}
 		if other := both[1-i]; other != nil && isRev(refs[i]) {
-			r.o.service, r.o.scope = first(o.service, other.Service), first(o.scope, string(other.Scope))
+			r.o.service, r.o.scope = cmp.Or(o.service, other.Service), cmp.Or(o.scope, string(other.Scope))
 		}
 		if both[i], err = r.resolve(ctx, refs[i]); err != nil {
 			return nil, nil, err
 		}
 	}
 	return both[0], both[1], nil
-}
-
-func first(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // pickBoth narrows sets to the bundle that is asked for, or to that of the
@@ -128,7 +122,7 @@ func pickBoth(old, new *resolved, o refOptions) error {
 		one, other := pair[0], pair[1]
 		scope, mode := o.scope, o.mode
 		if one.Bundle == "" && other.Bundle != "" {
-			scope, mode = first(scope, string(other.Scope)), first(mode, string(other.Mode))
+			scope, mode = cmp.Or(scope, string(other.Scope)), cmp.Or(mode, string(other.Mode))
 		}
 		if err := one.pick(api.Scope(scope), api.Mode(mode)); err != nil {
 			return err
@@ -145,7 +139,7 @@ type liner struct {
 }
 
 func newLiner(ctx context.Context, dir string) *liner {
-	repo, err := bundler.OpenRepo(first(dir, "."))
+	repo, err := bundler.OpenRepo(cmp.Or(dir, "."))
 	if err != nil {
 		return &liner{ctx, nil}
 	}

@@ -82,6 +82,11 @@ func EscapePointer(part string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(part, "~", "~0"), "/", "~1")
 }
 
+// UnescapePointer is what one part of a JSON pointer names.
+func UnescapePointer(part string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(part, "~1", "/"), "~0", "~")
+}
+
 func (p *parser) space() {
 	for p.at < len(p.in) {
 		switch p.in[p.at] {
