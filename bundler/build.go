@@ -367,8 +367,8 @@ func asFaults(err error) Faults {
 	if fs, ok := FaultsOf(err); ok {
 		return fs
 	}
-	if errors.Is(err, errDamaged) || errors.Is(err, errHeavy) {
-		return Faults{fault(ruleObject, place{}, "%s", err).withFix("See what `git fsck --full` says, and take a clone that it finds nothing in")}
+	if f, ok := badObject(place{}, err); ok {
+		return Faults{f}
 	}
 	return Faults{fault(ruleInternal, place{}, "%s", err)}
 }

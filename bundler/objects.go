@@ -36,13 +36,20 @@ func damaged(format string, args ...any) error {
 // should have. ok is false when it is something else.
 func objectFault(path string, h plumbing.Hash, err error) (f Fault, ok bool) {
 	at := place{file: path}
-	switch {
-	case errors.Is(err, plumbing.ErrObjectNotFound):
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
 		return fault(ruleObject, at, "object %s is missing", h), true
+	}
+	return badObject(at, fmt.Errorf("object %s: %w", h, err))
+}
+
+// badObject says what to do about an object that is there and can't be read.
+func badObject(at place, err error) (f Fault, ok bool) {
+	f = fault(ruleObject, at, "%s", err)
+	switch {
 	case errors.Is(err, errDamaged):
-		return fault(ruleObject, at, "object %s: %s", h, err).withFix("See what `git fsck --full` says, and take a clone that it finds nothing in"), true
+		return f.withFix("See what `git fsck --full` says, and take a clone that it finds nothing in"), true
 	case errors.Is(err, errHeavy):
-		return fault(ruleObject, at, "object %s: %s", h, err).withFix("Store it otherwise: git repack -a -d -f; take files of more than %d MiB out of the history", maxDelta>>20), true
+		return f.withFix("Store it otherwise: git repack -a -d -f; take files of more than %d MiB out of the history", maxDelta>>20), true
 	}
 	return f, false
 }
