@@ -254,8 +254,8 @@ func (s *packedObjects) Close() error {
 	return errors.Join(errs...)
 }
 
-// objectSize reads no more than the head of an object.
-func (s *packedObjects) objectSize(h plumbing.Hash) (size int64, err error) {
+// EncodedObjectSize reads no more than the head of an object.
+func (s *packedObjects) EncodedObjectSize(h plumbing.Hash) (size int64, err error) {
 	at, err := s.find(h)
 	switch {
 	case err != nil:
@@ -333,8 +333,9 @@ func looseHeader(r io.Reader) (plumbing.ObjectType, int64, error) {
 	return 0, 0, damaged("no kind and size")
 }
 
-// withPrefix lists the objects whose ids begin with some bytes.
-func (s *packedObjects) withPrefix(prefix []byte) ([]plumbing.Hash, error) {
+// HashesWithPrefix lists the objects whose ids begin with some bytes, so that go-git
+// resolves abbreviated commits.
+func (s *packedObjects) HashesWithPrefix(prefix []byte) ([]plumbing.Hash, error) {
 	if _, err := s.loadNews(); err != nil || len(prefix) == 0 {
 		return nil, err
 	}
@@ -354,7 +355,7 @@ func (s *packedObjects) withPrefix(prefix []byte) ([]plumbing.Hash, error) {
 		}
 	}
 	for _, o := range s.borrowed() {
-		more, err := o.withPrefix(prefix)
+		more, err := o.HashesWithPrefix(prefix)
 		if err != nil {
 			return nil, err
 		}

@@ -64,7 +64,8 @@ func newSharedObjects(dir string, fs billy.Filesystem) *sharedObjects {
 	return &sharedObjects{base, base, base, base, base, dir, packedObjects{fs: fs, room: newDeltaRoom()}}
 }
 
-// The methods of storer.EncodedObjectStorer. Writing goes through receive only.
+// The methods of storer.EncodedObjectStorer that packedObjects has not. Writing
+// goes through receive only.
 
 func (s *sharedObjects) NewEncodedObject() plumbing.EncodedObject { return &plumbing.MemoryObject{} }
 
@@ -96,13 +97,6 @@ func (s *sharedObjects) HasEncodedObject(h plumbing.Hash) error {
 		return plumbing.ErrObjectNotFound
 	}
 	return nil
-}
-
-func (s *sharedObjects) EncodedObjectSize(h plumbing.Hash) (int64, error) { return s.objectSize(h) }
-
-// HashesWithPrefix lets go-git resolve abbreviated commits.
-func (s *sharedObjects) HashesWithPrefix(prefix []byte) ([]plumbing.Hash, error) {
-	return s.withPrefix(prefix)
 }
 
 func (s *sharedObjects) IterEncodedObjects(plumbing.ObjectType) (storer.EncodedObjectIter, error) {
