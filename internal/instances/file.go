@@ -231,7 +231,6 @@ func (t *Table) Flush(now time.Time) error {
 	if t.db == nil {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.unsaved.rows, t.unsaved.pulses, t.unsaved.lists, t.unsaved.facts = newUnsaved().rows, newUnsaved().pulses, newUnsaved().lists, newUnsaved().facts
 		t.unsaved.expire(now)
 		return nil
 	}
@@ -249,10 +248,12 @@ func (t *Table) Flush(now time.Time) error {
 	}
 }
 
-// expire bounds the intervals of a table without a file.
+// expire is for a table without a file: it keeps nothing but intervals, while
+// they last.
 func (u *unsaved) expire(now time.Time) {
-	old := now.Add(-KeepFor).UnixMilli()
-	u.ended = slices.DeleteFunc(u.ended, func(e ended) bool { return e.to < old })
+	kept, old := newUnsaved(), now.Add(-KeepFor).UnixMilli()
+	kept.ended = slices.DeleteFunc(u.ended, func(e ended) bool { return e.to < old })
+	*u = kept
 }
 
 func (t *Table) write(puts []put) error {
@@ -284,8 +285,8 @@ func (t *Table) take() (puts []put, taken unsaved) {
 	for d, l := range u.lists {
 		puts = append(puts, put{bucketLists, []byte(d), []byte(strings.Join(l.lines, "\n"))})
 	}
-	taken.facts, taken.lists = u.facts, u.lists
-	u.facts, u.lists = newUnsaved().facts, newUnsaved().lists
+	taken.facts, u.facts = u.facts, taken.facts
+	taken.lists, u.lists = u.lists, taken.lists
 	n := min(batch, len(u.ended))
 	taken.ended = slices.Clone(u.ended[:n])
 	u.ended = slices.Delete(u.ended, 0, n)
@@ -304,7 +305,7 @@ func (t *Table) take() (puts []put, taken unsaved) {
 		from := int(page) * pulsePage
 		puts = append(puts, put{bucketPulses, be32(page), writePulses(t.rows[from:min(from+pulsePage, len(t.rows))])})
 	}
-	taken.pulses, u.pulses = u.pulses, newUnsaved().pulses
+	taken.pulses, u.pulses = u.pulses, taken.pulses
 	return puts, taken
 }
 
@@ -472,17 +473,28 @@ func trim(tx *bbolt.Tx, old []byte, most int) error {
 		}
 		return nil
 	})
-	share, dead := fairShare(have, most), [][]byte{}
-	err = errors.Join(err, b.ForEach(func(k, v []byte) error {
-		switch tooOld := bytes.Compare(k, old) < 0; {
-		case !tooOld && have[client(v)] <= share:
-			return nil
-		case !tooOld:
-			have[client(v)]--
+	share := fairShare(have, most)
+	return errors.Join(err, keepOnly(b, func(k, v []byte) bool {
+		if bytes.Compare(k, old) < 0 {
+			return false
 		}
-		dead = append(dead, bytes.Clone(k))
-		return nil
+		if have[client(v)] <= share {
+			return true
+		}
+		have[client(v)]--
+		return false
 	}))
+}
+
+// keepOnly deletes the records that are not to be kept.
+func keepOnly(b *bbolt.Bucket, keep func(k, v []byte) bool) error {
+	var dead [][]byte
+	err := b.ForEach(func(k, v []byte) error {
+		if !keep(k, v) {
+			dead = append(dead, bytes.Clone(k))
+		}
+		return nil
+	})
 	for _, k := range dead {
 		err = errors.Join(err, b.Delete(k))
 	}
@@ -539,29 +551,15 @@ func (t *Table) sweep(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	facts := tx.Bucket(bucketFacts)
-	var dead []put
-	err = facts.ForEach(func(k, v []byte) error {
+	err = keepOnly(tx.Bucket(bucketFacts), func(k, v []byte) bool {
 		var f Facts
-		switch {
-		case !used[factsKey(k)]:
-			dead = append(dead, put{bucketFacts, bytes.Clone(k), nil})
-		case json.Unmarshal(v, &f) == nil:
+		if used[factsKey(k)] && json.Unmarshal(v, &f) == nil {
 			lists[f.Deps] = true
 		}
-		return nil
+		return used[factsKey(k)]
 	})
 	if err != nil {
 		return err
 	}
-	err = tx.Bucket(bucketLists).ForEach(func(k, _ []byte) error {
-		if !lists[api.Digest(k)] {
-			dead = append(dead, put{bucketLists, bytes.Clone(k), nil})
-		}
-		return nil
-	})
-	for _, p := range dead {
-		err = errors.Join(err, tx.Bucket(p.bucket).Delete(p.key))
-	}
-	return err
+	return keepOnly(tx.Bucket(bucketLists), func(k, _ []byte) bool { return lists[api.Digest(k)] })
 }

@@ -5,7 +5,7 @@
 //	leaves, err := l.Entries(ctx, 0)          // each held, by tiles, to its root
 //
 //	m := mirror.Mirror{Dir: dir, Source: source, Trust: trust}
-//	changed, err := m.Sync(ctx)               // *Divergence: the log forked, or was rolled back
+//	tree, changed, err := m.Sync(ctx)         // *Divergence: the log forked, or was rolled back
 //
 // # What a mirror holds
 //
