@@ -12,6 +12,10 @@ const (
 	MaxPath = 80
 )
 
+// MaxChains is how many main and override chains a service may have: what a
+// head can list.
+const MaxChains = 256
+
 // ErrName is returned for a name outside [a-z0-9]+(-[a-z0-9]+)* or over its limit.
 var ErrName = errors.New("not a valid name: use lower-case letters, digits and single dashes, at most 40 bytes")
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/sealstone/sealstone/api"
 )
 
 // Severity says whether a fault stops a build.
@@ -129,6 +131,44 @@ func fault(r *Rule, at place, format string, args ...any) Fault {
 	return Fault{
 		Rule: r.ID, Severity: r.Severity, File: at.file, Line: int(at.line), Col: int(at.col),
 		Message: fmt.Sprintf(format, args...), Fix: r.Fix,
+	}
+}
+
+// RuleModeInForce is the rule that waits: leaving the mode mends it.
+const RuleModeInForce = "E_MODE_IN_FORCE"
+
+// What a server finds beside what is in effect already. The words are here
+// because a plan foresees some of it.
+
+// ActivationGone is the fault of a service that runs, and that the tip is
+// silent about.
+func ActivationGone(service string) Fault {
+	return served(service, ruleActGone.ID, ruleActGone.Fix, "an activation file vanished")
+}
+
+// ModeInForce is the fault of a unit that would take away a safe mode from
+// under those who are in it.
+func ModeInForce(service string, mode api.Mode, at api.Scope) Fault {
+	return served(service, RuleModeInForce, "leave the mode first, or keep safe-modes/"+string(mode),
+		"safe mode %q is in force at %s, and nothing would have it there", mode, at)
+}
+
+// TooManyChains is the fault of a service with more chains than a head lists.
+func TooManyChains(service string) Fault {
+	return served(service, "E_TOO_MANY_CHAINS", "activate an outer scope instead",
+		"a service has at most %d main and override chains", api.MaxChains)
+}
+
+// ObjectWithheld is the fault of a set that nobody could fetch.
+func ObjectWithheld(service string, at api.Scope, object api.Digest) Fault {
+	return served(service, "E_WITHHELD", "activate a release whose content is another",
+		"the set at %s needs object %s, which was erased", at, object.Short())
+}
+
+func served(service, rule, fix, format string, args ...any) Fault {
+	return Fault{
+		Rule: rule, Severity: Error, Service: service, File: "activations/" + service + ".yaml",
+		Message: fmt.Sprintf(format, args...), Fix: fix,
 	}
 }
 

@@ -157,8 +157,8 @@ func (p *prover) changes(e *Evidence, _ string) error {
 	for i, c := range p.known.Changes {
 		p.have[i] = c
 	}
-	if len(e.Changes) > 4*MaxChains {
-		return Refuse(CheckIncluded, fmt.Errorf("%d changes, limit %d", len(e.Changes), 4*MaxChains))
+	if len(e.Changes) > 4*api.MaxChains {
+		return Refuse(CheckIncluded, fmt.Errorf("%d changes, limit %d", len(e.Changes), 4*api.MaxChains))
 	}
 	for _, ec := range e.Changes {
 		c, err := p.trust.ProveChange(&ec, p.Tree)

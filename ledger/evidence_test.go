@@ -475,7 +475,7 @@ func TestWhatIsReadIsBounded(t *testing.T) {
 	leaf := l.event(ledger.BundleActivated, activation("prod"))
 	leaf.Data.Release.Repository = strings.Repeat("x", ledger.MaxLeaf)
 	chains := &ledger.Head{Origin: l.f.Origin, Service: "checkout", Tree: l.tree(), Issued: l.now}
-	for n := range ledger.MaxChains + 1 {
+	for n := range api.MaxChains + 1 {
 		chains.Lines = append(chains.Lines, ledger.Line{Lane: ledger.LaneMain, Scope: api.Scope(fmt.Sprintf("p%03d", n)), Ref: ledger.Ref{Index: 2, Hash: api.DigestOf(nil)}})
 	}
 	for name, read := range map[string]func() error{

@@ -17,9 +17,6 @@ import (
 
 const headVersion = "sealstone head v1"
 
-// MaxChains is how many main and override chains a service may have.
-const MaxChains = 256
-
 // StaleAfter is the age at which a head stops being news.
 const StaleAfter = 5 * time.Minute
 
@@ -75,8 +72,8 @@ func (h *Head) ChainLines() string {
 // Sign returns the signed note.
 func (h *Head) Sign(node note.Signer) ([]byte, error) {
 	slices.SortFunc(h.Lines, compareLines)
-	if len(h.Lines) > MaxChains {
-		return nil, fmt.Errorf("%w: %d chains, limit %d", ErrHead, len(h.Lines), MaxChains)
+	if len(h.Lines) > api.MaxChains {
+		return nil, fmt.Errorf("%w: %d chains, limit %d", ErrHead, len(h.Lines), api.MaxChains)
 	}
 	return note.Sign(&note.Note{Text: h.Body()}, node)
 }
@@ -121,8 +118,8 @@ func ParseHeadBody(text string) (*Head, error) {
 		ref, err := parseRef(strings.TrimPrefix(rest[0], "operators "))
 		h.Operators, errs, rest = ref, append(errs, err), rest[1:]
 	}
-	if len(rest) > MaxChains {
-		return nil, fmt.Errorf("%w: %d chains, limit %d", ErrHead, len(rest), MaxChains)
+	if len(rest) > api.MaxChains {
+		return nil, fmt.Errorf("%w: %d chains, limit %d", ErrHead, len(rest), api.MaxChains)
 	}
 	for _, s := range rest {
 		l, err := parseLine(s)

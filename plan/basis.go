@@ -218,17 +218,12 @@ func (m *maker) provenAt(service string, scope api.Scope) *api.Proven {
 	return nil
 }
 
-// maxChains is how many scopes of a service a head can list.
-const maxChains = 256
-
 // serverFaults are the faults of a service that the server finds after it was
 // built.
 func (m *maker) serverFaults(name string, from *side, before, after []bundler.Activation) (bundler.Faults, error) {
-	fault := bundler.Fault{Severity: bundler.Error, Service: name, File: "activations/" + name + ".yaml"}
 	var out bundler.Faults
-	if n := len(scopesOf(before, after)); n > maxChains {
-		fault.Rule, fault.Message, fault.Fix = "E_TOO_MANY_CHAINS", fmt.Sprintf("a service has at most %d main and override chains", maxChains), "activate an outer scope instead"
-		out = append(out, fault)
+	if len(scopesOf(before, after)) > api.MaxChains {
+		out = append(out, bundler.TooManyChains(name))
 	}
 	for _, h := range m.opt.InForce {
 		if h.Service != name {
@@ -239,9 +234,7 @@ func (m *maker) serverFaults(name string, from *side, before, after []bundler.Ac
 			return nil, err
 		}
 		if gone {
-			fault.Rule, fault.Message = "E_MODE_IN_FORCE", fmt.Sprintf("safe mode %q is in force at %s, and nothing would have it there", h.Mode, at)
-			fault.Fix = "leave the mode first, or keep safe-modes/" + string(h.Mode)
-			out = append(out, fault)
+			out = append(out, bundler.ModeInForce(name, h.Mode, at))
 		}
 	}
 	return out, nil

@@ -77,13 +77,13 @@ func (s *Server) judge(st *ledger.State, u *unit) {
 	vanished(st, u)
 	chains := map[string]int{}
 	for _, b := range u.built {
-		if fault, ok := fitsHead(st, b, chains); !ok {
-			u.failed[b.Service] = append(u.failed[b.Service], fault)
+		if !fitsHead(st, b, chains) {
+			u.failed[b.Service] = append(u.failed[b.Service], bundler.TooManyChains(b.Service))
 		}
 	}
 	for _, b := range u.built {
 		if d := s.store.Withheld(b.Objects()); d != "" {
-			u.failed[b.Service] = append(u.failed[b.Service], withheldFault(b, d))
+			u.failed[b.Service] = append(u.failed[b.Service], bundler.ObjectWithheld(b.Service, b.Scope, d))
 		}
 	}
 	for service := range u.entries {
@@ -124,8 +124,7 @@ func vanished(st *ledger.State, u *unit) {
 		if _, listed := u.entries[service]; service == "" || !active || listed || len(u.failed[service]) > 0 {
 			continue
 		}
-		u.failed[service] = bundler.Faults{{Rule: "E_ACTIVATION_GONE", Severity: bundler.Error, Service: service, File: "activations/" + service + ".yaml",
-			Message: "an activation file vanished", Fix: "restore it; to retire the service for good, write retired: true in it"}}
+		u.failed[service] = bundler.Faults{bundler.ActivationGone(service)}
 	}
 }
 
@@ -150,23 +149,13 @@ func newerOperators(st *ledger.State, d *store.Draft) bool {
 	return err == nil && (st.Operators == nil || v > st.Operators.Version)
 }
 
-// withheldFault refuses a set that nobody could fetch.
-func withheldFault(b *bundler.Built, d api.Digest) bundler.Fault {
-	return bundler.Fault{Rule: "E_WITHHELD", Severity: bundler.Error, Service: b.Service, File: "activations/" + b.Service + ".yaml",
-		Message: fmt.Sprintf("the set at %s needs object %s, which was erased", b.Scope, d.Short()), Fix: "activate a release whose content is another"}
-}
-
-const ruleModeInForce = "E_MODE_IN_FORCE"
-
 // fitsHead refuses a chain beyond what a head can list.
-func fitsHead(st *ledger.State, b *bundler.Built, added map[string]int) (bundler.Fault, bool) {
+func fitsHead(st *ledger.State, b *bundler.Built, added map[string]int) bool {
 	if _, there := st.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: b.Service, Scope: b.Scope}); there {
-		return bundler.Fault{}, true
+		return true
 	}
 	added[b.Service]++
-	return bundler.Fault{Rule: "E_TOO_MANY_CHAINS", Severity: bundler.Error, Service: b.Service, File: "activations/" + b.Service + ".yaml",
-		Message: fmt.Sprintf("a service has at most %d main and override chains", ledger.MaxChains), Fix: "activate an outer scope instead",
-	}, len(st.HeadLines(b.Service))+added[b.Service] <= ledger.MaxChains
+	return len(st.HeadLines(b.Service))+added[b.Service] <= api.MaxChains
 }
 
 // modesStay refuses a unit that would take a safe mode away from under those
@@ -184,9 +173,7 @@ func (s *Server) modesStay(st *ledger.State, u *unit, service string) (bundler.F
 		}
 		for _, r := range change.Data.Resolved {
 			if !s.hasMode(after, sets, r.Scope, c.Mode) {
-				return bundler.Fault{Rule: ruleModeInForce, Severity: bundler.Error, Service: service, File: "activations/" + service + ".yaml",
-					Message: fmt.Sprintf("safe mode %q is in force at %s, and nothing would have it there", c.Mode, r.Scope),
-					Fix:     "leave the mode first, or keep safe-modes/" + string(c.Mode)}, false
+				return bundler.ModeInForce(service, c.Mode, r.Scope), false
 			}
 		}
 	}
@@ -317,7 +304,7 @@ func rejected(u *unit, service string, rel *ledger.Release, now accepted) (rejec
 	r := rejection{Service: service, Commit: u.tip.Commit, Total: len(faults)}
 	var places []ledger.FaultPlace
 	for i, f := range faults {
-		r.Waits = r.Waits || f.Rule == ruleModeInForce
+		r.Waits = r.Waits || f.Rule == bundler.RuleModeInForce
 		if i < maxFaultPlaces {
 			r.Faults = append(r.Faults, clean(f.String()))
 			places = append(places, ledger.FaultPlace{Rule: f.Rule, File: clean(f.File), Line: f.Line, Column: f.Col})

@@ -138,7 +138,7 @@ func indexList(v string) ([]int64, error) {
 		return nil, nil
 	}
 	parts := strings.Split(v, ",")
-	if len(parts) > 2*ledger.MaxChains {
+	if len(parts) > 2*api.MaxChains {
 		return nil, &api.Error{Code: api.CodeInvalid, Detail: "have: too many indexes"}
 	}
 	out := make([]int64, 0, len(parts))

@@ -359,8 +359,8 @@ func (s *Server) checkScope(t api.Target) error {
 }
 
 func (s *Server) fitsHead(state *ledger.State, st *ledger.Signed, there bool) error {
-	if !there && len(state.HeadLines(st.Service)) >= ledger.MaxChains {
-		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("service %s has %d chains, no more fit a head", st.Service, ledger.MaxChains), Hint: "name an outer scope"}
+	if !there && len(state.HeadLines(st.Service)) >= api.MaxChains {
+		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("service %s has %d chains, no more fit a head", st.Service, api.MaxChains), Hint: "name an outer scope"}
 	}
 	return nil
 }

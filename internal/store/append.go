@@ -235,8 +235,8 @@ func (b *batch) add(d *Draft, m *mark) (Receipt, error) {
 	if err := b.st.Apply(c, b.s.Trusted()); err != nil {
 		return Receipt{}, foldError(err)
 	}
-	if n := len(b.st.HeadLines(c.Data.Service)); n > ledger.MaxChains {
-		return Receipt{}, &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("service %q would have %d chains, limit %d", c.Data.Service, n, ledger.MaxChains),
+	if n := len(b.st.HeadLines(c.Data.Service)); n > api.MaxChains {
+		return Receipt{}, &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("service %q would have %d chains, limit %d", c.Data.Service, n, api.MaxChains),
 			Hint: "activate at an outer scope instead of many inner ones"}
 	}
 	index := b.base + int64(len(b.changes))

@@ -490,7 +490,7 @@ func TestLimits(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.noSync = true })
 	ref := f.content("checkout", "prod", 1)
 	var drafts []Draft
-	for n := range ledger.MaxChains {
+	for n := range api.MaxChains {
 		d := activation("checkout", api.Scope(fmt.Sprintf("prod/p%d", n)), 1)
 		d.Data.Set = ref
 		drafts = append(drafts, d)
