@@ -2,6 +2,7 @@
 // manifest around resolved documents and flags of one service in one mode; a
 // set is an OCI image index over the bundles of one activation. Both are JCS
 // bytes named by their SHA-256: encoded once here, opaque to everyone after.
+// [Diff] says what two documents don't share.
 //
 // The package is pure: it takes and returns bytes.
 package bundle

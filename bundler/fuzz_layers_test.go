@@ -10,7 +10,7 @@ import (
 )
 
 // FuzzFlagLayers holds the layers of flags to their laws, for a base and two
-// overlays: DESIGN's rules as plain maps define the result; an empty layer
+// overlays: the rules as plain maps define the result; an empty layer
 // changes nothing, wherever it lies; a layer twice is the layer once; a layer
 // of which it is told that it changed nothing can be left out; neither the order
 // of keys nor how names are spread over files matters; and overlays that remove
@@ -89,7 +89,7 @@ func changes(ls []*layer, last *layer) (did bool) {
 	return did
 }
 
-// plainFlags is what DESIGN says of layers of flags, on plain maps.
+// plainFlags is what docs/config-repository.md says of layers of flags, on plain maps.
 func plainFlags(ls []*layer) any {
 	out := map[string]map[string]any{"flags": {}, "$evaluators": {}, "metadata": {}}
 	for _, l := range ls {

@@ -72,7 +72,7 @@ func TestOnlyWhatTheHeadNeedsHasToComeAlong(t *testing.T) {
 	prove(t, l, warm, p.Known())
 }
 
-// Each attack of the design's table, on evidence: the honest log passes, the
+// Each attack of docs/attacks.md on evidence: the honest log passes, the
 // attacked one is refused by the check that is there for it.
 func TestEvidenceAttacks(t *testing.T) {
 	cases := map[string]struct {

@@ -272,6 +272,6 @@ func evalLine(set *flags.Set, text []byte, now time.Time) (evaluation, error) {
 		return evaluation{}, fmt.Errorf("context: %w", err)
 	}
 	e, err := evaluate(set, q.Flag, q.Type, fc, now)
-	e.Detail = "" // a line has the design's members only
+	e.Detail = "" // words for people; what is wrong stands in the error code
 	return e, err
 }
