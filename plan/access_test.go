@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/plan"
@@ -142,7 +141,6 @@ func TestAccess(t *testing.T) {
 			h := withAccess(t)
 			c.change(h)
 			h.commit(nil)
-			begin := time.Now()
 			p := h.plan(plan.Options{})
 			var b strings.Builder
 			p.WriteText(&b)
@@ -157,7 +155,6 @@ func TestAccess(t *testing.T) {
 			if c.not != "" && strings.Contains(b.String(), c.not) {
 				t.Errorf("%q in\n%s", c.not, b.String())
 			}
-			t.Log(time.Since(begin))
 		})
 	}
 }
