@@ -124,14 +124,10 @@ func nothingLive(ctx context.Context, c *client, args []string, o liveOptions) s
 		return fmt.Sprintf("no instance %q reports here: ids are those of sealstone live --instances 1000", o.instance)
 	case o.at != "":
 		return "nothing was activated at " + o.at
-	}
-	var all api.Live
-	if len(args) > 0 && c.get(ctx, "/v1/live", nil, &all) == nil && len(all.Services) > 0 {
-		var names []string
-		for _, s := range all.Services {
-			names = append(names, s.Service)
+	case len(args) > 0:
+		if names, err := c.services(ctx); err == nil && len(names) > 0 {
+			return fmt.Sprintf("no service %q is activated; there are %s", args[0], strings.Join(names, ", "))
 		}
-		return fmt.Sprintf("no service %q is activated; there are %s", args[0], strings.Join(names, ", "))
 	}
 	return "nothing is activated yet: a server that just started is reading its repository, or /v1/status says what is wrong"
 }

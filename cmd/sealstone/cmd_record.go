@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
 	"strconv"
@@ -256,14 +255,10 @@ func newChangesSend(a *app) *cobra.Command {
 		if len(b) > ledger.MaxEnvelope {
 			return errors.New("a statement is at most 128 KiB")
 		}
-		rb, err := c.do(cmd.Context(), http.MethodPost, "/v1/changes", b)
+		r, err := c.submit(cmd.Context(), b)
 		if err != nil {
 			return err
 		}
-		var r api.Receipt
-		if err := json.Unmarshal(rb, &r); err != nil {
-			return err
-		}
-		return a.printReceipts([]api.Receipt{r})
+		return a.printReceipts([]api.Receipt{*r})
 	}}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,8 +21,10 @@ import (
 	"github.com/sealstone/sealstone/ledger"
 )
 
-// safeModeOptions are the flags of enter, exit and renew.
+// safeModeOptions are what enter, exit and renew are told.
 type safeModeOptions struct {
+	kind                         ledger.Kind
+	mode                         string // "" is the one in force
 	scope, reason, onExpiry, out string
 	ttl                          time.Duration
 	after                        int64
@@ -38,11 +41,10 @@ func newSafeMode(a *app) *cobra.Command {
 			if !c.Flags().Changed("after") {
 				o.after = -1
 			}
-			mode := ""
-			if len(args) > 1 {
-				mode = args[1]
+			if o.kind = kind; len(args) > 1 {
+				o.mode = args[1]
 			}
-			return a.safeMode(c.Context(), kind, args[0], mode, o)
+			return a.safeMode(c.Context(), args[0], o)
 		}}
 		f := c.Flags()
 		f.StringVar(&o.scope, "scope", "", "scope, for example prod or prod/eu-west-1 (required)")
@@ -73,16 +75,20 @@ func newSafeMode(a *app) *cobra.Command {
 		}
 	}
 	enter.Flags().BoolVar(&o.over, "over", false, "also leave narrower safe modes below the scope")
+	cmd.AddCommand(newSafeModeStatus(a))
+	return cmd
+}
+
+func newSafeModeStatus(a *app) *cobra.Command {
 	var at string
-	status := &cobra.Command{Use: "status [SERVICE [--scope SCOPE]]", Short: "Show the safe modes in force, and those that can be entered at a scope", Args: cobra.MaximumNArgs(1),
+	cmd := &cobra.Command{Use: "status [SERVICE [--scope SCOPE]]", Short: "Show the safe modes in force, and those that can be entered at a scope", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return a.safeModeStatus(c.Context(), args, at) }}
-	status.Flags().StringVar(&at, "scope", "", "also list the modes that SERVICE has at this scope")
-	cmd.AddCommand(status)
+	cmd.Flags().StringVar(&at, "scope", "", "also list the modes that SERVICE has at this scope")
 	return cmd
 }
 
 // safeMode signs and sends one statement a service.
-func (a *app) safeMode(ctx context.Context, kind ledger.Kind, services, mode string, o safeModeOptions) error {
+func (a *app) safeMode(ctx context.Context, services string, o safeModeOptions) error {
 	scope, err := api.ParseScope(o.scope)
 	if err != nil {
 		return err
@@ -92,7 +98,7 @@ func (a *app) safeMode(ctx context.Context, kind ledger.Kind, services, mode str
 		return err
 	}
 	if o.out != "" {
-		return a.safeModeFile(ctx, kind, services, mode, scope, o, key)
+		return a.safeModeFile(ctx, api.Target{Service: services, Scope: scope}, o, key)
 	}
 	c, err := a.client()
 	if err != nil {
@@ -100,17 +106,18 @@ func (a *app) safeMode(ctx context.Context, kind ledger.Kind, services, mode str
 	}
 	origin, err := a.origin(ctx)
 	if err != nil {
-		return withFileHint(err, kind, services, mode, o)
+		return withFileHint(err, services, o)
 	}
-	names, err := a.expandServices(ctx, c, services)
+	names, err := c.expandServices(ctx, services)
 	if err != nil {
-		return withFileHint(err, kind, services, mode, o)
+		return withFileHint(err, services, o)
 	}
-	receipts, err := a.enterEach(ctx, c, origin, kind, names, scope, services == "*", mode, o, key)
+	s := modeSender{a, c, origin, key}
+	receipts, err := s.each(ctx, names, scope, services == "*", o)
 	if len(receipts) > 0 {
 		err = errors.Join(err, a.printReceipts(receipts))
 	} else if err == nil {
-		err = fmt.Errorf("no service has safe mode %q at %s", mode, scope)
+		err = fmt.Errorf("no service has safe mode %q at %s", o.mode, scope)
 	}
 	if err == nil && slices.ContainsFunc(receipts, func(r api.Receipt) bool { return len(r.Narrower) > 0 }) {
 		return exitCode(exitFinding)
@@ -118,33 +125,41 @@ func (a *app) safeMode(ctx context.Context, kind ledger.Kind, services, mode str
 	return err
 }
 
-// enterEach goes on after an error: this is no moment to stop half-way. With any,
-// a service that has no such mode is left alone.
-func (a *app) enterEach(ctx context.Context, c *client, origin string, kind ledger.Kind, names []string, scope api.Scope, any bool, mode string, o safeModeOptions, key ledger.Signer) (receipts []api.Receipt, err error) {
+// modeSender sends statements about safe modes to a server.
+type modeSender struct {
+	a      *app
+	c      *client
+	origin string
+	key    ledger.Signer
+}
+
+// each goes on after an error: this is no moment to stop half-way. With any, a
+// service that has no such mode is left alone.
+func (s *modeSender) each(ctx context.Context, names []string, scope api.Scope, any bool, o safeModeOptions) (receipts []api.Receipt, err error) {
 	for _, service := range names {
-		r, failed := a.enterOne(ctx, c, origin, kind, api.Target{Service: service, Scope: scope}, mode, o, key)
+		r, failed := s.one(ctx, api.Target{Service: service, Scope: scope}, o)
 		switch code := api.CodeOf(failed); {
 		case failed == nil:
 			receipts = append(receipts, *r)
 		case any && (code == api.CodeUnprocessable || code == api.CodeNotActivated):
-			fmt.Fprintf(a.err, "%s@%s: left alone: %v\n", service, scope, failed)
+			fmt.Fprintf(s.a.err, "%s@%s: left alone: %v\n", service, scope, failed)
 		default:
-			err = errors.Join(err, fmt.Errorf("%s@%s: %w", service, scope, withFileHint(failed, kind, service, mode, o)))
+			err = errors.Join(err, fmt.Errorf("%s@%s: %w", service, scope, withFileHint(failed, service, o)))
 		}
 	}
 	return receipts, err
 }
 
-// enterOne sends a statement for one service and, with --over, exits for the
-// narrower modes that would stay.
-func (a *app) enterOne(ctx context.Context, c *client, origin string, kind ledger.Kind, t api.Target, mode string, o safeModeOptions, key ledger.Signer) (*api.Receipt, error) {
-	r, err := a.sendSafeMode(ctx, c, origin, kind, t, mode, o, key)
+// one sends a statement for one service and, with --over, exits for the narrower
+// modes that would stay.
+func (s *modeSender) one(ctx context.Context, t api.Target, o safeModeOptions) (*api.Receipt, error) {
+	r, err := s.send(ctx, t, o)
 	if err != nil || !o.over {
 		return r, err
 	}
 	for _, h := range r.Narrower {
-		below := api.Target{Service: t.Service, Scope: h.Scope}
-		if _, err := a.sendSafeMode(ctx, c, origin, ledger.SafeModeExited, below, string(h.Mode), o, key); err != nil {
+		o.kind, o.mode, o.after = ledger.SafeModeExited, string(h.Mode), -1 // of a chain of its own
+		if _, err := s.send(ctx, api.Target{Service: t.Service, Scope: h.Scope}, o); err != nil {
 			return r, fmt.Errorf("leaving %s at %s: %w", h.Mode, h.Scope, err)
 		}
 	}
@@ -152,31 +167,31 @@ func (a *app) enterOne(ctx context.Context, c *client, origin string, kind ledge
 	return r, nil
 }
 
-func (a *app) sendSafeMode(ctx context.Context, c *client, origin string, kind ledger.Kind, t api.Target, mode string, o safeModeOptions, key ledger.Signer) (*api.Receipt, error) {
-	seen, err := c.safeModes(ctx, t)
+func (s *modeSender) send(ctx context.Context, t api.Target, o safeModeOptions) (*api.Receipt, error) {
+	seen, err := s.c.safeModes(ctx, t)
 	if err != nil {
-		return nil, c.namingServices(ctx, err)
+		return nil, s.c.namingServices(ctx, err)
 	}
-	if mode, err = seen.complete(t, mode, &o); err != nil {
+	if err = seen.complete(t, &o); err != nil {
 		return nil, err
 	}
-	if kind == ledger.SafeModeRenewed && o.reason == "" {
+	if o.kind == ledger.SafeModeRenewed && o.reason == "" {
 		o.reason = seen.at(t.Scope).Reason // why the mode is there doesn't change
 	}
-	body, err := signSubmission(safeModeStatement(origin, kind, t, mode, o.after, seen.now, o), o.reason, key)
+	body, err := signSubmission(o.statement(s.origin, t, seen.now), o.reason, s.key)
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.submit(ctx, body)
+	r, err := s.c.submit(ctx, body)
 	switch {
 	case err != nil || r.Late:
-	case kind == ledger.SafeModeExited && len(r.Outer) == 0:
-		fmt.Fprintf(a.err, "%s is in normal mode\n", t)
-	case kind == ledger.SafeModeExited:
-		fmt.Fprintf(a.err, "%s is in %s, by %s\n", t, r.Outer[0].Mode, r.Outer[0].Scope)
+	case o.kind == ledger.SafeModeExited && len(r.Outer) == 0:
+		fmt.Fprintf(s.a.err, "%s is in normal mode\n", t)
+	case o.kind == ledger.SafeModeExited:
+		fmt.Fprintf(s.a.err, "%s is in %s, by %s\n", t, r.Outer[0].Mode, r.Outer[0].Scope)
 	default:
 		until := seen.now.Add(o.ttl).UTC().Format("2006-01-02 15:04 UTC")
-		fmt.Fprintf(a.err, "%s is in %s until %s, then %s\n", t, mode, until, map[string]string{"hold": "it holds and is overdue", "restore": "it is left"}[o.onExpiry])
+		fmt.Fprintf(s.a.err, "%s is in %s until %s, then %s\n", t, o.mode, until, map[string]string{"hold": "it holds and is overdue", "restore": "it is left"}[o.onExpiry])
 	}
 	return r, err
 }
@@ -205,18 +220,18 @@ func (s *seenModes) at(scope api.Scope) (h api.Held) {
 }
 
 // complete fills in what the command left out.
-func (s *seenModes) complete(t api.Target, mode string, o *safeModeOptions) (string, error) {
+func (s *seenModes) complete(t api.Target, o *safeModeOptions) error {
 	if o.after < 0 && s.After != nil {
 		o.after = *s.After
 	}
-	if mode == "" {
-		mode = string(s.at(t.Scope).Mode)
+	if o.mode == "" {
+		o.mode = string(s.at(t.Scope).Mode)
 	}
-	if mode == "" {
-		return "", s.notInForce(t)
+	if o.mode == "" {
+		return s.notInForce(t)
 	}
-	s.defaults(mode, o)
-	return mode, nil
+	s.defaults(o)
+	return nil
 }
 
 // notInForce says where a mode is, when it isn't at the target.
@@ -236,35 +251,28 @@ func (c *client) namingServices(ctx context.Context, err error) error {
 	if !ok || e.Code != api.CodeNotActivated {
 		return err
 	}
-	var live api.Live
-	if c.get(ctx, "/v1/live", nil, &live) != nil {
+	names, failed := c.services(ctx)
+	if failed != nil {
 		return err
-	}
-	var names []string
-	for _, s := range live.Services {
-		names = append(names, s.Service)
 	}
 	return &api.Error{Code: e.Code, Detail: e.Detail, Hint: "services are " + strings.Join(names, ", ")}
 }
 
 // withFileHint says, where no server can be reached, what works without one.
-func withFileHint(err error, kind ledger.Kind, service, mode string, o safeModeOptions) error {
+func withFileHint(err error, service string, o safeModeOptions) error {
 	e, ok := errors.AsType[*api.Error](err)
 	if !ok || e.Code != api.CodeUnavailable {
 		return err
 	}
-	verb := map[ledger.Kind]string{ledger.SafeModeEntered: "enter", ledger.SafeModeRenewed: "renew", ledger.SafeModeExited: "exit"}[kind]
-	if mode == "" {
-		mode = "MODE"
-	}
+	verb := map[ledger.Kind]string{ledger.SafeModeEntered: "enter", ledger.SafeModeRenewed: "renew", ledger.SafeModeExited: "exit"}[o.kind]
 	return &api.Error{Code: e.Code, Detail: e.Detail, Err: e.Err, Hint: fmt.Sprintf("is it running? Without it: sealstone safe-mode %s %s %s --scope %s --after GENERATION --out FILE.dsse --trust trust.json, "+
-		"and copy the file to the clients' OverrideDir; docs/operations.md says where GENERATION is", verb, service, mode, o.scope)}
+		"and copy the file to the clients' OverrideDir; docs/operations.md says where GENERATION is", verb, service, cmp.Or(o.mode, "MODE"), o.scope)}
 }
 
 // defaults takes what the flags don't say from the mode's own safe-mode.yaml.
-func (s *seenModes) defaults(mode string, o *safeModeOptions) {
+func (s *seenModes) defaults(o *safeModeOptions) {
 	for _, m := range s.Available {
-		if string(m.Mode) != mode || m.TTL == 0 {
+		if string(m.Mode) != o.mode || m.TTL == 0 {
 			continue
 		}
 		if !o.ttlGiven {
@@ -276,10 +284,10 @@ func (s *seenModes) defaults(mode string, o *safeModeOptions) {
 	}
 }
 
-func safeModeStatement(origin string, kind ledger.Kind, t api.Target, mode string, after int64, now time.Time, o safeModeOptions) *ledger.Statement {
-	st := newStatement(origin, kind, t, now)
-	st.After, st.Mode = &after, api.Mode(mode)
-	if kind != ledger.SafeModeExited {
+func (o safeModeOptions) statement(origin string, t api.Target, now time.Time) *ledger.Statement {
+	st := newStatement(origin, o.kind, t, now)
+	st.After, st.Mode = &o.after, api.Mode(o.mode)
+	if o.kind != ledger.SafeModeExited {
 		st.TTL, st.OnExpiry = int64(o.ttl/time.Second), o.onExpiry
 	}
 	return st
@@ -322,7 +330,7 @@ func (c *client) submit(ctx context.Context, body []byte) (*api.Receipt, error) 
 }
 
 // expandServices turns "a,b" and "*" into names.
-func (a *app) expandServices(ctx context.Context, c *client, list string) ([]string, error) {
+func (c *client) expandServices(ctx context.Context, list string) ([]string, error) {
 	if list != "*" {
 		names := strings.Split(list, ",")
 		for _, n := range names {
@@ -332,15 +340,17 @@ func (a *app) expandServices(ctx context.Context, c *client, list string) ([]str
 		}
 		return names, nil
 	}
+	return c.services(ctx)
+}
+
+// services names those that are live.
+func (c *client) services(ctx context.Context) (names []string, err error) {
 	var live api.Live
-	if err := c.get(ctx, "/v1/live", nil, &live); err != nil {
-		return nil, err
-	}
-	var names []string
+	err = c.get(ctx, "/v1/live", nil, &live)
 	for _, s := range live.Services {
 		names = append(names, s.Service)
 	}
-	return names, nil
+	return names, err
 }
 
 // fileTimeout bounds the look at a server before a file is written.
@@ -383,15 +393,14 @@ func (s *seenModes) checkFile(t api.Target, mode string) error {
 
 // safeModeFile writes a statement for a file drop. A server that answers is
 // asked whether the names are right; none is needed.
-func (a *app) safeModeFile(ctx context.Context, kind ledger.Kind, service, mode string, scope api.Scope, o safeModeOptions, key ledger.Signer) error {
-	if o.reason != "" || strings.ContainsAny(service, ",*") {
+func (a *app) safeModeFile(ctx context.Context, t api.Target, o safeModeOptions, key ledger.Signer) error {
+	if o.reason != "" || strings.ContainsAny(t.Service, ",*") {
 		return errors.New("--out writes the bare statement of one service, which has no room for a reason: leave out --reason, and name one SERVICE")
 	}
-	t := api.Target{Service: service, Scope: scope}
 	seen, err := a.look(ctx, t)
 	if err == nil && seen != nil {
-		if mode, err = seen.complete(t, mode, &o); err == nil {
-			err = seen.checkFile(t, mode)
+		if err = seen.complete(t, &o); err == nil {
+			err = seen.checkFile(t, o.mode)
 		}
 	}
 	switch {
@@ -399,22 +408,21 @@ func (a *app) safeModeFile(ctx context.Context, kind ledger.Kind, service, mode 
 		return err
 	case o.after < 0:
 		return errors.New("no server could be asked: pass --after GENERATION of the override chain (0 when there never was one; overrides in a client's Live() shows it)")
-	case mode == "":
+	case o.mode == "":
 		return errors.New("no server could be asked: name the MODE")
 	}
 	origin, err := a.origin(ctx)
 	if err != nil {
 		return err
 	}
-	st := safeModeStatement(origin, kind, t, mode, o.after, time.Now(), o)
-	raw, err := st.Sign(key)
+	raw, err := o.statement(origin, t, time.Now()).Sign(key)
 	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(o.out, append(raw, '\n'), 0o644); err != nil {
 		return err
 	}
-	fmt.Fprintf(a.err, "wrote %s: %s %s %s after generation %d; drop it into the override directory of the clients; send it to a server with sealstone changes send %s\n", o.out, kind, t, mode, o.after, o.out)
+	fmt.Fprintf(a.err, "wrote %s: %s %s %s after generation %d; drop it into the override directory of the clients; send it to a server with sealstone changes send %s\n", o.out, o.kind, t, o.mode, o.after, o.out)
 	switch {
 	case seen == nil:
 		fmt.Fprintln(a.err, "note: no server was asked, so nothing was checked: clients pass over a wrong service, scope, mode or generation")

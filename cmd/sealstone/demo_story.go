@@ -118,9 +118,9 @@ func (d *demo) sre(out *bytes.Buffer) *app {
 func (d *demo) safeMode(ctx context.Context) error {
 	d.say("$ sealstone safe-mode enter checkout degraded --scope prod/eu-west-1 --reason INC-123")
 	var out bytes.Buffer
-	o := safeModeOptions{scope: "prod/eu-west-1", reason: "INC-123", ttl: 4 * time.Hour, onExpiry: "hold", after: -1}
+	o := safeModeOptions{kind: ledger.SafeModeEntered, mode: "degraded", scope: "prod/eu-west-1", reason: "INC-123", ttl: 4 * time.Hour, onExpiry: "hold", after: -1}
 	start := time.Now()
-	if err := d.sre(&out).safeMode(ctx, ledger.SafeModeEntered, "checkout", "degraded", o); err != nil {
+	if err := d.sre(&out).safeMode(ctx, "checkout", o); err != nil {
 		return err
 	}
 	eu, us := d.service("checkout@prod/eu-west-1"), d.service("checkout@prod/us-east-1")

@@ -93,7 +93,7 @@ func (r *resolver) digest(ctx context.Context, ref string) (*resolved, error) {
 	}
 	names := []string{r.o.service}
 	if r.o.service == "" {
-		if names, err = r.a.expandServices(ctx, c, "*"); err != nil {
+		if names, err = c.services(ctx); err != nil {
 			return nil, err
 		}
 	}
