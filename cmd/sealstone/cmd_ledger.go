@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/sealstone/sealstone/internal/durable"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -112,7 +113,7 @@ func finishLedger(data, keys string, trust *ledger.Trust, root string) (*created
 		return nil, err
 	}
 	path := filepath.Join(data, trustFile)
-	return &created{trust.Origin, data, keys, path, root}, os.WriteFile(path, trust.File(), 0o644)
+	return &created{trust.Origin, data, keys, path, root}, durable.WriteFile(path, trust.File(), 0o644)
 }
 
 func makeTrust(keys, origin string, root ledger.SSHKey, signer ledger.Signer) (*ledger.Trust, error) {

@@ -319,7 +319,7 @@ func (a *app) trustInstall(path, data, anchor string) error {
 			return fmt.Errorf("version %d counts alone from entry %d on, but the log has %d entries by older keys: make it again with a higher --from", t.Version, t.From, tree.Size)
 		}
 	}
-	if err := durable.WriteFile(filepath.Join(data, trustFile), t.File(), 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(data, trustFile), t.File(), 0o644); err != nil {
 		return err
 	}
 	return a.print(map[string]int{"version": t.Version}, func(w io.Writer) {
