@@ -72,12 +72,12 @@ func (r *reader) source(dir string, h plumbing.Hash, common bool) *source {
 	if common {
 		known, schema = commonNames, "common"
 	}
-	found := false
+	described := false
 	for _, e := range r.dir(dir, h) {
 		path := dir + "/" + e.name
 		switch {
 		case e.name == "service.yaml" && e.kind == kindFile:
-			s.meta, found = r.own(path, e.hash, schema), true
+			s.meta, described = r.own(path, e.hash, schema), true
 		case e.name == "overlays" && e.kind == kindDir:
 			r.overlays(s, path, e.hash, "")
 		case e.name == "safe-modes" && e.kind == kindDir && !common:
@@ -86,7 +86,7 @@ func (r *reader) source(dir string, h plumbing.Hash, common bool) *source {
 			r.unknown(path, e, known...)
 		}
 	}
-	if !found && !common && !r.stop() {
+	if !described && !common && !r.stop() {
 		r.fault(ruleFormatNeeded, place{file: dir + "/service.yaml"}, "service.yaml is missing")
 	}
 	s.found = r.found
@@ -164,18 +164,18 @@ func (r *reader) modes(s *source, dir string, h plumbing.Hash) {
 }
 
 func (r *reader) mode(dir string, h plumbing.Hash) *modeSource {
-	m, found := &modeSource{layer: newLayer(dir)}, false
+	m, described := &modeSource{layer: newLayer(dir)}, false
 	for _, e := range r.dir(dir, h) {
 		path := dir + "/" + e.name
 		switch {
 		case e.name == "safe-mode.yaml" && e.kind == kindFile:
-			found = true
+			described = true
 			m.SafeMode = r.safeMode(r.own(path, e.hash, "safe-mode"))
 		case !r.layerPart(m.layer, path, e):
 			r.unknown(path, e, modeNames...)
 		}
 	}
-	if !found && !r.stop() {
+	if !described && !r.stop() {
 		r.fault(ruleFormatNeeded, place{file: dir + "/safe-mode.yaml"}, "safe-mode.yaml is missing")
 	}
 	return m

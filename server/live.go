@@ -56,11 +56,9 @@ func (s *Server) getLive(c echo.Context) error {
 	}
 	v := &liveView{st: s.store.Snapshot().State, now: time.Now(), kept: true, page: pg}
 	if at.IsZero() {
-		v.tip, _, _, _ = s.source.snapshot()
-	} else {
-		if err := s.lookBack(c.Request().Context(), v, at); err != nil {
-			return err
-		}
+		v.tip = s.source.snapshot().now
+	} else if err := s.lookBack(c.Request().Context(), v, at); err != nil {
+		return err
 	}
 	if v.seen, err = s.observe(v, service, who(c).reads); err != nil {
 		return err

@@ -94,15 +94,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	s := c.s
 	snap := s.store.Snapshot()
-	a, _, success, _ := s.source.snapshot()
+	src := s.source.snapshot()
 	gauge(descSize, float64(snap.Tree.Size))
-	gauge(descSuccess, unix(success))
+	gauge(descSuccess, unix(src.success))
 	gauge(descWrites, flag(s.store.Writes() == nil))
 	gauge(descPending, float64(len(s.pending.all())))
 	gauge(descWatch, float64(s.hub.count()))
 	gauge(descInfo, 1, s.cfg.Version)
 	ch <- prometheus.MustNewConstMetric(descDropped, prometheus.CounterValue, float64(s.live.Dropped()))
-	for _, r := range a.Rejected {
+	for _, r := range src.now.Rejected {
 		gauge(descReject, 1, r.Service)
 	}
 	for name, svc := range snap.State.Services {

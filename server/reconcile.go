@@ -82,17 +82,21 @@ func (a *accepted) waits() bool {
 
 // sourceState is what the reconcile loop knows; readers take copies.
 type sourceState struct {
-	mu      sync.Mutex
+	mu sync.Mutex
+	sourceFacts
+}
+
+type sourceFacts struct {
 	now     accepted
 	seen    string // newest commit fetched
 	success time.Time
 	err     string
 }
 
-func (st *sourceState) snapshot() (accepted, string, time.Time, string) {
+func (st *sourceState) snapshot() sourceFacts {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.now, st.seen, st.success, st.err
+	return st.sourceFacts
 }
 
 func (s *Server) restore() error {

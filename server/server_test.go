@@ -599,7 +599,7 @@ func TestARemovedClientsFileOpensNothingToOthers(t *testing.T) {
 func TestAnEditedRowGivesNobodyMoreThanTheCommitSays(t *testing.T) {
 	r := newRig(t, nil)
 	r.push(map[string]string{"clients.yaml": "clients:\n  - name: eu\n    token: \"" + string(api.DigestOf([]byte("eu"))) + "\"\n    services: [checkout]\n    scopes: [prod]\n"})
-	a, _, _, _ := r.source.snapshot()
+	a := r.source.snapshot().now
 	a.Clients[0].Log, a.Clients[0].Services = true, []string{"*"}
 	row, err := json.Marshal(a)
 	if err != nil {

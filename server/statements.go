@@ -350,7 +350,7 @@ func (s *Server) admitSafeMode(state *ledger.State, prev ledger.Chain, generatio
 
 // checkScope keeps a typing error from entering a mode nowhere.
 func (s *Server) checkScope(t api.Target) error {
-	a, _, _, _ := s.source.snapshot()
+	a := s.source.snapshot().now
 	if a.Commit == "" || a.Layout.Listed(t.Scope) || s.live.Reports(t.Service, t.Scope) {
 		return nil
 	}

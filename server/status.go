@@ -39,13 +39,14 @@ func (s *Server) getStatus(c echo.Context) error {
 // Status is what an operator asks first.
 func (s *Server) Status() api.Status {
 	snap := s.store.Snapshot()
-	a, seen, success, fault := s.source.snapshot()
+	src := s.source.snapshot()
+	a := &src.now
 	out := api.Status{
 		Version: s.cfg.Version, Origin: s.store.Trusted().Origin, Trust: s.store.Trusted().Version, Time: api.FormatTime(time.Now()), Started: api.FormatTime(s.started),
 		Size: snap.Tree.Size, Root: base64.StdEncoding.EncodeToString(snap.Tree.Root[:]), Writes: "ok",
 		Pending: len(s.pending.all()), Watchers: s.hub.count(), Instances: s.live.Len(), Dropped: s.live.Dropped(),
 		SafeModes: s.held(""), Rejected: []api.RejectedService{},
-		Source: api.SourceStatus{Repository: s.cfg.Source.URL(), Branch: s.cfg.Branch, Tip: a.Commit, Seen: seen, LastError: fault, Refused: a.Refused, Unsigned: a.Unsigned, Operators: a.Operators, Clients: a.ClientsFault},
+		Source: api.SourceStatus{Repository: s.cfg.Source.URL(), Branch: s.cfg.Branch, Tip: a.Commit, Seen: src.seen, LastError: src.err, Refused: a.Refused, Unsigned: a.Unsigned, Operators: a.Operators, Clients: a.ClientsFault},
 	}
 	if err := s.store.Writes(); err != nil {
 		out.Writes = err.Error()
@@ -53,8 +54,8 @@ func (s *Server) Status() api.Status {
 	if snap.State.Operators != nil {
 		out.Operators = snap.State.Operators.Version
 	}
-	if !success.IsZero() {
-		out.Source.LastSuccess = api.FormatTime(success)
+	if !src.success.IsZero() {
+		out.Source.LastSuccess = api.FormatTime(src.success)
 	}
 	for _, r := range a.Rejected {
 		out.Rejected = append(out.Rejected, api.RejectedService{Service: r.Service, Commit: r.Commit, Faults: r.Faults, Total: r.Total})
