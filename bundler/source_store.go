@@ -178,13 +178,11 @@ func (s *sharedObjects) receiveLoose(pack []byte) error {
 	if err != nil {
 		return err
 	}
-	in := map[plumbing.Hash]*plumbing.MemoryObject{}
+	in := map[plumbing.Hash]packedObject{}
 	for _, o := range p.objects {
-		got, err := p.objectAt(o.at, &p.work)
-		if err != nil {
+		if in[o.id], err = p.objectAt(o.at, &p.work); err != nil {
 			return err
 		}
-		in[o.id] = memoryObject(got)
 	}
 	order, err := childrenFirst(in)
 	if err != nil {
@@ -198,7 +196,7 @@ func (s *sharedObjects) receiveLoose(pack []byte) error {
 
 // childrenFirst orders the objects of a small pack so that each comes after all
 // it refers to.
-func childrenFirst(in map[plumbing.Hash]*plumbing.MemoryObject) ([]plumbing.Hash, error) {
+func childrenFirst(in map[plumbing.Hash]packedObject) ([]plumbing.Hash, error) {
 	var order []plumbing.Hash
 	done := map[plumbing.Hash]bool{}
 	var visit func(h plumbing.Hash) error
@@ -223,16 +221,16 @@ func childrenFirst(in map[plumbing.Hash]*plumbing.MemoryObject) ([]plumbing.Hash
 	return order, nil
 }
 
-func childrenOf(o plumbing.EncodedObject) ([]plumbing.Hash, error) {
-	switch o.Type() {
+func childrenOf(o packedObject) ([]plumbing.Hash, error) {
+	switch o.kind {
 	case plumbing.CommitObject:
-		c, err := object.DecodeCommit(nil, o)
+		c, err := object.DecodeCommit(nil, memoryObject(o))
 		if err != nil {
 			return nil, err
 		}
 		return append([]plumbing.Hash{c.TreeHash}, c.ParentHashes...), nil
 	case plumbing.TreeObject:
-		t, err := object.DecodeTree(nil, o)
+		t, err := object.DecodeTree(nil, memoryObject(o))
 		if err != nil {
 			return nil, err
 		}
@@ -250,7 +248,7 @@ func childrenOf(o plumbing.EncodedObject) ([]plumbing.Hash, error) {
 
 // writeLoose writes all files, syncs them at the same time, which costs the
 // disk about one commit of its journal, and then renames them in order.
-func (s *sharedObjects) writeLoose(in map[plumbing.Hash]*plumbing.MemoryObject, order []plumbing.Hash) error {
+func (s *sharedObjects) writeLoose(in map[plumbing.Hash]packedObject, order []plumbing.Hash) error {
 	temp := make([]string, len(order))
 	defer func() {
 		for _, name := range temp {
@@ -278,25 +276,18 @@ func (s *sharedObjects) writeLoose(in map[plumbing.Hash]*plumbing.MemoryObject, 
 	return nil
 }
 
-func (s *sharedObjects) writeTemp(o plumbing.EncodedObject) (name string, err error) {
+func (s *sharedObjects) writeTemp(o packedObject) (name string, err error) {
 	f, err := os.CreateTemp(filepath.Join(s.dir, "objects"), "tmp_obj_")
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	r, err := o.Reader()
-	if err != nil {
-		return f.Name(), err
-	}
-	defer r.Close()
 	w := objfile.NewWriter(f)
-	if err := w.WriteHeader(o.Type(), o.Size()); err != nil {
+	if err := w.WriteHeader(o.kind, int64(len(o.data))); err != nil {
 		return f.Name(), err
 	}
-	if _, err := io.Copy(w, r); err != nil {
-		return f.Name(), err
-	}
-	return f.Name(), errors.Join(w.Close(), f.Chmod(0o444))
+	_, err = w.Write(o.data)
+	return f.Name(), errors.Join(err, w.Close(), f.Chmod(0o444))
 }
 
 func (s *sharedObjects) place(temp, hex string) error {
