@@ -92,6 +92,22 @@ func (p *Proven) Known() *Known {
 	return &Known{p.Tree, p.Head.Issued, p.Chains, p.Changes}
 }
 
+// StandsAlone tells whether evidence brought along every change that p was
+// believed by. What does not may lean on what was known before, and would prove
+// nothing to who comes later and knows nothing: it must not replace what does.
+func (p *Proven) StandsAlone(e *Evidence) error {
+	brought := map[int64]bool{}
+	for _, c := range e.Changes {
+		brought[c.Index] = true
+	}
+	for i := range p.Changes {
+		if !brought[i] {
+			return Refuse(CheckIncluded, fmt.Errorf("entry %d did not come along, though all was asked for: the answer does not stand alone", i))
+		}
+	}
+	return nil
+}
+
 // Prove verifies evidence for a service, from the trust file down, against what
 // was known before. Every refusal is a *CheckError.
 func (t *Trust) Prove(e *Evidence, service string, known *Known) (*Proven, error) {

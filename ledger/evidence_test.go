@@ -72,6 +72,37 @@ func TestOnlyWhatTheHeadNeedsHasToComeAlong(t *testing.T) {
 	prove(t, l, warm, p.Known())
 }
 
+// Whatever is left out of evidence that leans on what is known: it stands alone
+// exactly when somebody who knows nothing believes it.
+func TestEvidenceStandsAloneWhenAStrangerBelievesIt(t *testing.T) {
+	l := story(t)
+	known := prove(t, l, l.evidence(0), nil).Known()
+	l.must(ledger.NoteAdded, noteData(l, l.f.Operator))
+	whole, alone := l.evidence(known.Tree.Size), 0
+	for kept := range 1 << len(whole.Changes) {
+		e := *whole
+		e.Changes = nil
+		for i, c := range whole.Changes {
+			if kept>>i&1 == 1 {
+				e.Changes = append(e.Changes, c)
+			}
+		}
+		err := prove(t, l, &e, known).StandsAlone(&e)
+		_, stranger := l.f.Trust.Prove(&e, "checkout", nil)
+		if (err == nil) != (stranger == nil) {
+			t.Errorf("kept %b: StandsAlone says %v, a stranger %v", kept, err, stranger)
+		}
+		if err != nil {
+			wantCheck(t, err, ledger.CheckIncluded)
+		} else {
+			alone++
+		}
+	}
+	if alone == 0 || alone == 1<<len(whole.Changes) {
+		t.Errorf("%d of %d stand alone: nothing was told apart", alone, 1<<len(whole.Changes))
+	}
+}
+
 // Each attack of docs/attacks.md on evidence: the honest log passes, the
 // attacked one is refused by the check that is there for it.
 func TestEvidenceAttacks(t *testing.T) {

@@ -111,6 +111,72 @@ func TestSetThatCouldNotBeStagedIsRemembered(t *testing.T) {
 	})
 }
 
+// A relay that answers with a true head and none of its changes makes a process
+// lean on its own memory. That must not take the place of what stands alone: the
+// next start would know nothing, and believe an old head.
+func TestAnswerThatLeansOnMemoryIsRefused(t *testing.T) {
+	bare := func(e *ledger.Evidence) { e.Changes = nil }
+	for name, meets := range map[string]func(l *fakeLog, cfg sdk.Config){
+		"while it runs": func(l *fakeLog, cfg sdk.Config) {
+			c := open(l.t, cfg)
+			defer c.Close()
+			settled(time.Second)
+			l.locked(func() { l.evidence = bare })
+			l.tell("head")
+			settled(time.Second)
+			wantRefused(l.t, c)
+		},
+		"at a start": func(l *fakeLog, cfg sdk.Config) {
+			c := open(l.t, cfg)
+			settled(time.Second)
+			c.Close()
+			l.locked(func() { l.evidence = bare })
+			c = open(l.t, cfg)
+			defer c.Close()
+			settled(time.Second)
+			wantRefused(l.t, c)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, cfg := released(t)
+				l.activate("prod", 2, release(2))
+				cfg.Cache = t.TempDir()
+				meets(l, cfg)
+
+				l.locked(func() { l.down = true })
+				c := open(t, cfg)
+				runs(t, c, 2)
+				if live := c.Live(); live.CacheNote != "" || live.State != api.StateStale {
+					t.Errorf("offline: %q, %s", live.CacheNote, why(c))
+				}
+				c.Close()
+
+				l.locked(func() { l.honest(); l.down, l.size = false, 3 }) // release 1 again
+				c = open(t, cfg)
+				settled(5 * time.Second)
+				runs(t, c, 2)
+				if r := c.Live().Refusal; r == nil || r.Check != ledger.CheckHeadRollback {
+					t.Errorf("after a rollback: refused %+v", r)
+				}
+				l.locked(l.honest)
+				settled(time.Minute)
+				if runs(t, c, 2); c.State() != api.StateReady {
+					t.Errorf("the log is honest again: %s", why(c))
+				}
+			})
+		})
+	}
+}
+
+func wantRefused(t *testing.T, c *sdk.Client) {
+	t.Helper()
+	runs(t, c, 2)
+	if r := c.Live().Refusal; r == nil || r.Check != ledger.CheckIncluded || c.State() != api.StateError {
+		t.Errorf("refused %+v; %s", r, why(c))
+	}
+}
+
 func TestDamagedCacheIsPassedOver(t *testing.T) {
 	for name, harm := range map[string]func(*testing.T, string){
 		"cut off": func(t *testing.T, path string) { must(t, os.Truncate(path, 4096)) },

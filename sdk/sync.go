@@ -133,6 +133,9 @@ func (c *Client) askWith(ctx context.Context, s *server, trust *ledger.Trust, kn
 		a.proven, err = trust.Prove(a.evidence, c.target.Service, known)
 		err = c.orBehind(err, a, trust, known)
 	}
+	if err == nil && full {
+		err = a.proven.StandsAlone(a.evidence)
+	}
 	if err != nil {
 		c.refuse(s.base, err, raw)
 		return nil, err
