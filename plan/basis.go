@@ -220,21 +220,21 @@ func (m *maker) provenAt(service string, scope api.Scope) *api.Proven {
 
 // serverFaults are the faults of a service that the server finds after it was
 // built.
-func (m *maker) serverFaults(name string, from *side, before, after []bundler.Activation) (bundler.Faults, error) {
+func (m *maker) serverFaults(t *turn) (bundler.Faults, error) {
 	var out bundler.Faults
-	if len(scopesOf(before, after)) > api.MaxChains {
-		out = append(out, bundler.TooManyChains(name))
+	if len(scopesOf(t.before, t.after)) > api.MaxChains {
+		out = append(out, bundler.TooManyChains(t.service))
 	}
 	for _, h := range m.opt.InForce {
-		if h.Service != name {
+		if h.Service != t.service {
 			continue
 		}
-		at, gone, err := m.loses(h, from, before, after)
+		at, gone, err := m.loses(t, h)
 		if err != nil {
 			return nil, err
 		}
 		if gone {
-			out = append(out, bundler.ModeInForce(name, h.Mode, at))
+			out = append(out, bundler.ModeInForce(t.service, h.Mode, at))
 		}
 	}
 	return out, nil
@@ -242,16 +242,16 @@ func (m *maker) serverFaults(name string, from *side, before, after []bundler.Ac
 
 // loses finds a scope where a mode in force has a bundle now and would have
 // none.
-func (m *maker) loses(h api.Held, from *side, before, after []bundler.Activation) (api.Scope, bool, error) {
-	for _, at := range append(scopesOf(before), h.Scope) {
+func (m *maker) loses(t *turn, h api.Held) (api.Scope, bool, error) {
+	for _, at := range append(scopesOf(t.before), h.Scope) {
 		if !h.Scope.Contains(at) {
 			continue
 		}
-		now, err := m.effective(from, nearest(before, at))
+		now, err := m.effective(t.from, nearest(t.before, at))
 		if err != nil {
 			return "", false, err
 		}
-		next, err := m.effective(m.head, nearest(after, at))
+		next, err := m.effective(m.head, nearest(t.after, at))
 		if err != nil {
 			return "", false, err
 		}

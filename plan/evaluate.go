@@ -156,42 +156,54 @@ func parseQuestions(raw []byte) []question {
 	return out
 }
 
-// outcomesOf evaluates each flag that means something else for each context
-// that asks for it, or for all flags.
+// outcomesOf evaluates each flag that means something else, while steps are left.
 func (m *maker) outcomesOf(service string, before, after *flags.Set, qs []question) []Outcome {
 	var out []Outcome
 	for _, key := range flags.Changed(before, after) {
-		found, asked := map[[2]string]int{}, 0 // places in out, by from and to
-		first := len(out)
-		for _, q := range qs {
-			if q.Flag != "" && q.Flag != key {
-				continue
-			}
-			x, a := before.Measure(key, q.Context, m.opt.Now)
-			y, b := after.Measure(key, q.Context, m.opt.Now)
-			if !m.purse.pay(stepsAsked + a + b) {
-				m.unasked(service, key)
-				return out[:first]
-			}
-			asked++
-			if x.Variant == y.Variant && x.ErrorCode == y.ErrorCode && reflect.DeepEqual(x.Value, y.Value) {
-				continue
-			}
-			pair := [2]string{result(x, y), result(y, x)}
-			i, ok := found[pair]
-			if !ok {
-				i = len(out)
-				found[pair] = i
-				out = append(out, Outcome{Service: service, Flag: key, From: pair[0], To: pair[1], Line: q.line})
-				m.purse.pay(stepsFound)
-			}
-			out[i].Contexts++
+		found, ok := m.outcomesFor(key, before, after, qs)
+		if !ok {
+			m.unasked(service, key)
+			break
 		}
-		for i := range out[first:] {
-			out[first+i].Of = asked
+		for _, o := range found {
+			o.Service = service
+			out = append(out, o)
 		}
 	}
 	return out
+}
+
+// outcomesFor evaluates a flag for each context that asks for it, or for all
+// flags; ok is false when the steps were spent.
+func (m *maker) outcomesFor(key string, before, after *flags.Set, qs []question) (out []Outcome, ok bool) {
+	found, asked := map[[2]string]int{}, 0 // places in out, by from and to
+	for _, q := range qs {
+		if q.Flag != "" && q.Flag != key {
+			continue
+		}
+		x, a := before.Measure(key, q.Context, m.opt.Now)
+		y, b := after.Measure(key, q.Context, m.opt.Now)
+		if !m.purse.pay(stepsAsked + a + b) {
+			return nil, false
+		}
+		asked++
+		if x.Variant == y.Variant && x.ErrorCode == y.ErrorCode && reflect.DeepEqual(x.Value, y.Value) {
+			continue
+		}
+		pair := [2]string{result(x, y), result(y, x)}
+		i, known := found[pair]
+		if !known {
+			i = len(out)
+			found[pair] = i
+			out = append(out, Outcome{Flag: key, From: pair[0], To: pair[1], Line: q.line})
+			m.purse.pay(stepsFound)
+		}
+		out[i].Contexts++
+	}
+	for i := range out {
+		out[i].Of = asked
+	}
+	return out, true
 }
 
 // contexts is the file of a service's recorded contexts.

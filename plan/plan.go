@@ -284,41 +284,48 @@ func (m *maker) service(name string) error {
 	if err != nil {
 		return err
 	}
-	before, after := from.activations(name), m.head.activations(name)
-	refused, err := m.refused(name, from, before, after)
-	if err != nil {
+	t := &turn{service: name, from: from, before: from.activations(name), after: m.head.activations(name)}
+	if t.refused, err = m.refused(t); err != nil {
 		return err
 	}
-	if refused {
+	if t.refused {
 		m.out.Refused = append(m.out.Refused, name)
 	}
-	for _, scope := range scopesOf(before, after) {
-		if err := m.activation(name, scope, from, before, after, refused); err != nil {
+	for _, scope := range scopesOf(t.before, t.after) {
+		if err := m.activation(t, scope); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// A turn is what becomes of one service.
+type turn struct {
+	service       string
+	from          *side // the last good one
+	before, after []bundler.Activation
+	refused       bool
+}
+
 // refused reports whether the server would take nothing of a service: nothing
 // of the head, an activation of it can't be built, its activation file is at
 // fault or gone, or a safe mode in force would go.
-func (m *maker) refused(name string, from *side, before, after []bundler.Activation) (bool, error) {
+func (m *maker) refused(t *turn) (bool, error) {
 	if m.out.Whole {
 		return true, nil
 	}
-	for _, a := range after {
+	for _, a := range t.after {
 		if b, err := m.build(m.head, a); err != nil || b == nil && !m.edited {
 			return true, err
 		}
 	}
-	if slices.ContainsFunc(after, func(a bundler.Activation) bool { return m.head.built[a] == nil }) {
+	if slices.ContainsFunc(t.after, func(a bundler.Activation) bool { return m.head.built[a] == nil }) {
 		return true, nil
 	}
-	faults, err := m.serverFaults(name, from, before, after)
+	faults, err := m.serverFaults(t)
 	m.out.Errors = append(m.out.Errors, faults...)
-	file := "activations/" + name + ".yaml"
-	return slices.ContainsFunc(m.out.Errors, func(f bundler.Fault) bool { return f.Service == name && f.File == file }), err
+	file := "activations/" + t.service + ".yaml"
+	return slices.ContainsFunc(m.out.Errors, func(f bundler.Fault) bool { return f.Service == t.service && f.File == file }), err
 }
 
 // build builds what an activation of one side asks for; nil means that it is

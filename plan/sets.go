@@ -44,17 +44,17 @@ type Release struct {
 }
 
 // activation plans one scope of a service.
-func (m *maker) activation(service string, scope api.Scope, from *side, before, after []bundler.Activation, refused bool) error {
-	was, is := nearest(before, scope), nearest(after, scope)
-	old, err := m.effective(from, was)
+func (m *maker) activation(t *turn, scope api.Scope) error {
+	was, is := nearest(t.before, scope), nearest(t.after, scope)
+	old, err := m.effective(t.from, was)
 	if err == nil {
-		old, err = m.proven(service, scope, old)
+		old, err = m.proven(t.service, scope, old)
 	}
 	if err != nil {
 		return err
 	}
-	row := Set{Service: service, Scope: scope, Old: releaseOf(old), Running: m.running(service, scope, before, after)}
-	if refused {
+	row := Set{Service: t.service, Scope: scope, Old: releaseOf(old), Running: m.running(t, scope)}
+	if t.refused {
 		row.State = SetRefused
 		m.out.Sets = append(m.out.Sets, row)
 		return nil
@@ -67,7 +67,7 @@ func (m *maker) activation(service string, scope api.Scope, from *side, before, 
 	switch {
 	case is == nil || is.Scope != scope:
 		row.State, row.Destructive = SetWithdrawn, is == nil
-	case old == nil && (was != nil || from.lost):
+	case old == nil && (was != nil || t.from.lost):
 		row.State = SetUnknown
 	case old == nil:
 		row.State = SetNew
@@ -76,9 +76,9 @@ func (m *maker) activation(service string, scope api.Scope, from *side, before, 
 	case was == nil || was.Release != is.Release || !reflect.DeepEqual(old.SafeModes, next.SafeModes):
 		row.State = SetMoves
 	}
-	places := placesOf(service, scope, scopesOf(before, after), old, next)
+	places := placesOf(t.service, scope, scopesOf(t.before, t.after), old, next)
 	if row.State == "" {
-		return m.waiting(row, from, is, places)
+		return m.waiting(row, t.from, is, places)
 	}
 	at := scope
 	if is != nil {
@@ -157,15 +157,15 @@ func (m *maker) commands(row *Set, built api.Scope) {
 }
 
 // running counts live instances that an activation is the nearest one for.
-func (m *maker) running(service string, scope api.Scope, lists ...[]bundler.Activation) *int {
+func (m *maker) running(t *turn, scope api.Scope) *int {
 	if m.opt.Live == nil {
 		return nil
 	}
-	all, n := slices.Concat(lists...), 0
+	all, n := slices.Concat(t.before, t.after), 0
 	for _, s := range m.opt.Live.Services {
 		for _, sc := range s.Scopes {
 			for _, in := range sc.Instances {
-				if in.Target.Service == service && in.Lease == "live" && nearestScope(all, in.Target.Scope) == scope {
+				if in.Target.Service == t.service && in.Lease == "live" && nearestScope(all, in.Target.Scope) == scope {
 					n++
 				}
 			}
