@@ -143,12 +143,18 @@ func copyOf(l *mirror.Log, count func(done, total int64)) store.Copy {
 	}
 }
 
-// placeTrust gives the directory the trust file, unless it has one: serve reads
-// it there.
+// placeTrust gives the directory the trust file, unless it has a newer version:
+// serve reads it there.
 func placeTrust(data string, trust *ledger.Trust) error {
 	path := filepath.Join(data, trustFile)
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if have, err := dataTrust(data); err == nil {
+		newer, err := have.Follow(trust.File())
+		if err != nil {
+			return fmt.Errorf("%s is not of this log, move it away: %w", path, err)
+		}
+		if newer == have {
+			return nil
+		}
 	}
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err

@@ -127,7 +127,7 @@ func (s *Store) takeTrust(size int64) error {
 	}
 	version, since, t := 1, s.work.Trust, s.Trusted()
 	if row != nil {
-		if _, err := fmt.Sscanf(string(row), "%d %s", &version, &since); err != nil {
+		if version, since = parseTrustRow(row); version == 0 {
 			return fmt.Errorf("row %s: %w", rowTrust, ErrCorrupt)
 		}
 	}
@@ -155,6 +155,14 @@ func (s *Store) noteTrust() error {
 }
 
 func trustRow(t *ledger.Trust) []byte { return fmt.Appendf(nil, "%d %s", t.Version, t.Digest) }
+
+// parseTrustRow returns version 0 for what is no such row.
+func parseTrustRow(row []byte) (version int, digest api.Digest) {
+	if _, err := fmt.Sscanf(string(row), "%d %s", &version, &digest); err != nil {
+		return 0, ""
+	}
+	return version, digest
+}
 
 // Rotate takes a newer version of the trust file while the store is open.
 // signers are all private keys that are at hand. It returns when a checkpoint

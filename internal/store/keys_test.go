@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -124,5 +126,33 @@ func TestRotateFailingSteps(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// A log whose keys were replaced is recovered from a mirror whatever is left of
+// the directory, and only under the version that its entries are signed by.
+func TestRecoverAfterARotation(t *testing.T) {
+	for _, lost := range []string{"", fileLedger} {
+		t.Run("lost "+lost, func(t *testing.T) {
+			f := newFixture(t, func(c *Config) { c.Anchor = filepath.Join(filepath.Dir(c.Dir), "anchor"); c.noSync = true })
+			f.put(f.operators(1, f.OperatorsSig))
+			next, signers := f.next(4)
+			must(t, f.Rotate(t.Context(), next, signers))
+			for range 6 {
+				f.put(DraftOf(f.Statement(ledger.NoteAdded, "checkout", "prod", nil), nil))
+			}
+			from := f.mirrored(true)
+			must(t, f.Close())
+			must(t, os.RemoveAll(filepath.Join(f.cfg.Dir, lost)))
+			if _, err := Recover(t.Context(), f.cfg, from, RecoverOptions{}); err == nil {
+				t.Error("recovered under the version before")
+			}
+			f.cfg.Trust, f.cfg.More, f.Fixture.Trust = next, signers, next
+			_, err := Recover(t.Context(), f.cfg, from, RecoverOptions{})
+			must(t, err)
+			f.open()
+			f.put(DraftOf(f.Statement(ledger.NoteAdded, "checkout", "prod", nil), nil))
+			f.check()
+		})
 	}
 }

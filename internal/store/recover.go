@@ -367,13 +367,26 @@ func isDetail(row []byte, want api.Digest) bool {
 }
 
 // rows takes over the server's own rows. They are memories, not evidence: a
-// server that has none reads them out of Git again.
+// server that has none reads them out of Git again. The version of the trust file
+// is noted anew: without it a start would hold the log to the first one's keys.
 func (r *recovery) rows(old *kv.DB) error {
+	all := map[string][]byte{}
+	err := readRows(old, all)
+	if err != nil && !errors.Is(err, kv.ErrCorrupt) {
+		return err
+	}
+	version, _ := parseTrustRow(all[rowTrust])
+	if t := r.s.Trusted(); t.Version > version { // every entry was judged by it
+		all[rowTrust] = trustRow(t)
+	}
+	return r.s.ledger.Write(func(tx *bbolt.Tx) error { return (&batch{rows: all}).writeRows(tx) })
+}
+
+func readRows(old *kv.DB, all map[string][]byte) error {
 	if old == nil {
 		return nil
 	}
-	all := map[string][]byte{}
-	err := old.Read(func(tx *bbolt.Tx) error {
+	return old.Read(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketRows)
 		if b == nil {
 			return nil
@@ -383,10 +396,6 @@ func (r *recovery) rows(old *kv.DB) error {
 			return nil
 		})
 	})
-	if err != nil && !errors.Is(err, kv.ErrCorrupt) {
-		return err
-	}
-	return r.s.ledger.Write(func(tx *bbolt.Tx) error { return (&batch{rows: all}).writeRows(tx) })
 }
 
 // put moves the anchor, then the file: cut off between the two, the old file is
