@@ -81,10 +81,8 @@ func (a *app) trustUpdate(ctx context.Context, o trustEdit) error {
 	if err != nil {
 		return err
 	}
-	if o.from == 0 && o.succeed == "" {
-		if o.from, err = a.nextFrom(ctx); err != nil {
-			return err
-		}
+	if err := errors.Join(o.freshOut(old.Version+1), a.chooseFrom(ctx, old, &o)); err != nil {
+		return err
 	}
 	st := old.Successor(o.from)
 	if err := errors.Join(o.editRoots(&st), o.editKeys(old, &st)); err != nil {
@@ -98,21 +96,48 @@ func (a *app) trustUpdate(ctx context.Context, o trustEdit) error {
 	if err != nil {
 		return err
 	}
-	if o.out == "" {
-		o.out = fmt.Sprintf("trust-%d.json", st.Version)
-	}
 	return a.keepProposal(old, raw, key, o.out)
 }
 
-// nextFrom is an index that the log reaches after the version is installed.
-func (a *app) nextFrom(ctx context.Context) (int64, error) {
+// freshOut names the file to write, and overwrites none: it may be a version
+// that is handed around, or installed.
+func (o *trustEdit) freshOut(version int) error {
+	if o.out == "" {
+		o.out = fmt.Sprintf("trust-%d.json", version)
+	}
+	if _, err := os.Stat(o.out); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is there already, and two versions %d would be two histories: add a signature with sealstone trust sign, or move the file away", o.out, version)
+	}
+	return nil
+}
+
+// chooseFrom asks the server, where there is one, whether old is the newest
+// version, and for an index that the log reaches after the next one is installed.
+func (a *app) chooseFrom(ctx context.Context, old *ledger.Trust, o *trustEdit) error {
+	known := o.from > 0 || o.succeed != ""
 	c, err := a.client()
 	if err != nil {
-		return 0, fmt.Errorf("from which entry on? pass --from, or --server to ask for the log's size: %w", err)
+		if known {
+			return nil
+		}
+		return fmt.Errorf("from which entry on? pass --from, or --server to ask for the log's size: %w", err)
 	}
 	var st api.Status
-	err = c.get(ctx, "/v1/status", nil, &st)
-	return st.Size + fromMargin, err
+	if err := c.get(ctx, "/v1/status", nil, &st); err != nil {
+		if known { // it may be stopped, or gone
+			fmt.Fprintf(a.err, "note: the server does not say whether version %d is its newest: %v\n", old.Version, err)
+			return nil
+		}
+		return err
+	}
+	if st.Origin == old.Origin && st.Trust > old.Version {
+		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("the trust file is version %d, and the server has version %d: a second version %d would be another history", old.Version, st.Trust, old.Version+1),
+			Hint: "go on from the newest: sealstone trust --trust '' >FILE, then --trust FILE"}
+	}
+	if !known {
+		o.from = st.Size + fromMargin
+	}
+	return nil
 }
 
 func (o *trustEdit) editRoots(st *ledger.TrustStatement) error {
