@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	"github.com/sealstone/sealstone/api"
 )
@@ -173,6 +174,9 @@ func openStored[T any](t *Trust, open func(*Trust) (T, int64, error)) (T, error)
 
 // OpenCheckpoint verifies a signed checkpoint.
 func (t *Trust) OpenCheckpoint(b []byte) (Tree, error) {
+	if name, _, _ := strings.Cut(string(b), "\n"); name != t.Origin && CheckOrigin(name) == nil {
+		return Tree{}, fmt.Errorf("%w: it is of log %q, the trust file of log %q: one of the two is the wrong one", ErrCheckpoint, name, t.Origin)
+	}
 	return openStored(t, func(v *Trust) (Tree, int64, error) {
 		n, err := openNote(b, v.log)
 		if err != nil {

@@ -211,6 +211,11 @@ func (a *app) noteNewer(who string, t, newer *ledger.Trust) {
 	if newer.Version > t.Version {
 		fmt.Fprintf(a.err, "note: %s shows version %d of the trust file, which the roots of version %d lead to\n", who, newer.Version, t.Version)
 	}
+	for _, v := range newer.Versions() {
+		if v.Version > t.Version && v.Succeeds != nil {
+			fmt.Fprintf(a.err, "note: log %s is known up to entry %d and goes on as another one, %s: that is the one looked at\n", v.Succeeds.Origin, v.Succeeds.Size-1, v.Origin)
+		}
+	}
 }
 
 // signing is what it takes to sign a statement and send it.

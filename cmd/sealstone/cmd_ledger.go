@@ -58,7 +58,11 @@ func (a *app) ledgerInit(data, keys, origin, root, succession string) (err error
 	}
 	return a.print(l, func(w io.Writer) {
 		fmt.Fprintf(w, "created ledger %s\n", l.Origin)
-		table(w, "", [][]string{{"data", l.Data}, {"keys", l.Keys + "  (back them up; they are not in the data)"}, {"trust file", l.Trust}, {"root key", dash(l.Root)}})
+		rows := [][]string{{"data", l.Data}, {"keys", l.Keys + "  (back them up; they are not in the data)"}, {"trust file", l.Trust}}
+		if l.Root != "" { // a succession has those of the log before
+			rows = append(rows, []string{"root key", l.Root})
+		}
+		table(w, "", rows)
 		fmt.Fprintf(w, "next: sealstone serve --repo URL --data %s\n", l.Data)
 	})
 }

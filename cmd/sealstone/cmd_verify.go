@@ -20,28 +20,38 @@ import (
 	"github.com/sealstone/sealstone/server"
 )
 
+// verifyOptions are the flags of verify.
+type verifyOptions struct {
+	data, mirror string
+	anchor       string
+	noAnchor     bool // --anchor ''
+	rebuild      bool
+	repo         string
+}
+
 func newVerify(a *app) *cobra.Command {
-	var data, mirror, repo string
-	var rebuild bool
+	var o verifyOptions
 	cmd := &cobra.Command{
-		Use:   "verify (--server URL | --mirror DIR|URL | --data DIR | FILE...) [--trust FILE]",
+		Use:   "verify (--server URL | --mirror DIR|URL | --data DIR [--anchor FILE] | FILE...) [--trust FILE]",
 		Short: "Verify a log, a data directory, or a single proof",
 		Long: "Verify everything a log says from entry 0: hashes, signatures, permissions, chains\n" +
 			"and the fold. --server reads it over /log/, --mirror from a copy that sealstone mirror\n" +
-			"made or from a web server that shows one, --data from a stopped server's files; FILE\n" +
-			"is what changes proof wrote, or a directory of it, and needs no network. With --rebuild each set that the\n" +
-			"log names is built again from Git and compared. Exit 3 on any finding.",
+			"made or from a web server that shows one, --data from a stopped server's files, or a\n" +
+			"copy of them; FILE is what changes proof wrote, or a directory of it, and needs no\n" +
+			"network. With --rebuild each set that the log names is built again from Git and\n" +
+			"compared. Exit 3 on any finding.",
 		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error {
-			if rebuild && repo == "" {
-				return errors.New("--rebuild: which repository? pass --repo URL")
-			}
-			v, err := a.verify(c.Context(), data, mirror, args)
-			if err != nil {
+			o.noAnchor = c.Flags().Changed("anchor") && o.anchor == ""
+			if err := o.check(args, c.Flags().Changed("server"), c.Flags().Changed("anchor")); err != nil {
 				return err
 			}
-			if rebuild {
-				a.rebuild(c.Context(), repo, v)
+			v, err := a.verify(c.Context(), o, args)
+			if err == nil && o.rebuild {
+				err = a.rebuild(c.Context(), o.repo, v)
+			}
+			if err != nil {
+				return err
 			}
 			if err := c.Context().Err(); err != nil {
 				return err // half a verification is none
@@ -50,11 +60,33 @@ func newVerify(a *app) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&data, "data", "", "data directory of a server that is not running, or a copy")
-	f.StringVar(&mirror, "mirror", "", "directory that sealstone mirror made, or the URL of a web server that shows it")
-	f.BoolVar(&rebuild, "rebuild", false, "build every set that the log names from Git and compare digests")
-	f.StringVar(&repo, "repo", "", "repository for --rebuild")
+	f.StringVar(&o.data, "data", "", "data directory of a server that is not running, or a copy")
+	f.StringVar(&o.anchor, "anchor", "", "with --data: file with the last published checkpoint (default DATA/anchor); '' for a copy that was kept without one")
+	f.StringVar(&o.mirror, "mirror", "", "directory that sealstone mirror made, or the URL of a web server that shows it")
+	f.BoolVar(&o.rebuild, "rebuild", false, "build every set that the log names from Git and compare digests")
+	f.StringVar(&o.repo, "repo", "", "repository for --rebuild")
 	return cmd
+}
+
+// check refuses what would be passed over in silence.
+func (o *verifyOptions) check(files []string, server, anchor bool) error {
+	asked := 0
+	for _, given := range []bool{len(files) > 0, o.data != "", o.mirror != "", server} {
+		if given {
+			asked++
+		}
+	}
+	switch {
+	case asked > 1:
+		return errors.New("verify one thing at a time: --server URL, --mirror DIR, --data DIR or FILEs")
+	case anchor && o.data == "":
+		return errors.New("--anchor is for --data DIR: other copies are held to their checkpoint")
+	case o.rebuild && len(files) > 0:
+		return errors.New("--rebuild needs a whole log: --server URL, --mirror DIR or --data DIR")
+	case o.rebuild && o.repo == "":
+		return errors.New("--rebuild: which repository? pass --repo URL")
+	}
+	return nil
 }
 
 // verification is what verify found.
@@ -94,17 +126,17 @@ func (v *verification) note(index int64, c *ledger.Change) {
 	}
 }
 
-func (a *app) verify(ctx context.Context, data, mirror string, args []string) (*verification, error) {
+func (a *app) verify(ctx context.Context, o verifyOptions, args []string) (*verification, error) {
 	start := time.Now()
 	v := &verification{Findings: []string{}}
 	var err error
 	switch {
 	case len(args) > 0:
 		err = a.verifyFiles(args, v)
-	case data != "":
-		err = a.verifyData(ctx, data, v)
-	case mirror != "":
-		err = a.verifyMirror(ctx, mirror, v)
+	case o.data != "":
+		err = a.verifyData(ctx, o, v)
+	case o.mirror != "":
+		err = a.verifyMirror(ctx, o.mirror, v)
 	case a.server != "":
 		err = a.verifyServer(ctx, v)
 	default:
@@ -159,6 +191,9 @@ func (v *verification) prove(ec *ledger.EvidenceChange) {
 	}
 	if c.Kind() == ledger.OperatorsChanged {
 		line += ", says who may sign"
+	}
+	if c.Data.Detail != "" && ec.Detail == nil {
+		line += ", without its detail: erased, or taken out of the file"
 	}
 	if reason, ok := ec.Detail["reason"].(string); ok {
 		line += fmt.Sprintf(", reason %q", clipText(reason, 60))
@@ -235,7 +270,8 @@ func (a *app) verifyFile(path string, v *verification) error {
 }
 
 // verifyData checks the files of a stopped server, or of a copy.
-func (a *app) verifyData(ctx context.Context, data string, v *verification) error {
+func (a *app) verifyData(ctx context.Context, o verifyOptions, v *verification) error {
+	data := o.data
 	trust, err := a.loadTrust()
 	if trust == nil && err == nil {
 		trust, err = dataTrust(data)
@@ -243,7 +279,7 @@ func (a *app) verifyData(ctx context.Context, data string, v *verification) erro
 	if err != nil {
 		return err
 	}
-	st, err := store.Open(store.Config{Dir: data, Trust: trust, ReadOnly: true})
+	st, err := store.Open(store.Config{Dir: data, Anchor: o.anchor, Trust: trust, ReadOnly: true})
 	if errors.Is(err, store.ErrLocked) {
 		return &api.Error{Detail: data + " is in use: a server is running on it", Hint: "stop it, or verify without its files: --server URL, or --mirror DIR"}
 	}
@@ -261,8 +297,13 @@ func (a *app) verifyData(ctx context.Context, data string, v *verification) erro
 	}
 	v.Origin, v.Entries, v.Details, v.Erased = trust.Origin, report.Tree.Size, report.Details, report.Erased
 	v.tree(report.Tree)
+	if o.noAnchor {
+		fmt.Fprintln(a.err, "note: without an anchor nothing shows how many entries were published")
+	}
 	for _, f := range report.Findings {
-		v.find("%s", strings.TrimPrefix(f.String(), f.Where+": "+f.Where+": "))
+		if !o.noAnchor || f.Where != store.WhereAnchor {
+			v.find("%s", strings.TrimPrefix(f.String(), f.Where+": "+f.Where+": "))
+		}
 	}
 	for i := range st.Snapshot().Tree.Size {
 		if c, err := st.Change(i); err == nil {

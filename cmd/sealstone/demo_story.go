@@ -152,7 +152,7 @@ func (d *demo) tamper(ctx context.Context) error {
 	d.say("with root and the node's key: entry %d of a copy of the store now blames another commit, freshly signed", index)
 	var out bytes.Buffer
 	a := &app{out: &out, err: discard, output: "table", trust: d.trustPath()}
-	v, err := a.verify(ctx, dir, "", nil)
+	v, err := a.verify(ctx, verifyOptions{data: dir}, nil)
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (d *demo) audit(ctx context.Context) error {
 	}
 	var out bytes.Buffer
 	a := &app{out: &out, err: discard, output: "table", trust: d.trustPath()}
-	v, err := a.verify(ctx, dir, "", nil)
+	v, err := a.verify(ctx, verifyOptions{data: dir}, nil)
 	if err != nil {
 		return err
 	}
@@ -251,7 +251,7 @@ func (d *demo) audit(ctx context.Context) error {
 		return err
 	}
 	out.Reset()
-	if v, err = a.verify(ctx, "", "", []string{proof}); err != nil {
+	if v, err = a.verify(ctx, verifyOptions{}, []string{proof}); err != nil {
 		return err
 	}
 	if err := a.verdict(v); err != nil {

@@ -6,19 +6,20 @@ import (
 	"os"
 	"strings"
 
+	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundler"
 )
 
-// rebuild builds every set that the log named from Git again.
-func (a *app) rebuild(ctx context.Context, url string, v *verification) {
+// rebuild builds every set that the log named from Git again. A repository that
+// can't be read says nothing about the log: that is an error, not a finding.
+func (a *app) rebuild(ctx context.Context, url string, v *verification) error {
 	branch := "main"
 	if len(v.activations) > 0 {
 		branch = strings.TrimPrefix(v.activations[0].data.Release.Ref, "refs/heads/")
 	}
 	repo, closeRepo, err := openAnyRepo(ctx, url, branch)
 	if err != nil {
-		v.find("--rebuild: %v", err)
-		return
+		return &api.Error{Detail: "--rebuild: " + err.Error(), Err: err, Hint: "pass --repo with the path or URL of the repository that the log was built from"}
 	}
 	defer closeRepo()
 	b := bundler.New(repo)
@@ -30,7 +31,7 @@ func (a *app) rebuild(ctx context.Context, url string, v *verification) {
 		built, err := b.Rebuild(ctx, rel.Commit, act.data.Service, act.data.Scope)
 		switch {
 		case ctx.Err() != nil:
-			return
+			return ctx.Err()
 		case err != nil:
 			v.find("entry %d: commit %s can't be built: %v", act.index, short(rel.Commit), err)
 		case built.Digest != act.data.Set.Digest:
@@ -40,6 +41,7 @@ func (a *app) rebuild(ctx context.Context, url string, v *verification) {
 			v.Rebuilt++
 		}
 	}
+	return nil
 }
 
 // openAnyRepo opens a local repository, or fetches a remote one for this run.

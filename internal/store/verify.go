@@ -28,9 +28,12 @@ type Report struct {
 
 // Finding is one thing that is not as it must be.
 type Finding struct {
-	Where string // "entry 12", "tile 1/0", "index", "anchor", ...
+	Where string // "entry 12", "tile 1/0", "index", WhereAnchor, ...
 	What  string
 }
+
+// WhereAnchor marks what is found about the anchor.
+const WhereAnchor = "anchor"
 
 func (f Finding) String() string { return f.Where + ": " + f.What }
 
@@ -317,14 +320,14 @@ func (v *verifier) checkAnchor() {
 	anchor, _, err := v.s.readAnchor()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		v.find("anchor", "the file %s is missing", v.s.cfg.Anchor)
+		v.find(WhereAnchor, "the file %s is missing; pass it with --anchor where it lies elsewhere, or --anchor '' for a copy that was kept without one", v.s.cfg.Anchor)
 	case err != nil:
-		v.find("anchor", "%v", err)
+		v.find(WhereAnchor, "%v", err)
 	case anchor.Size > v.s.Snapshot().Tree.Size: // not v.Tree: appends may have moved both meanwhile
-		v.find("anchor", "%d entries were published, the log has %d", anchor.Size, v.Tree.Size)
+		v.find(WhereAnchor, "%d entries were published, the log has %d", anchor.Size, v.Tree.Size)
 	default:
 		if err := v.s.containsTree(anchor); err != nil {
-			v.find("anchor", "%v", err)
+			v.find(WhereAnchor, "%v", err)
 		}
 	}
 }
