@@ -179,6 +179,4 @@ func visible(s string) string {
 	return b.String()
 }
 
-func hides(r rune) bool {
-	return r == utf8.RuneError || r != ' ' && !unicode.IsGraphic(r) || r != ' ' && unicode.IsSpace(r) || unicode.Is(unicode.Cf, r)
-}
+func hides(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }

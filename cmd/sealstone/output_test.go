@@ -8,6 +8,18 @@ import (
 	"github.com/sealstone/sealstone/api"
 )
 
+// Other people's text neither commands a terminal nor reads as another one.
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"Zoë, 山田 → ok": "Zoë, 山田 → ok", "a\x1b[2Jb": "a?[2Jb", "a\r\nb\tc": "a??b?c", "a\u009bb": "a?b",
+		"gpj.\u202eexe": "gpj.?exe", "pay\u200bments": "pay?ments", "a\u2028b": "a?b",
+	} {
+		if got := printable(text); got != want {
+			t.Errorf("%q is shown as %q, want %q", text, got, want)
+		}
+	}
+}
+
 // However long names are, tables of what is live fit a terminal: texts lose their
 // end, names their middle, numbers nothing.
 func TestTablesFitATerminal(t *testing.T) {
