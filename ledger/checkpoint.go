@@ -61,7 +61,7 @@ func ParseCheckpointBody(text, origin string) (Tree, error) {
 
 func decodeHash(s string) (tlog.Hash, error) {
 	var h tlog.Hash
-	b, err := base64.StdEncoding.Strict().DecodeString(s)
+	b, err := decodeBase64(s)
 	if err != nil || len(b) != len(h) {
 		return h, errors.New("not 32 bytes of standard base64")
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sealstone/sealstone/internal/canon"
 )
@@ -98,11 +99,20 @@ func (e *Envelope) Encode() ([]byte, error) {
 
 // Bytes returns the decoded payload.
 func (e *Envelope) Bytes() ([]byte, error) {
-	b, err := base64.StdEncoding.Strict().DecodeString(e.Payload)
+	b, err := decodeBase64(e.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("%w: payload is not standard base64", ErrEnvelope)
 	}
 	return b, nil
+}
+
+// decodeBase64 reads the one spelling of some bytes: standard, padded, without
+// stray bits, and without the line ends that Go's decoder passes over.
+func decodeBase64(s string) ([]byte, error) {
+	if strings.ContainsAny(s, "\r\n") {
+		return nil, errors.New("line ends inside base64")
+	}
+	return base64.StdEncoding.Strict().DecodeString(s)
 }
 
 // ParseEnvelope accepts only what Encode prints, of the given payload type.
@@ -128,8 +138,8 @@ func (e *Envelope) check(payloadType string) error {
 		return fmt.Errorf("%w: %d signatures", ErrEnvelope, n)
 	}
 	for _, s := range e.Signatures {
-		if sig, err := base64.StdEncoding.Strict().DecodeString(s.Sig); err != nil || len(sig) != ed25519.SignatureSize {
-			return fmt.Errorf("%w: a signature is not 64 bytes of standard base64", ErrEnvelope)
+		if _, err := decodeSig(s); err != nil {
+			return err
 		}
 	}
 	_, err := e.Bytes()
@@ -152,7 +162,7 @@ func (e *Envelope) signedBy(k SSHKey) bool {
 	}
 	pae := PAE(e.PayloadType, payload)
 	for _, s := range e.Signatures {
-		sig, err := base64.StdEncoding.DecodeString(s.Sig)
+		sig, err := decodeSig(s)
 		if err == nil && ed25519.Verify(k.Public, pae, sig) {
 			return true
 		}
@@ -161,7 +171,7 @@ func (e *Envelope) signedBy(k SSHKey) bool {
 }
 
 func decodeSig(s Signature) ([]byte, error) {
-	sig, err := base64.StdEncoding.Strict().DecodeString(s.Sig)
+	sig, err := decodeBase64(s.Sig)
 	if err != nil || len(sig) != ed25519.SignatureSize {
 		return nil, fmt.Errorf("%w: a signature is not 64 bytes of standard base64", ErrEnvelope)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -399,5 +400,46 @@ func TestEnvelopesAreWhatWasSigned(t *testing.T) {
 		t.Error(err)
 	} else if _, err := f.OperatorsSet.Judge(st); err != nil {
 		t.Errorf("the untouched one: %v", err)
+	}
+}
+
+// Line ends that a decoder passes over would make one statement many leaves.
+func TestBase64HasOneSpelling(t *testing.T) {
+	f := ledgertest.New(t)
+	whole := f.Statement(ledger.NoteAdded, "checkout", "prod", nil).Envelope
+	spell := func(payload, sig func(string) string) []byte {
+		e := ledger.Envelope{Payload: payload(whole.Payload), PayloadType: whole.PayloadType, Signatures: slices.Clone(whole.Signatures)}
+		e.Signatures[0].Sig = sig(e.Signatures[0].Sig)
+		b, err := e.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	same := func(s string) string { return s }
+	if _, err := ledger.ParseStatement(spell(same, same)); err != nil {
+		t.Fatal(err)
+	}
+	for name, bad := range map[string]func(string) string{
+		"a line end":     func(s string) string { return s + "\n" },
+		"one in front":   func(s string) string { return "\n" + s },
+		"one inside":     func(s string) string { return s[:4] + "\r\n" + s[4:] },
+		"19,000 of them": func(s string) string { return s + strings.Repeat("\n", 19000) },
+		"a space":        func(s string) string { return s + " " },
+		"no padding":     func(s string) string { return strings.TrimRight(s, "=") + "A" },
+	} {
+		for where, b := range map[string][]byte{"payload": spell(bad, same), "sig": spell(same, bad)} {
+			if _, err := ledger.ParseStatement(b); !errors.Is(err, ledger.ErrEnvelope) {
+				t.Errorf("%s in %s: %v", name, where, err)
+			}
+		}
+	}
+	d, _, err := ledger.NewDetail(map[string]any{"reason": "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Salt += "\n"
+	if _, err := d.Digest(); err == nil {
+		t.Error("a salt with a line end")
 	}
 }

@@ -31,7 +31,7 @@ func ParseSSHKey(line string) (SSHKey, error) {
 	if len(fields) < 2 || fields[0] != sshEd25519 {
 		return SSHKey{}, fmt.Errorf("%w: write it as \"ssh-ed25519 AAAA...\"; make one with ssh-keygen -t ed25519", ErrKey)
 	}
-	blob, err := base64.StdEncoding.Strict().DecodeString(fields[1])
+	blob, err := decodeBase64(fields[1])
 	if err != nil {
 		return SSHKey{}, fmt.Errorf("%w: bad base64", ErrKey)
 	}
@@ -142,7 +142,7 @@ func VKeyOf(skey string) (string, error) {
 	if len(parts) < 5 || parts[0] != "PRIVATE" || parts[1] != "KEY" {
 		return "", errors.New("not a note private key: it starts with PRIVATE+KEY+")
 	}
-	seed, err := base64.StdEncoding.DecodeString(strings.Join(parts[4:], "+"))
+	seed, err := decodeBase64(strings.Join(parts[4:], "+"))
 	if err != nil || len(seed) != 1+ed25519.SeedSize || seed[0] != algEd25519 {
 		return "", errors.New("not an Ed25519 note private key")
 	}

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"crypto/ed25519"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -149,13 +148,6 @@ var (
 	ErrPermission = errors.New("not permitted")
 )
 
-// Judge finds whose signature a statement bears and whether that operator may
-// do it. A nil set has no operators.
-func (o *Operators) Judge(s *Signed) (operator string, err error) {
-	by, err := o.judge(s)
-	return by.Operator, err
-}
-
 // By is who signed a statement: an operator's id and the fingerprint of the key
 // that verified, which the envelope's own keyid need not tell.
 type By struct{ Operator, Key string }
@@ -172,7 +164,9 @@ func (o *Operators) Signer(s *Signed) (By, error) {
 	return By{op.ID, key.ID()}, nil
 }
 
-func (o *Operators) judge(s *Signed) (By, error) {
+// Judge finds whose signature a statement bears and whether that operator may
+// do it. A nil set has no operators.
+func (o *Operators) Judge(s *Signed) (By, error) {
 	if o == nil {
 		return By{}, fmt.Errorf("%w: there is no root-signed operators set yet; make one with sealstone operators sign", ErrPermission)
 	}
@@ -202,7 +196,7 @@ func (o *Operators) signer(e *Envelope) (*Operator, SSHKey, error) {
 	if err != nil {
 		return nil, SSHKey{}, err
 	}
-	sig, err := base64.StdEncoding.Strict().DecodeString(one.Sig)
+	sig, err := decodeSig(one)
 	if err != nil {
 		return nil, SSHKey{}, err
 	}

@@ -136,7 +136,7 @@ func (s *State) apply(c *Change, t *Trust) error {
 			return err
 		}
 	case c.Statement != nil && c.Kind() != StatementLate:
-		by, err := s.Operators.judge(c.Statement)
+		by, err := s.Operators.Judge(c.Statement)
 		if err != nil {
 			return err
 		}

@@ -169,7 +169,7 @@ func NewDetail(text map[string]any) (*Detail, api.Digest, error) {
 
 // Digest is sha256(salt ‖ JCS of the text), as the leaf holds it.
 func (d *Detail) Digest() (api.Digest, error) {
-	salt, err := base64.StdEncoding.Strict().DecodeString(d.Salt)
+	salt, err := decodeBase64(d.Salt)
 	if err != nil || len(salt) != SaltSize {
 		return "", fmt.Errorf("salt is not %d bytes of standard base64", SaltSize)
 	}

@@ -117,7 +117,7 @@ func (c *Client) pendingModes() (list []PendingMode) {
 	for _, h := range c.heldInOrder() {
 		by, _ := c.proven.Operators.Judge(h.Signed) // "" is the answer when nobody may
 		list = append(list, PendingMode{ID: h.ID, Kind: h.Kind, Scope: h.Scope, Mode: h.Mode, Time: h.Time, After: *h.After,
-			Operator: by, Staged: h.Kind == ledger.SafeModeExited || c.hasMode(h.Mode), Source: h.source})
+			Operator: by.Operator, Staged: h.Kind == ledger.SafeModeExited || c.hasMode(h.Mode), Source: h.source})
 	}
 	return list
 }

@@ -215,11 +215,11 @@ func (s *Server) operatorAt(ch *ledger.Change) string {
 	if err != nil {
 		return ""
 	}
-	id, err := ops.Judge(ch.Statement)
+	by, err := ops.Judge(ch.Statement)
 	if err != nil {
 		return ops.KeyOwner(ch.Statement.Envelope.Signatures[0].KeyID)
 	}
-	return id
+	return by.Operator
 }
 
 // watchChanges follows the log from Last-Event-ID or after=, or from now on: as

@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -143,4 +144,56 @@ func TestARowOfSetsIsBounded(t *testing.T) {
 	if len(row) != maxBrought*sumSize || row[len(row)-sumSize] != 200 || row[len(row)-2*sumSize] != maxBrought+9 {
 		t.Errorf("%d bytes, ends with %x", len(row), row[len(row)-2*sumSize:])
 	}
+}
+
+// A detail that stays away can't be told from one that was erased, and what
+// names it could never be verified again.
+func TestAStatementComesWithTheDetailThatItNames(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	detail, name, err := ledger.NewDetail(map[string]any{"note": "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := r.f.Statement(ledger.NoteAdded, "checkout", "prod", func(s *ledger.Statement) { s.Detail = name })
+	p := decode[api.Problem](t, r.send(422, st))
+	if !strings.Contains(p.Detail, "nothing was recorded") || !strings.Contains(p.Hint, "whole file") {
+		t.Errorf("%+v", p)
+	}
+	enter := r.f.Statement(ledger.SafeModeEntered, "checkout", "prod", func(s *ledger.Statement) { aged(0)(s); s.Detail = name })
+	r.send(422, enter)
+	wantKinds(t, r, 4)
+	whole, err := json.Marshal(api.Submission{Statement: st.Raw, Salt: detail.Salt, Detail: detail.Text})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := decode[api.Receipt](t, r.expect(200, r.do(http.MethodPost, "/v1/changes", string(whole))))
+	if again := decode[api.Receipt](t, r.send(200, st)); !again.Repeated || again.Index != first.Index {
+		t.Errorf("a retry of what is recorded: %+v", again)
+	}
+	if report, err := r.store.Verify(t.Context(), nil); err != nil || len(report.Findings) > 0 {
+		t.Errorf("%v %v", report, err)
+	}
+}
+
+// The key id lies outside the signature: whoever carries a statement could
+// write into the log what he likes.
+func TestTheKeyIDIsThatOfTheKeyThatSigned(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	st := r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil)
+	with := func(keyid string) string {
+		e := ledger.Envelope{Payload: st.Envelope.Payload, PayloadType: st.Envelope.PayloadType, Signatures: slices.Clone(st.Envelope.Signatures)}
+		e.Signatures[0].KeyID = keyid
+		b, err := e.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	for _, bad := range []string{"x", "-----BEGIN OPENSSH " + "PRIVATE KEY-----", strings.Repeat("k", 38000), "\x00\u202e", r.f.Stranger.KeyID(), r.f.Operator.KeyID() + " "} {
+		r.expect(400, r.do(http.MethodPost, "/v1/changes", with(bad)))
+	}
+	wantKinds(t, r, 4)
+	r.expect(200, r.do(http.MethodPost, "/v1/changes", with("")))
 }

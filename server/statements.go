@@ -44,6 +44,10 @@ func (s *Server) postChange(c echo.Context) error {
 	if err := refuseSecrets(st, detail); err != nil {
 		return err
 	}
+	if st.Detail != "" && detail == nil && s.recorded(st) == nil {
+		return &api.Error{Code: api.CodeUnprocessable, Detail: "the statement names a detail, and it did not come along; nothing was recorded",
+			Hint: "send the whole file that sealstone wrote, {\"statement\", \"salt\", \"detail\"}; if the detail is lost, sign again"}
+	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), appendTimeout)
 	defer cancel()
 	receipt, err := s.submit(ctx, st, detail)
@@ -213,8 +217,10 @@ func late(st *ledger.Signed, detail *ledger.Detail, why string) store.Decision {
 }
 
 func judge(state *ledger.State, st *ledger.Signed) error {
-	_, err := state.Operators.Judge(st)
+	by, err := state.Operators.Judge(st)
 	switch {
+	case err == nil && st.Envelope.Signatures[0].KeyID != by.Key && st.Envelope.Signatures[0].KeyID != "":
+		return &api.Error{Code: api.CodeInvalid, Detail: "the envelope's keyid is not that of the key that signed, " + by.Key, Hint: "write that one, or an empty one; sealstone writes it itself"}
 	case errors.Is(err, ledger.ErrSignature):
 		return &api.Error{Code: api.CodeForbidden, Detail: err.Error(), Hint: "sign with a key that operators.yaml lists, or have the roots sign a set that has yours", Err: err}
 	case err != nil:

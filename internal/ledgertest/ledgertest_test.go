@@ -8,7 +8,7 @@ import (
 
 func TestFixtureIsJudgedRight(t *testing.T) {
 	f := New(t)
-	if by, err := f.OperatorsSet.Judge(f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)); err != nil || by != OperatorID {
+	if by, err := f.OperatorsSet.Judge(f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)); err != nil || by.Operator != OperatorID {
 		t.Fatalf("Judge = %q, %v", by, err)
 	}
 	st := f.StatementBy(f.Stranger, ledger.NoteAdded, "checkout", "prod", nil)

@@ -47,11 +47,13 @@ var all = Shapes{
 	of("an Anthropic key", "sk-ant-", `\bsk-ant-[A-Za-z0-9_-]{20,}`),
 	of("an OpenAI key", "sk-", `\bsk-(proj-[A-Za-z0-9_-]{20,}|[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20})`),
 	of("a PyPI token", "pypi-AgE", `\bpypi-AgE[A-Za-z0-9_-]{50,}`),
+	of("a Sealstone token", "sst_", `\bsst_[A-Za-z0-9_-]{43}`),
 	of("a SendGrid key", "SG.", `\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}`),
 	of("a Shopify token", "shp", `\bshp(at|ca|pa|ss)_[0-9a-fA-F]{32}\b`),
 	of("a Slack token", "xox", `\bxox[abeprs]-[A-Za-z0-9-]{10,}`),
 	of("a Slack webhook", "hooks.slack.com/services/", `hooks\.slack\.com/services/T[A-Z0-9]+/B[A-Z0-9]+/[A-Za-z0-9]{20,}`),
 	of("a Stripe key", "_live_", `\b(sk|rk)_live_[0-9A-Za-z]{20,}`),
+	of("a URL with a password", "://", `\b[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@"'<>]*:[^\s/?#@"'<>${%*][^\s/?#@"'<>]*@[^\s/@]`), // ${VAR}, {{var}}, <password>, %s and *** are places for one
 	of("a Vault token", "hvs.", `\bhvs\.[A-Za-z0-9_-]{24,}`),
 }
 
