@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -242,29 +243,31 @@ func (s *Server) watchChanges(c echo.Context) error {
 		as = jsonLines
 	}
 	events := make(chan string)
-	ctx := c.Request().Context()
-	go func() {
-		defer close(events)
-		for {
-			changed := s.store.Changed()
-			for size := s.store.Snapshot().Tree.Size; after+1 < size; after++ {
-				ch, err := s.store.Change(after + 1)
-				if err != nil {
-					return
-				}
-				line, _ := json.Marshal(s.record(after+1, ch))
-				select {
-				case events <- as.frame(after+1, string(ch.Kind()), string(line)):
-				case <-ctx.Done():
-					return
-				}
+	go s.feed(c.Request().Context(), after, as, events)
+	return s.stream(c, as, as.alive, events, func(p *principal) bool { return p.log })
+}
+
+// feed sends each change after one, as long as somebody listens.
+func (s *Server) feed(ctx context.Context, after int64, as framing, events chan<- string) {
+	defer close(events)
+	for {
+		changed := s.store.Changed()
+		for size := s.store.Snapshot().Tree.Size; after+1 < size; after++ {
+			ch, err := s.store.Change(after + 1)
+			if err != nil {
+				return
 			}
+			line, _ := json.Marshal(s.record(after+1, ch))
 			select {
-			case <-changed:
+			case events <- as.frame(after+1, string(ch.Kind()), string(line)):
 			case <-ctx.Done():
 				return
 			}
 		}
-	}()
-	return s.stream(c, as, as.alive, events, func(p *principal) bool { return p.log })
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

@@ -74,16 +74,7 @@ func checkFilter(q url.Values) error {
 			return &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("unknown kind %.64q", k), Hint: "kinds are " + strings.Join(known, ", ")}
 		}
 	}
-	for _, name := range []string{"from", "to"} {
-		if v := q.Get(name); v != "" {
-			at, err := parseTime("--"+name, v)
-			if err != nil {
-				return err
-			}
-			q.Set(name, at.Format(time.RFC3339Nano))
-		}
-	}
-	return nil
+	return setTimes(q, map[string]string{"from": q.Get("from"), "to": q.Get("to")})
 }
 
 func (a *app) listChanges(ctx context.Context, q url.Values) error {

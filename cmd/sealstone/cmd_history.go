@@ -66,15 +66,8 @@ func (a *app) history(ctx context.Context, target string, o historyOptions) erro
 		return err
 	}
 	q := url.Values{"target": {t.String()}}
-	for name, v := range map[string]string{"from": o.from, "to": o.to} {
-		if v == "" {
-			continue
-		}
-		at, err := parseTime("--"+name, v)
-		if err != nil {
-			return err
-		}
-		q.Set(name, at.Format(time.RFC3339Nano))
+	if err := setTimes(q, map[string]string{"from": o.from, "to": o.to}); err != nil {
+		return err
 	}
 	if o.before > 0 {
 		q.Set("before", fmt.Sprint(o.before))
@@ -262,6 +255,21 @@ func (a *app) writeProofs(ctx context.Context, c *client, dir string, intervals 
 // timeForms are the spellings of a time on the command line, those of tables
 // among them, which are in UTC.
 var timeForms = []string{time.RFC3339, "2006-01-02T15:04Z07:00", "2006-01-02", "2006-01-02 15:04:05Z07:00", time.DateTime, "2006-01-02 15:04"}
+
+// setTimes asks with the times that flags of the same name give.
+func setTimes(q url.Values, given map[string]string) error {
+	for name, v := range given {
+		if v == "" {
+			continue
+		}
+		at, err := parseTime("--"+name, v)
+		if err != nil {
+			return err
+		}
+		q.Set(name, at.Format(time.RFC3339Nano))
+	}
+	return nil
+}
 
 // parseTime reads RFC 3339; seconds, or a day's time, may be left out.
 func parseTime(what, s string) (time.Time, error) {

@@ -86,12 +86,8 @@ func (c *client) live(ctx context.Context, args []string, o liveOptions) (live a
 	if len(args) > 0 {
 		q.Set("service", args[0])
 	}
-	if o.at != "" {
-		t, err := parseTime("--at", o.at)
-		if err != nil {
-			return live, false, err
-		}
-		q.Set("at", t.Format(time.RFC3339Nano))
+	if err := setTimes(q, map[string]string{"at": o.at}); err != nil {
+		return live, false, err
 	}
 	if o.instances >= 0 {
 		q.Set("instances", fmt.Sprint(o.instances))

@@ -405,16 +405,11 @@ func promoteIn(ctx context.Context, dir, service string, scope api.Scope, releas
 	if tip == nil {
 		return nil, nil, faults
 	}
-	if !tip.Config.Listed(scope) {
-		return nil, nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("scope %s is not listed in sealstone.yaml", scope),
-			Hint: "the nearest one is " + dash(tip.Config.Nearest(string(scope)))}
-	}
-	commit, err := releaseOf(repo, tip, service, release, api.Scope(from), head)
+	commit, err := releaseOf(repo, tip, service, release, api.Scope(from))
 	if err != nil {
 		return nil, nil, err
 	}
-	act := bundler.Activation{Service: service, Scope: scope, Release: commit}
-	built, err := b.Build(ctx, tip, act)
+	set, err := promotable(ctx, b, tip, bundler.Activation{Service: service, Scope: scope, Release: commit})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -424,7 +419,7 @@ func promoteIn(ctx context.Context, dir, service string, scope api.Scope, releas
 	if err != nil {
 		return nil, nil, err
 	}
-	edited, err := bundler.Promote(text, scope, commit, built.Digest)
+	edited, err := bundler.Promote(text, scope, commit, set)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", file, err)
 	}
@@ -437,7 +432,20 @@ func promoteIn(ctx context.Context, dir, service string, scope api.Scope, releas
 		return nil, effect, &api.Error{Code: api.CodeInvalid, Detail: "a server would refuse this promotion: " + file + " is as it was",
 			Hint: "mend what stands under ERRORS, commit, and promote again"}
 	}
-	return &promoted{service, scope, commit, built.Digest, file}, effect, durable.WriteFile(path, edited, mode)
+	return &promoted{service, scope, commit, set, file}, effect, durable.WriteFile(path, edited, mode)
+}
+
+// promotable is the set that an activation would have, at a scope that there is.
+func promotable(ctx context.Context, b *bundler.Builder, tip *bundler.Tip, act bundler.Activation) (api.Digest, error) {
+	if !tip.Config.Listed(act.Scope) {
+		return "", &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("scope %s is not listed in sealstone.yaml", act.Scope),
+			Hint: "the nearest one is " + dash(tip.Config.Nearest(string(act.Scope)))}
+	}
+	built, err := b.Build(ctx, tip, act)
+	if err != nil {
+		return "", err
+	}
+	return built.Digest, nil
 }
 
 // readRegular reads a file that can be replaced: what a link of a repository
@@ -455,17 +463,17 @@ func readRegular(path string) ([]byte, fs.FileMode, error) {
 }
 
 // releaseOf is the commit to promote.
-func releaseOf(repo *bundler.Repo, tip *bundler.Tip, service, release string, from api.Scope, head string) (string, error) {
+func releaseOf(repo *bundler.Repo, tip *bundler.Tip, service, release string, from api.Scope) (string, error) {
 	if release != "" {
 		return repo.Resolve(release)
 	}
 	if from == "" {
-		return head, nil
+		return tip.Commit, nil
 	}
 	for _, act := range tip.Activations {
 		if act.Service == service && act.Scope == from {
 			if act.Release == bundler.ReleaseLatest {
-				return head, nil
+				return tip.Commit, nil
 			}
 			return act.Release, nil
 		}
