@@ -62,11 +62,13 @@ func (c *Client) heldInOrder() []*held {
 
 func (c *Client) hasMode(m api.Mode) bool { return c.staged != nil && c.staged.modes[m] != nil }
 
-// forgetPending drops statements that the log has passed, and those for a log
-// that this one succeeds: its chains begin anew. c.mu is held.
+// forgetPending drops statements that the log has passed, those for a log that
+// this one succeeds, since its chains begin anew, and those of who may sign them
+// no more: a key that is let in again brings none back. c.mu is held.
 func (c *Client) forgetPending() {
 	for name, h := range c.held {
-		if h.Log != c.trust.Origin || *h.After < generation(c.proven.Chains, h.Scope) {
+		_, err := c.proven.Operators.Judge(h.Signed)
+		if err != nil || h.Log != c.trust.Origin || *h.After < generation(c.proven.Chains, h.Scope) {
 			delete(c.held, name)
 			c.saveHeld = true
 		}

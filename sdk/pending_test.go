@@ -290,6 +290,32 @@ func TestPendingStatementEndsWithItsLog(t *testing.T) {
 	})
 }
 
+// A statement of somebody whose key was dropped is dropped with it: it doesn't
+// come back when the key does.
+func TestHeldStatementEndsWithItsOperator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, c := running(t)
+		settled(time.Second)
+		s := l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 1e9) // the log can never pass it
+		l.locked(func() { l.pending = []json.RawMessage{s.Raw} })
+		l.tell("pending")
+		settled(time.Second)
+		runs(t, c, 1001)
+		l.locked(func() { l.pending = nil })
+		may := []ledger.Grant{ledgertest.Everything()}
+		for version, key := range []ledger.Signer{l.Stranger, l.Operator} {
+			op := ledger.Operator{ID: ledgertest.OperatorID, Keys: []string{ledgertest.SSHLine(key.(ledger.KeySigner).Private)}, May: may}
+			l.operators(l.SignOperators(2+version, l.OperatorsYAML, op), 2+version)
+			l.tell("head")
+			settled(time.Minute)
+			runs(t, c, 1)
+		}
+		if live := c.Live(); len(live.Pending) != 0 || live.Operators != 3 {
+			t.Errorf("Live = %+v", live)
+		}
+	})
+}
+
 func TestFileThatIsPassedOverSaysWhyOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, cfg := released(t)

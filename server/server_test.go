@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -415,6 +416,67 @@ func TestAStatementThatLostItsRaceLongAgoIsKeptAsLate(t *testing.T) {
 		t.Errorf("sent again: %+v", again)
 	}
 	wantKinds(t, r, 4, "safe-mode.entered checkout@prod", "statement.late checkout@prod")
+}
+
+// Old statements of one chain that arrive in any order, each sent again until it
+// is taken: the log ends where it would have ended in order, nothing is kept as
+// late, and a client that has them all runs the same from the first moment on.
+func TestStatementsThatArriveInAnyOrderEndTheSame(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	kinds := []ledger.Kind{ledger.SafeModeEntered, ledger.SafeModeRenewed, ledger.SafeModeExited, ledger.SafeModeEntered, ledger.SafeModeExited}
+	random, generation := rand.New(rand.NewPCG(1, 2)), int64(0)
+	for range 12 {
+		var all []*ledger.Signed
+		for i, kind := range kinds[:1+random.IntN(len(kinds))] {
+			after := generation + int64(i)
+			all = append(all, r.f.Statement(kind, "checkout", "prod", func(st *ledger.Statement) {
+				aged(-time.Hour + time.Duration(after)*time.Minute)(st)
+				if st.After = &after; kind == ledger.SafeModeExited {
+					st.TTL, st.OnExpiry = 0, ""
+				}
+			}))
+		}
+		last := all[len(all)-1]
+		for sent := map[*ledger.Signed]bool{}; len(sent) < len(all); {
+			st := all[random.IntN(len(all))]
+			status := 409
+			if *st.After <= r.chain("prod").Generation {
+				status, sent[st] = 200, true
+			}
+			if b := r.send(status, st); strings.Contains(string(b), string(ledger.StatementLate)) {
+				t.Fatalf("kept as late: %s", b)
+			}
+			wantMode(t, r, all, last)
+		}
+		generation += int64(len(all))
+		if c := r.chain("prod"); c.Generation != generation || c.ID != last.ID {
+			t.Fatalf("the chain ends with %+v, want %s at generation %d", c, last.ID, generation)
+		}
+		if last.Kind != ledger.SafeModeExited {
+			r.send(200, r.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", generation))
+			generation++
+		}
+	}
+}
+
+func (r *rig) chain(scope api.Scope) ledger.Chain {
+	c, _ := r.store.Snapshot().State.Chain(ledger.ChainKey{Lane: ledger.LaneOverride, Service: "checkout", Scope: scope})
+	return c
+}
+
+// wantMode holds what a client does that has all statements to what the last one says.
+func wantMode(t *testing.T, r *rig, all []*ledger.Signed, last *ledger.Signed) {
+	t.Helper()
+	state := r.store.Snapshot().State
+	chains := ledger.WithPending(state.ServiceChains("checkout"), "checkout", all, state.Operators, func(api.Mode) bool { return true }, time.Now())
+	want := last.Mode
+	if last.Kind == ledger.SafeModeExited {
+		want = api.ModeNormal
+	}
+	if e, _ := ledger.InEffect(chains, "prod"); e.Mode != want {
+		t.Fatalf("a client that has all runs %q, want %q", e.Mode, want)
+	}
 }
 
 func TestAPromotionMayNotRemoveAModeInForce(t *testing.T) {

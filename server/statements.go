@@ -183,7 +183,9 @@ func (s *Server) submitPending(ctx context.Context, h held) (*api.Receipt, error
 
 // admit is the decision on a statement, made under the append lock. mayBeLate
 // says that a statement which lost its race is kept as statement.late rather
-// than refused: it was out there, and clients may have obeyed it.
+// than refused: it was out there, and clients may have obeyed it. One that was
+// signed after more than the chain has lost no race. Clients that have it obey
+// it, so it is never kept as late: it can be sent again behind what is missing.
 func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.Detail, mayBeLate bool) (store.Decision, error) {
 	d := store.DraftOf(st, detail)
 	if _, ok := s.store.ByID(st.ID); ok { // the store answers with the old receipt, or refuses other bytes
@@ -198,7 +200,7 @@ func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.De
 	if st.Kind.Lane() == ledger.LaneOverride {
 		prev, _ := state.Chain(overrideKey(st))
 		resolved, err := s.admitSafeMode(state, prev, prev.Generation, st)
-		if api.CodeOf(err) == api.CodeConflict && mayBeLate {
+		if api.CodeOf(err) == api.CodeConflict && mayBeLate && *st.After < prev.Generation {
 			return late(st, detail, "superseded"), nil
 		}
 		if err != nil {
@@ -331,8 +333,12 @@ func (s *Server) admitSafeMode(state *ledger.State, prev ledger.Chain, generatio
 		if prev.Kind != "" {
 			now = fmt.Sprintf("is now at %d (%s %s)", generation, prev.Kind, prev.Mode)
 		}
-		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("signed after generation %d of the override at %s@%s, which %s", *st.After, st.Service, st.Scope, now),
-			Hint: "look with sealstone safe-mode status and sign again"}
+		hint := "look with sealstone safe-mode status and sign again"
+		if *st.After > generation {
+			hint = "nothing was recorded. Send the statements that its signer saw first, then this one again; if there are none, sign again"
+		}
+		return nil, &api.Error{Code: api.CodeConflict, Hint: hint,
+			Detail: fmt.Sprintf("signed after generation %d of the override at %s@%s, which %s", *st.After, st.Service, st.Scope, now)}
 	}
 	inForce := prev.Kind != "" && prev.Kind != ledger.SafeModeExited
 	if st.Kind != ledger.SafeModeEntered && (!inForce || prev.Mode != st.Mode) {
