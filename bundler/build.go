@@ -123,7 +123,7 @@ func (b *Built) Objects() iter.Seq2[api.Digest, []byte] {
 // when the repository is at fault and something else (storage, ctx) when it
 // isn't. Nothing about other services matters to it.
 func (b *Builder) Build(ctx context.Context, tip *Tip, a Activation) (*Built, error) {
-	at := place{a.File, int32(a.Line), int32(a.Col)}
+	at := a.at()
 	commit := a.Release
 	if commit == ReleaseLatest {
 		commit = tip.Commit

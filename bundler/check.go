@@ -5,6 +5,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -185,7 +186,7 @@ func (r *reader) pins(tip *Tip, only []string) {
 			pinned = append(pinned, a)
 		}
 		if _, ok := slices.BinarySearch(tip.Services, a.Service); !ok && a.Release == ReleaseLatest {
-			f := fault(ruleServiceGone, place{a.File, int32(a.Line), int32(a.Col)}, "there is no services/%s", a.Service)
+			f := fault(ruleServiceGone, a.at(), "there is no services/%s", a.Service)
 			r.add(stamp(Faults{f}, a.Service)...)
 		}
 	}
@@ -205,7 +206,7 @@ func (r *reader) pinned(a Activation, err error) {
 	}
 	for _, f := range fs.Errors() {
 		if f.File != a.File {
-			f.Message = "release " + a.Release[:12] + ": " + f.File + ":" + itoa(f.Line) + ": " + f.Message
+			f.Message = "release " + a.Release[:12] + ": " + f.File + ":" + strconv.Itoa(f.Line) + ": " + f.Message
 			f.File, f.Line, f.Col = a.File, a.Line, a.Col
 		}
 		r.add(f)

@@ -125,6 +125,8 @@ type place struct {
 	line, col int32
 }
 
+func (p place) position() Position { return Position{p.file, int(p.line), int(p.col)} }
+
 // fault states one breach of a rule. Arguments go through quote before they get
 // here when they are values out of a repository.
 func fault(r *Rule, at place, format string, args ...any) Fault {

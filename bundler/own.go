@@ -2,7 +2,6 @@ package bundler
 
 import (
 	"errors"
-	"strconv"
 	"sync"
 
 	"github.com/sealstone/sealstone/internal/canon"
@@ -111,5 +110,3 @@ func schemaError(err error, at place) Fault {
 	}
 	return fault(ruleSchemaBad, at, "the schema %s", err)
 }
-
-func itoa(n int) string { return strconv.Itoa(n) }

@@ -23,11 +23,10 @@ func (b *Builder) reachable(ctx context.Context, tip *Tip, a Activation) error {
 	if err != nil || ok {
 		return err
 	}
-	at := place{a.File, int32(a.Line), int32(a.Col)}
 	if _, err := b.repo.Commit(a.Release); err != nil {
-		return stamp(Faults{fault(ruleRelease, at, "release %.12s is not a commit of this repository", a.Release)}, a.Service)
+		return stamp(Faults{fault(ruleRelease, a.at(), "release %.12s is not a commit of this repository", a.Release)}, a.Service)
 	}
-	return stamp(Faults{fault(ruleUnreachable, at, "release %.12s is not reachable from the tip %.12s", a.Release, tip.Commit)}, a.Service)
+	return stamp(Faults{fault(ruleUnreachable, a.at(), "release %.12s is not reachable from the tip %.12s", a.Release, tip.Commit)}, a.Service)
 }
 
 func (b *Builder) reaches(ctx context.Context, tip *Tip, pin string) (bool, error) {

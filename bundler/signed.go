@@ -179,7 +179,7 @@ func (b *Builder) SignedReleases(t *Tip, keys Signers, known func(Activation) bo
 		if a.Retired || a.Release == ReleaseLatest || a.Release == t.Commit || known(a) {
 			continue
 		}
-		err := b.signed(a.Release, keys, place{a.File, int32(a.Line), int32(a.Col)}, a.Service)
+		err := b.signed(a.Release, keys, a.at(), a.Service)
 		fs, ok := FaultsOf(err)
 		if err != nil && !ok && !missingCommit(err) { // a build says so
 			return err

@@ -52,6 +52,8 @@ type Activation struct {
 	Col     int
 }
 
+func (a Activation) at() place { return place{a.File, int32(a.Line), int32(a.Col)} }
+
 type tipResult struct {
 	tip    *Tip
 	faults Faults
@@ -387,7 +389,7 @@ func (r *reader) listed(t *Tip, as []Activation) Faults {
 	var out Faults
 	for _, a := range as {
 		if !a.Retired && !t.Config.Listed(a.Scope) {
-			out = append(out, unlistedScope(t.Config, a.Scope, place{a.File, int32(a.Line), int32(a.Col)}))
+			out = append(out, unlistedScope(t.Config, a.Scope, a.at()))
 		}
 	}
 	return out

@@ -148,7 +148,7 @@ func (r *reader) clashes(path string, entries []entry) {
 	}
 }
 
-// file reads one file, "" and false when it can't be used.
+// file reads one file, nil and false when it can't be used.
 func (r *reader) file(path string, h plumbing.Hash) ([]byte, bool) {
 	raw, f, err := r.b.file(path, h)
 	if f != nil {

@@ -40,8 +40,7 @@ func (b *Builder) Where(ctx context.Context, commit, service string, scope api.S
 		if n == nil {
 			break // the bundle has no such document
 		}
-		where := n.locate(at)
-		out[at] = Position{where.file, int(where.line), int(where.col)}
+		out[at] = n.locate(at).position()
 	}
 	return out, r.err
 }
@@ -54,8 +53,7 @@ func Places(file string, raw []byte) func(pointer string) Position {
 		if d.root == nil {
 			return Position{File: file}
 		}
-		at := d.root.locate(pointer)
-		return Position{at.file, int(at.line), int(at.col)}
+		return d.root.locate(pointer).position()
 	}
 }
 
