@@ -16,6 +16,7 @@ import (
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/internal/durable"
+	"github.com/sealstone/sealstone/internal/mirror"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -62,7 +63,7 @@ func newTrustUpdate(a *app) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return a.trustUpdate(c.Context(), o) },
 	}
 	f := cmd.Flags()
-	f.Int64Var(&o.from, "from", 0, "log index from which older keys count no more (default: the server's size + 64)")
+	f.Int64Var(&o.from, "from", 0, "log index from which older keys count no more (default: the log's proven size + 64)")
 	f.StringSliceVar(&o.addRoots, "add-root", nil, "public key file of a new root; repeat for more")
 	f.StringSliceVar(&o.dropRoots, "drop-root", nil, "fingerprint or public key file of a root to drop; repeat for more")
 	f.IntVar(&o.threshold, "threshold", 0, "how many roots must sign (default: as before)")
@@ -134,10 +135,40 @@ func (a *app) chooseFrom(ctx context.Context, old *ledger.Trust, o *trustEdit) e
 		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("the trust file is version %d, and the server has version %d: a second version %d would be another history", old.Version, st.Trust, old.Version+1),
 			Hint: "go on from the newest: sealstone trust --trust '' >FILE, then --trust FILE"}
 	}
-	if !known {
-		o.from = st.Size + fromMargin
+	if o.succeed != "" {
+		return nil
 	}
+	return a.fromProven(ctx, c, old, o)
+}
+
+// fromProven goes by the size that the log has signed, and by nothing that a
+// server merely says: what a root signs can't be taken back, and until that
+// entry the old keys count.
+func (a *app) fromProven(ctx context.Context, c *client, old *ledger.Trust, o *trustEdit) error {
+	log, err := mirror.Open(ctx, c.log, old)
+	switch {
+	case err == nil && o.from == 0:
+		o.from = log.Size + fromMargin
+		return nil
+	case err == nil:
+		return notTooFar(o.from, log.Size)
+	case o.from == 0:
+		return fmt.Errorf("from which entry on? The server does not prove the log's size, so pass --from: %w", err)
+	}
+	fmt.Fprintf(a.err, "note: the server does not prove the log's size, so nothing shows how long older keys count with --from %d: %v\n", o.from, err)
 	return nil
+}
+
+// maxFrom is how far beyond its end a log may be when only new keys count.
+const maxFrom = 1 << 20
+
+// notTooFar refuses a version under which the old keys, perhaps stolen, would
+// count for ever.
+func notTooFar(from, size int64) error {
+	if from-size <= maxFrom {
+		return nil
+	}
+	return fmt.Errorf("the version would count alone from entry %d on, and the log has %d entries: until it is that long, older keys count as well; make it with --from %d or so", from, size, size+fromMargin)
 }
 
 func (o *trustEdit) editRoots(st *ledger.TrustStatement) error {
@@ -340,8 +371,14 @@ func (a *app) trustInstall(path, data, anchor string) error {
 		anchor = filepath.Join(data, "anchor")
 	}
 	if b, err := os.ReadFile(anchor); err == nil {
-		if tree, err := store.ParseAnchor(b, old); err == nil && tree.Size > t.From {
+		tree, err := store.ParseAnchor(b, old)
+		if err == nil && tree.Size > t.From {
 			return fmt.Errorf("version %d counts alone from entry %d on, but the log has %d entries by older keys: make it again with a higher --from", t.Version, t.From, tree.Size)
+		}
+		if err == nil {
+			if err := notTooFar(t.From, tree.Size); err != nil {
+				return err
+			}
 		}
 	}
 	if err := durable.WriteFile(filepath.Join(data, trustFile), t.File(), 0o644); err != nil {
