@@ -362,7 +362,17 @@ type Status struct {
 	Dropped   int64             `json:"intervalsDropped,omitempty"` // of instances, since the start: too many to keep
 	SafeModes []Held            `json:"safeModes"`
 	Rejected  []RejectedService `json:"rejected"`
+	Damaged   []DamagedSet      `json:"damaged,omitempty"` // sets in effect that clients can't fetch whole
 	ClockSkew string            `json:"clockSkew,omitempty"`
+}
+
+// DamagedSet is a set in effect of which objects are missing or damaged, and
+// could not be built again from Git.
+type DamagedSet struct {
+	Service string `json:"service"`
+	Scope   Scope  `json:"scope"`
+	Set     Digest `json:"set"`
+	Why     string `json:"why"`
 }
 
 // SourceStatus is how the Git source does.

@@ -108,11 +108,18 @@ func (s *Server) activate(st *ledger.State, u *unit, b *bundler.Built, out *stor
 		out.Drafts = append(out.Drafts, *d)
 		replaces = d.Data.Replaces
 	}
-	nameObjects(out.Rows, b)
-	if err := s.noteBrought(out.Rows, b, replaces); err != nil {
+	return s.describe(out.Rows, b, replaces)
+}
+
+// describe adds the rows of a set: who may fetch it, which of its bundles it
+// brought, what its safe modes say of themselves.
+func (s *Server) describe(rows map[string][]byte, b *bundler.Built, replaces api.Digest) error {
+	nameObjects(rows, b)
+	if err := s.noteBrought(rows, b, replaces); err != nil {
 		return err
 	}
-	out.Rows[modesRow(b.Digest)], err = json.Marshal(modesOf(b))
+	modes, err := json.Marshal(modesOf(b))
+	rows[modesRow(b.Digest)] = modes
 	return err
 }
 

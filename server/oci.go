@@ -167,7 +167,7 @@ func (s *Server) named(service string, d api.Digest) ([]byte, error) {
 	if row == nil {
 		return nil, &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("no activation of %s names %s", service, d)}
 	}
-	return s.store.Object(d)
+	return s.programs.object(d)
 }
 
 // namedRow says that an activation of a service names an object. Rows are

@@ -18,6 +18,7 @@ import (
 // more are dropped when a new state is prepared.
 type programs struct {
 	store   *store.Store
+	lost    func(api.Digest) // hears of objects that are missing or damaged
 	sets    sync.Map // api.Digest → *bundle.Set
 	bundles sync.Map // api.Digest → *program
 }
@@ -30,7 +31,15 @@ type program struct {
 	answers  atomic.Pointer[answers] // nil until OFREP is asked for it
 }
 
-func (p *programs) init(st *store.Store) { p.store = st }
+func (p *programs) init(st *store.Store, lost func(api.Digest)) { p.store, p.lost = st, lost }
+
+func (p *programs) object(d api.Digest) ([]byte, error) {
+	b, err := p.store.Object(d)
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrCorrupt) {
+		p.lost(d)
+	}
+	return b, err
+}
 
 // prepare compiles what a state lists and forgets the rest. A bundle that fails
 // here was damaged on disk: reads of it say so, others go on.
@@ -78,7 +87,7 @@ func (p *programs) set(d api.Digest) (*bundle.Set, error) {
 
 // readSet reads a set without keeping it.
 func (p *programs) readSet(d api.Digest) (*bundle.Set, error) {
-	b, err := p.store.Object(d)
+	b, err := p.object(d)
 	if err != nil {
 		return nil, fmt.Errorf("set %s: %w", d.Short(), err)
 	}
@@ -89,11 +98,11 @@ func (p *programs) bundle(d api.Digest, service string, mode api.Mode) (*program
 	if v, ok := p.bundles.Load(d); ok {
 		return v.(*program), nil
 	}
-	manifest, err := p.store.Object(d)
+	manifest, err := p.object(d)
 	if err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", d.Short(), err)
 	}
-	content, err := bundle.Open(d, manifest, service, mode, func(x bundle.Descriptor) ([]byte, error) { return p.store.Object(x.Digest) })
+	content, err := bundle.Open(d, manifest, service, mode, func(x bundle.Descriptor) ([]byte, error) { return p.object(x.Digest) })
 	if err != nil {
 		return nil, err
 	}

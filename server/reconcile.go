@@ -156,6 +156,7 @@ func (s *Server) hasCommit(id string) bool {
 func (s *Server) round(ctx context.Context) {
 	start := time.Now()
 	err := s.Reconcile(ctx)
+	s.healIfDue(ctx)
 	if ctx.Err() != nil {
 		return
 	}
@@ -284,6 +285,7 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 		if err := s.store.PutObjects(ctx, b.Objects()); err != nil {
 			return err
 		}
+		s.stored(b.Objects())
 	}
 	next := s.next(ctx, u, now)
 	decide := func(st *ledger.State) (store.Decision, error) { return s.decide(st, u, now, &next) }

@@ -76,6 +76,7 @@ func (s *Server) getSafeModes(c echo.Context) error {
 		if err != nil {
 			return &api.Error{Code: api.CodeInvalid, Detail: err.Error()}
 		}
+		s.healSets(c.Request().Context(), t.Service)
 		after := s.nextAfter(s.store.Snapshot().State, t.Service, t.Scope)
 		if out.Available, err = s.available(t); err == nil && after == 0 {
 			err = s.checkScope(t)

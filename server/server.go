@@ -54,6 +54,7 @@ type Server struct {
 	live     *instances.Table
 	walks    walks // which change touched which flag
 	source   sourceState
+	whole    wholeness // are the objects of what is in effect
 	hooks    hooks
 	metrics  *metrics
 	handler  http.Handler
@@ -82,13 +83,14 @@ func New(cfg Config) (*Server, error) {
 	s.hub.init()
 	s.streams.init()
 	s.limiter = newLimiter(cfg.OFREPRate)
-	s.programs.init(s.store)
+	s.programs.init(s.store, s.lost)
 	if s.live = cfg.Instances; s.live == nil {
 		s.live, _ = instances.Open("", time.Now()) // in memory, nothing can fail
 	}
 	if err := s.restore(); err != nil {
 		return nil, err
 	}
+	s.heal(context.Background())
 	s.restorePending()
 	s.metrics = newMetrics(s)
 	s.handler = s.routes()

@@ -115,6 +115,9 @@ func parseSubmission(body []byte) (*ledger.Signed, *ledger.Detail, error) {
 // submit judges a statement and appends it. When the log can't take it, a
 // safe-mode statement becomes pending instead: an emergency waits for no disk.
 func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.Detail) (*api.Receipt, error) {
+	if st.Kind.Lane() == ledger.LaneOverride {
+		s.healSets(ctx, st.Service)
+	}
 	receipts, err := s.store.Append(ctx, func(state *ledger.State, now time.Time) (store.Decision, error) {
 		if err := checkClock(st, now); err != nil {
 			if _, ok := s.store.ByID(st.ID); !ok {

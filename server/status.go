@@ -11,15 +11,6 @@ import (
 	"github.com/sealstone/sealstone/api"
 )
 
-// readyz is about reads: a server that has a log to speak for is ready, with or
-// without Git.
-func (s *Server) readyz(c echo.Context) error {
-	if s.store.Snapshot().Tree.Size == 0 {
-		return &api.Error{Code: api.CodeUnavailable, Detail: "no ledger is loaded"}
-	}
-	return c.String(http.StatusOK, "ok\n")
-}
-
 func (s *Server) readyzWrites(c echo.Context) error {
 	if err := s.store.Writes(); err != nil {
 		return &api.Error{Code: api.CodeUnavailable, Detail: "the ledger takes no changes; /v1/status and the log say why", Hint: "reads and pending safe modes go on"}
@@ -33,6 +24,7 @@ func (s *Server) getStatus(c echo.Context) error {
 	st := s.Status()
 	st.SafeModes = slices.DeleteFunc(st.SafeModes, func(h api.Held) bool { return !who(c).reads(h.Service) })
 	st.Rejected = slices.DeleteFunc(st.Rejected, func(r api.RejectedService) bool { return !who(c).reads(r.Service) })
+	st.Damaged = slices.DeleteFunc(st.Damaged, func(d api.DamagedSet) bool { return !who(c).reads(d.Service) })
 	return c.JSON(http.StatusOK, st)
 }
 
@@ -45,7 +37,7 @@ func (s *Server) Status() api.Status {
 		Version: s.cfg.Version, Origin: s.store.Trusted().Origin, Trust: s.store.Trusted().Version, Time: api.FormatTime(time.Now()), Started: api.FormatTime(s.started),
 		Size: snap.Tree.Size, Root: base64.StdEncoding.EncodeToString(snap.Tree.Root[:]), Writes: "ok",
 		Pending: len(s.pending.all()), Watchers: s.hub.count(), Instances: s.live.Len(), Dropped: s.live.Dropped(),
-		SafeModes: s.held(""), Rejected: []api.RejectedService{},
+		SafeModes: s.held(""), Rejected: []api.RejectedService{}, Damaged: slices.Clone(s.damaged()),
 		Source: api.SourceStatus{Repository: s.cfg.Source.URL(), Branch: s.cfg.Branch, Tip: a.Commit, Seen: src.seen, LastError: src.err, Refused: a.Refused, Unsigned: a.Unsigned, Operators: a.Operators, Clients: a.ClientsFault},
 	}
 	if err := s.store.Writes(); err != nil {

@@ -58,6 +58,9 @@ func statusFaults(st api.Status) (list []fault) {
 		}
 	}
 	add(st.Writes != "ok", "the ledger takes no changes: "+st.Writes, "docs/operations.md, When it goes wrong; safe modes go on as pending")
+	for _, d := range st.Damaged {
+		add(true, fmt.Sprintf("clients can't fetch %s@%s: %s", d.Service, d.Scope, d.Why), "it is tried again at every round; see docs/operations.md, When it goes wrong")
+	}
 	add(st.Pending > 0, fmt.Sprintf("%d safe-mode statements are obeyed and not recorded", st.Pending), "free the ledger's disk; they are appended when it can")
 	for _, h := range st.SafeModes {
 		add(h.Overdue, fmt.Sprintf("safe mode %s at %s@%s is overdue since %s", h.Mode, h.Service, h.Scope, h.Expires), "sealstone safe-mode renew, or exit, "+h.Service+" --scope "+string(h.Scope))

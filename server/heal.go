@@ -1,0 +1,201 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
+	"github.com/sealstone/sealstone/internal/store"
+	"github.com/sealstone/sealstone/ledger"
+)
+
+// wholeness is what is known of the objects that the sets in effect are made of.
+type wholeness struct {
+	mu     sync.Mutex // one look at a time
+	looked time.Time  // when they were all read last; owned by mu
+	found  atomic.Pointer[wholes]
+	doubt  atomic.Bool // a read found one of them missing or damaged since
+}
+
+// wholes is the outcome of a look. Immutable.
+type wholes struct {
+	sets    int                 // in effect
+	whole   *sync.Map           // digests of objects that were read, or stored since
+	damaged []api.DamagedSet    // that could not be built again
+}
+
+// lookEvery is how often the objects are all read while nothing seems wrong.
+const lookEvery = 10 * time.Minute
+
+// heal reads every object of the sets in effect, once each, and builds sets that
+// lack some again from the releases that the log names: what has the same digest
+// is the same. It needs the local repository only.
+func (s *Server) heal(ctx context.Context) {
+	s.whole.mu.Lock()
+	defer s.whole.mu.Unlock()
+	s.whole.doubt.Store(false)
+	now := &wholes{whole: &sync.Map{}}
+	st := s.store.Snapshot().State
+	for _, service := range sortedKeys(st.Services) {
+		for _, c := range st.ServiceChains(service) {
+			if c.Kind != ledger.BundleActivated {
+				continue
+			}
+			now.sets++
+			if err := s.mend(ctx, now.whole, service, c); err != nil {
+				now.damaged = append(now.damaged, api.DamagedSet{Service: service, Scope: c.Scope, Set: c.Set.Digest, Why: err.Error()})
+			}
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	s.whole.looked = time.Now()
+	if old := s.whole.found.Swap(now); old == nil || !slices.Equal(old.damaged, now.damaged) {
+		for _, d := range now.damaged {
+			s.log.Error("a set in effect is not whole", slog.String("service", d.Service), slog.String("scope", string(d.Scope)), slog.String("why", d.Why))
+		}
+	}
+}
+
+// healIfDue looks again when something may be wrong, or for long nobody did.
+func (s *Server) healIfDue(ctx context.Context) {
+	s.whole.mu.Lock()
+	due := s.whole.doubt.Load() || len(s.damaged()) > 0 || time.Since(s.whole.looked) > lookEvery
+	s.whole.mu.Unlock()
+	if due {
+		s.heal(ctx)
+	}
+}
+
+// damaged lists the sets in effect that are not whole.
+func (s *Server) damaged() []api.DamagedSet { return s.whole.found.Load().damaged }
+
+// stored hears of objects that were made durable.
+func (s *Server) stored(objs iter.Seq2[api.Digest, []byte]) {
+	whole := s.whole.found.Load().whole
+	for d := range objs {
+		whole.Store(d, true)
+	}
+}
+
+// lost hears of an object that a read found missing or damaged. If it was whole
+// before, a round is asked for: nobody can ask for one by reading what is known
+// to be lost.
+func (s *Server) lost(d api.Digest) {
+	found := s.whole.found.Load()
+	if found == nil {
+		return
+	}
+	if _, was := found.whole.LoadAndDelete(d); was {
+		s.whole.doubt.Store(true)
+		s.Sync()
+	}
+}
+
+// healSets makes the sets of a service readable before somebody asks which safe
+// modes they have.
+func (s *Server) healSets(ctx context.Context, service string) {
+	for _, c := range s.store.Snapshot().State.ServiceChains(service) {
+		if c.Kind == ledger.BundleActivated {
+			_, _ = s.programs.set(c.Set.Digest) // one that is missing casts doubt
+		}
+	}
+	if s.whole.doubt.Load() {
+		s.heal(ctx)
+	}
+}
+
+// mend makes a set in effect whole.
+func (s *Server) mend(ctx context.Context, whole *sync.Map, service string, c ledger.Chain) error {
+	fault := s.look(whole, service, c.Set.Digest)
+	if fault == nil {
+		return nil
+	}
+	b, err := s.builder.Rebuild(ctx, c.Release.Commit, service, c.Scope)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w; release %.12s can't be built again: %w", fault, c.Release.Commit, err)
+	case b.Digest != c.Set.Digest:
+		return fmt.Errorf("%w; release %.12s builds to %s", fault, c.Release.Commit, b.Digest.Short())
+	}
+	if err := s.store.PutObjects(ctx, b.Objects()); err != nil {
+		return fmt.Errorf("%w; it is built again, and can't be stored: %w", fault, err)
+	}
+	if !s.isNamed(b) {
+		rows := map[string][]byte{}
+		if err := s.describe(rows, b, ""); err != nil {
+			return err
+		}
+		if _, err := s.store.Append(ctx, func(*ledger.State, time.Time) (store.Decision, error) { return store.Decision{Rows: rows}, nil }); err != nil {
+			return fmt.Errorf("%w; %w", fault, err)
+		}
+	}
+	s.log.WarnContext(ctx, "a set in effect was built again from Git", slog.String("service", service), slog.String("scope", string(c.Scope)), slog.Any("it had", fault))
+	return s.look(whole, service, c.Set.Digest)
+}
+
+// look reads all that a set names, and says what is wrong first. What the log
+// says is erased is not there, and that is right.
+func (s *Server) look(whole *sync.Map, service string, set api.Digest) error {
+	if row, err := s.store.Row(namedRow(service, set)); row == nil || err != nil {
+		return errors.Join(err, fmt.Errorf("set %s is not shown to readers of %s", set.Short(), service))
+	}
+	var first error
+	read := func(d api.Digest) []byte {
+		b, err := s.store.Object(d)
+		if err == nil {
+			whole.Store(d, true)
+		} else if !errors.Is(err, store.ErrErased) && first == nil {
+			first = err
+		}
+		return b
+	}
+	parsed, err := bundle.ParseSet(read(set))
+	if err != nil {
+		return first
+	}
+	for _, e := range parsed.Entries {
+		m, err := bundle.ParseManifest(read(e.Digest))
+		if err != nil {
+			continue
+		}
+		for _, l := range append(slices.Clone(m.Layers), m.Config) {
+			if _, ok := whole.Load(l.Digest); !ok {
+				read(l.Digest)
+			}
+		}
+	}
+	return first
+}
+
+// readyz is about reads: 200 while a client that knows nothing could start from
+// here, with or without Git.
+func (s *Server) readyz(c echo.Context) error {
+	if s.store.Snapshot().Tree.Size == 0 {
+		return &api.Error{Code: api.CodeUnavailable, Detail: "no ledger is loaded"}
+	}
+	if _, _, err := s.store.Head("", time.Now()); err != nil {
+		return err
+	}
+	found := s.whole.found.Load()
+	if len(found.damaged) == 0 {
+		return c.String(http.StatusOK, "ok\n")
+	}
+	text := fmt.Sprintf("%d of %d sets in effect lack objects that can't be built again from Git; /v1/status says which", len(found.damaged), found.sets)
+	if len(found.damaged) == found.sets {
+		return &api.Error{Code: api.CodeUnavailable, Detail: text}
+	}
+	return c.String(http.StatusOK, text+"\n")
+}
