@@ -237,7 +237,7 @@ func (r *reader) since(tip *Tip, old string) {
 		old = c.Parents[0]
 	}
 	if old != "" {
-		r.add(r.b.Vanished(r.ctx, old, tip.Commit)...)
+		r.add(r.b.vanished(r.ctx, old, tip.Commit)...)
 		if t, _ := r.b.Tip(r.ctx, old); t != nil { // a shallow clone has none
 			before = t
 		}
@@ -266,9 +266,9 @@ func (r *reader) signatures(tip, before *Tip) {
 	}
 }
 
-// Vanished reports activation files that old has and new hasn't. A file that
+// vanished reports activation files that old has and new hasn't. A file that
 // only says that a service is retired may go.
-func (b *Builder) Vanished(ctx context.Context, old, new string) Faults {
+func (b *Builder) vanished(ctx context.Context, old, new string) Faults {
 	r := &reader{ctx: ctx, b: b}
 	before, after := r.activationNames(old), r.activationNames(new)
 	var out Faults

@@ -24,9 +24,8 @@ import (
 // Refs of the bare repository. Everything reachable from a ref below
 // refs/sealstone/ is there in full; the rest may be removed by a `git gc`.
 const (
-	refPrefix   = "refs/sealstone/"
-	RefRemote   = refPrefix + "remote"   // what the last Fetch saw
-	RefAccepted = refPrefix + "accepted" // what the server accepted
+	refRemote   = "refs/sealstone/remote"   // what the last Fetch saw
+	refAccepted = "refs/sealstone/accepted" // what the server accepted
 )
 
 // What a Fetch can end with, for errors.Is. The text names the redacted URL and
@@ -77,7 +76,7 @@ func (c *SourceConfig) validate() error {
 
 // Source follows one branch of a Git repository into a bare repository on disk:
 // full history, nothing checked out, nothing ever removed. It decides nothing:
-// that a rewritten branch arrived is for the caller to judge, against RefAccepted.
+// that a rewritten branch arrived is for the caller to judge.
 //
 // Any number of goroutines may read through Git while one of them fetches.
 type Source struct {
@@ -120,8 +119,8 @@ func (s *Source) URL() string { return redactURL(s.cfg.URL) }
 func (s *Source) Close() error { return s.shared.Close() }
 
 // Fetch brings the branch's newest commit and everything it needs into the bare
-// repository, moves RefRemote there, also backwards, and returns the commit.
-// It may be killed at any instant: RefRemote moves last, and the next call
+// repository, moves its own ref there, also backwards, and returns the commit.
+// It may be killed at any instant: the ref moves last, and the next call
 // continues from what is on disk.
 func (s *Source) Fetch(ctx context.Context) (string, error) {
 	s.mu.Lock()
@@ -149,7 +148,7 @@ func (s *Source) fetch(ctx context.Context, dog *watchdog) (plumbing.Hash, error
 	if err != nil {
 		return plumbing.ZeroHash, err
 	}
-	if known := s.ref(RefRemote); known == tip && s.shared.has(tip) {
+	if known := s.ref(refRemote); known == tip && s.shared.has(tip) {
 		return tip, nil
 	}
 	if !s.shared.has(tip) {
@@ -157,7 +156,7 @@ func (s *Source) fetch(ctx context.Context, dog *watchdog) (plumbing.Hash, error
 			return plumbing.ZeroHash, err
 		}
 	}
-	return tip, s.setRef(RefRemote, tip)
+	return tip, s.setRef(refRemote, tip)
 }
 
 // pickTip finds the branch in what the remote has.
@@ -178,7 +177,7 @@ func pickTip(adv *packp.AdvRefs, branch string) (plumbing.Hash, error) {
 func (s *Source) download(ctx context.Context, remote transport.UploadPackSession, adv *packp.AdvRefs, tip plumbing.Hash, dog *watchdog) error {
 	req := packp.NewUploadPackRequestFromCapabilities(adv.Capabilities)
 	req.Wants = []plumbing.Hash{tip}
-	for _, name := range []string{RefRemote, RefAccepted} {
+	for _, name := range []string{refRemote, refAccepted} {
 		if h := s.ref(name); !h.IsZero() {
 			req.Haves = append(req.Haves, h)
 		}
@@ -198,14 +197,11 @@ func (s *Source) download(ctx context.Context, remote transport.UploadPackSessio
 	return err
 }
 
-// Keep makes a ref below refs/sealstone/, given whole or by its last part, point
-// to a commit that is already here: the accepted tip stays readable after the
-// branch was rewritten.
-func (s *Source) Keep(ref, commit string) error {
-	name := strings.TrimPrefix(ref, refPrefix)
-	ref = refPrefix + name
-	if api.CheckName(name) != nil || ref == RefRemote || !api.IsCommit(commit) {
-		return fmt.Errorf("git source: can't keep %.64q as %.64q", commit, ref)
+// Keep notes that a commit, which is here already, was accepted: it stays readable
+// after the branch was rewritten.
+func (s *Source) Keep(commit string) error {
+	if !api.IsCommit(commit) {
+		return fmt.Errorf("git source: keep %.64q: %w", commit, ErrNoCommit)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,10 +209,10 @@ func (s *Source) Keep(ref, commit string) error {
 	if !s.shared.has(h) {
 		return fmt.Errorf("git source: keep %s: %w", commit, plumbing.ErrObjectNotFound)
 	}
-	if s.ref(ref) == h {
+	if s.ref(refAccepted) == h {
 		return nil
 	}
-	return s.setRef(ref, h)
+	return s.setRef(refAccepted, h)
 }
 
 // ref reads one of our refs. A missing or damaged one is zero: the cost is a

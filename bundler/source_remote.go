@@ -40,7 +40,7 @@ func (s *Source) connect(ctx context.Context) (transport.UploadPackSession, erro
 	switch end.Protocol {
 	case "file":
 		has := s.shared.has
-		if s.ref(RefRemote).IsZero() && s.ref(RefAccepted).IsZero() { // asking for each object costs a quarter of a first fetch
+		if s.ref(refRemote).IsZero() && s.ref(refAccepted).IsZero() { // asking for each object costs a quarter of a first fetch
 			has = func(plumbing.Hash) bool { return false }
 		}
 		return openLocal(end.Path, has)

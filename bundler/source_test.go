@@ -148,7 +148,7 @@ func exercise(t *testing.T, r *gitRepo, s *Source, publish func()) {
 	if got := readAt(t, s, second, "many/5/299.yaml"); got != "n: 299\n" {
 		t.Errorf("299.yaml is %q", got)
 	}
-	if err := s.Keep(RefAccepted, second); err != nil {
+	if err := s.Keep(second); err != nil {
 		t.Fatal(err)
 	}
 
@@ -163,7 +163,7 @@ func exercise(t *testing.T, r *gitRepo, s *Source, publish func()) {
 
 	again := openTestSource(t, s.cfg)
 	mustFetch(t, again, rewritten)
-	if again.ref(RefAccepted).String() != second {
+	if again.ref(refAccepted).String() != second {
 		t.Errorf("the accepted tip is forgotten after a restart")
 	}
 }
@@ -234,7 +234,7 @@ func TestFetchTellsWhyThereIsNoTip(t *testing.T) {
 	mustFetch(t, s, tip)
 	r.git("branch", "-m", "trunk")
 	check(s, ErrBranchGone)
-	if s.ref(RefRemote).String() != tip {
+	if s.ref(refRemote).String() != tip {
 		t.Error("a deleted branch moved the ref")
 	}
 	gone := openTestSource(t, SourceConfig{URL: filepath.Join(t.TempDir(), "nothing")})
@@ -404,7 +404,7 @@ func TestReadersRunBesideFetches(t *testing.T) {
 					return
 				default:
 				}
-				h := s.ref(RefRemote)
+				h := s.ref(refRemote)
 				c, err := s.Git().CommitObject(h)
 				if err == nil {
 					err = walkAll(c)
@@ -474,8 +474,8 @@ func TestLeftoversOfAKilledFetchAreHarmless(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			os.WriteFile(filepath.Join(dir, RefRemote), nil, 0o644)
-			os.WriteFile(filepath.Join(dir, RefRemote+".lock"), nil, 0o644)
+			os.WriteFile(filepath.Join(dir, refRemote), nil, 0o644)
+			os.WriteFile(filepath.Join(dir, refRemote+".lock"), nil, 0o644)
 			os.WriteFile(filepath.Join(dir, "HEAD"), nil, 0o644)
 			s := openTestSource(t, SourceConfig{URL: r.dir, Dir: dir})
 			mustFetch(t, s, tip)
@@ -485,7 +485,7 @@ func TestLeftoversOfAKilledFetchAreHarmless(t *testing.T) {
 			if left, _ := filepath.Glob(filepath.Join(dir, "objects/pack/tmp_*")); len(left) > 0 {
 				t.Errorf("left over: %v", left)
 			}
-			os.Remove(filepath.Join(dir, RefRemote+".lock"))
+			os.Remove(filepath.Join(dir, refRemote+".lock"))
 			fsck(t, s)
 		})
 	}
@@ -526,7 +526,7 @@ func TestFetchUntilKilled(t *testing.T) {
 	s := openTestSource(t, SourceConfig{URL: url, Dir: dir})
 	for {
 		s.Fetch(t.Context())
-		os.Remove(filepath.Join(dir, RefRemote))
+		os.Remove(filepath.Join(dir, refRemote))
 	}
 }
 
@@ -535,14 +535,12 @@ func TestKeepRefusesWhatIsNotHere(t *testing.T) {
 	tip := r.commit("a", "1")
 	s := openTestSource(t, SourceConfig{URL: r.dir})
 	mustFetch(t, s, tip)
-	for _, c := range [][2]string{
-		{RefAccepted, strings.Repeat("0", 39) + "1"}, {RefAccepted, "main"}, {RefRemote, tip}, {"refs/heads/main", tip},
-	} {
-		if err := s.Keep(c[0], c[1]); err == nil {
-			t.Errorf("kept %s as %s", c[1], c[0])
+	for _, commit := range []string{strings.Repeat("0", 39) + "1", "main", ""} {
+		if err := s.Keep(commit); err == nil {
+			t.Errorf("kept %q", commit)
 		}
 	}
-	if err := s.Keep("accepted", tip); err != nil || s.ref(RefAccepted).String() != tip {
+	if err := s.Keep(tip); err != nil || s.ref(refAccepted).String() != tip {
 		t.Error(err)
 	}
 }

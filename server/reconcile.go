@@ -292,7 +292,7 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 	if err := s.commit(ctx, &next, decide); err != nil {
 		return err
 	}
-	if err := s.cfg.Source.Keep("accepted", commit); err != nil {
+	if err := s.cfg.Source.Keep(commit); err != nil {
 		s.log.WarnContext(ctx, "can't keep the accepted commit referenced", slog.Any("error", err))
 	}
 	s.log.InfoContext(ctx, "accepted a tip", slog.String("commit", commit), slog.Int("sets", len(u.built)), slog.Int("rejected", len(next.Rejected)))
