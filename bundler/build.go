@@ -99,6 +99,12 @@ type Built struct {
 	Warnings  Faults
 }
 
+// Find is the bundle that a target runs in a mode.
+func (b *Built) Find(scope api.Scope, mode api.Mode) (bundle.Entry, bool) {
+	set := bundle.Set{Entries: b.Entries}
+	return set.Find(scope, mode)
+}
+
 // Objects yields the set, then every manifest and blob once, each with its
 // digest, in the order of the digests. It reaches everything that Set names.
 func (b *Built) Objects() iter.Seq2[api.Digest, []byte] {

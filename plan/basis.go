@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/sealstone/sealstone/api"
-	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/bundler"
 )
 
@@ -282,7 +281,6 @@ func hasMode(b *bundler.Built, at api.Scope, mode api.Mode) bool {
 	if b == nil {
 		return false
 	}
-	set := bundle.Set{Entries: b.Entries}
-	_, ok := set.Find(at, mode)
+	_, ok := b.Find(at, mode)
 	return ok
 }

@@ -91,10 +91,9 @@ func (m *maker) compare(places []Place, old, next *bundler.Built, live bool) err
 		return nil
 	}
 	m.safeModes(old, next, live)
-	was, is := bundle.Set{Entries: old.Entries}, bundle.Set{Entries: next.Entries}
 	for _, p := range places {
-		a, had := was.Find(p.Scope, p.Mode)
-		b, has := is.Find(p.Scope, p.Mode)
+		a, had := old.Find(p.Scope, p.Mode)
+		b, has := next.Find(p.Scope, p.Mode)
 		if !had || !has || a.Digest == b.Digest {
 			continue
 		}

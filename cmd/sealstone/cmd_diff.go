@@ -175,8 +175,7 @@ func (l *liner) origin(r *resolved, scope api.Scope) plan.Origin {
 	if err != nil {
 		return plan.Origin{}
 	}
-	set := bundle.Set{Entries: built.Entries}
-	if e, ok := set.Find(scope, r.Mode); !ok || e.Digest != r.Bundle {
+	if e, ok := built.Find(scope, r.Mode); !ok || e.Digest != r.Bundle {
 		return plan.Origin{}
 	}
 	return plan.Origin{Commit: r.Release, Place: plan.Place{Service: r.Service, Scope: scope, Mode: r.Mode}}
@@ -238,19 +237,22 @@ func pairEntries(old, new *bundle.Set) []diffEntry {
 	out := make([]diffEntry, 0, len(keys))
 	for _, k := range keys {
 		e := at[k]
-		switch {
-		case e.Old == "":
-			e.Change = "added"
-		case e.New == "":
-			e.Change = "removed"
-		case e.Old == e.New:
-			e.Change = "unchanged"
-		default:
-			e.Change = "changed"
-		}
+		e.Change = changeOf(e.Old, e.New)
 		out = append(out, *e)
 	}
 	return out
+}
+
+func changeOf(old, new api.Digest) string {
+	switch {
+	case old == "":
+		return "added"
+	case new == "":
+		return "removed"
+	case old == new:
+		return "unchanged"
+	}
+	return "changed"
 }
 
 func (r *resolved) side() diffSide {
