@@ -5,7 +5,9 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 // plainOf is a document as a bundle has it: no $schema, no empty parts.
@@ -24,8 +26,9 @@ func plainOf(t *testing.T, doc []byte) any {
 	return m
 }
 
-// FuzzDiff: documents that compile differ exactly when their values do, and
-// every flag that means something else is in the difference.
+// FuzzDiff: documents that compile differ exactly when their values do, every flag
+// that means something else is in the difference, and one that does not evaluates
+// to the same. So does each document with its evaluators put in.
 func FuzzDiff(f *testing.F) {
 	rules := slices.Sorted(maps.Values(operatorRules))
 	for i, rule := range rules {
@@ -33,7 +36,18 @@ func FuzzDiff(f *testing.F) {
 		f.Add(doc(rule), doc(rules[(i+1)%len(rules)]))
 	}
 	f.Add([]byte(`{"$evaluators":{"e":{"var":"a"}},"flags":{"f":`+boolFlag(`{"$ref":"e"}`)+`}}`), []byte(`{"$evaluators":{"e":{"var":"b"}},"flags":{"f":`+boolFlag(`{"$ref":"e"}`)+`}}`))
+	for _, op := range slices.Sorted(maps.Keys(operators)) {
+		for _, operand := range []string{`R`, `[R,{"var":"tags"}]`, `[{"var":"tags"},R]`, `[["on",R],["off",1]]`, `[[R,1],["off",1]]`, `[R,["on",1]]`} {
+			for _, e := range []string{`{}`, `{"var":"tags"}`, `{"$ref":"none"}`, `{"a":1,"b":{"$ref":"none"}}`, `{"merge":["on",7]}`} {
+				rule := `{"if":[{"` + op + `":` + strings.Replace(operand, "R", `{"$ref":"e"}`, 1) + `},{"$ref":"e"},"on"]}`
+				doc := []byte(`{"$evaluators":{"none":{},"e":` + e + `},"flags":{"f":` + boolFlag(rule) + `}}`)
+				f.Add(doc, doc)
+			}
+		}
+	}
 	f.Fuzz(func(t *testing.T, old, new []byte) {
+		sameEvaluations(t, old, new)
+		sameEvaluations(t, old, putIn(t, old))
 		d, err := Diff(old, new)
 		a, bad := Compile(old)
 		b, worse := Compile(new)
@@ -60,6 +74,67 @@ func FuzzDiff(f *testing.F) {
 			t.Fatalf("%s and %s: %v mean something else, %v changed", old, new, got, changed)
 		}
 	})
+}
+
+// sameEvaluations asks both documents about the flags that mean the same in both.
+func sameEvaluations(t *testing.T, old, new []byte) {
+	t.Helper()
+	a, bad := Compile(old)
+	b, worse := Compile(new)
+	if bad != nil || worse != nil {
+		return
+	}
+	changed := Changed(a, b)
+	for _, key := range a.Keys() {
+		x, y := a.Flag(key), b.Flag(key)
+		if y == nil || slices.Contains(changed, key) {
+			continue
+		}
+		for _, ctx := range []Context{nil, operatorContext(), {"targetingKey": "v", "tags": "on", "plan": 1}, {"tags": map[string]any{}}} {
+			_, p := x.resolve(ctx, time.Unix(1_767_323_045, 0))
+			_, q := y.resolve(ctx, time.Unix(1_767_323_045, 0))
+			if p != &x.overrun && q != &y.overrun && !reflect.DeepEqual(p, q) {
+				t.Fatalf("%s of %s and %s means the same; for %v they give %+v and %+v", key, old, new, ctx, *p, *q)
+			}
+		}
+	}
+}
+
+// putIn writes a document without references: what they name stands in their
+// place, and a document that grows too long stays as it is.
+func putIn(t *testing.T, doc []byte) []byte {
+	t.Helper()
+	var root map[string]any
+	if _, err := Compile(doc); err != nil || json.Unmarshal(doc, &root) != nil {
+		return doc
+	}
+	named, _ := root["$evaluators"].(map[string]any)
+	left := 10_000
+	var walk func(v any) any
+	walk = func(v any) any {
+		if left--; left < 0 {
+			return nil
+		}
+		switch v := v.(type) {
+		case []any:
+			for i := range v {
+				v[i] = walk(v[i])
+			}
+		case map[string]any:
+			if name, ok := v["$ref"].(string); ok && len(v) == 1 && named[name] != nil {
+				return walk(maps.Clone(named[name].(map[string]any)))
+			}
+			for k := range v {
+				v[k] = walk(v[k])
+			}
+		}
+		return v
+	}
+	out, err := json.Marshal(walk(root["flags"]))
+	if err != nil || left < 0 {
+		return doc
+	}
+	return []byte(`{"flags":` + string(out) + `}`)
 }
 
 // otherMeanings are the flags that Meanings tells apart.

@@ -63,9 +63,9 @@ func (d *digester) evaluator(name string) uint64 {
 	if h, ok := d.known[name]; ok {
 		return h
 	}
-	d.known[name] = 0 // a cycle is an error of Compile; here it only has to end
-	h := uint64(0)
-	if n := d.named[name]; n != nil {
+	d.known[name] = 0    // a cycle is an error of Compile; here it only has to end
+	h := d.node(&node{}) // an empty one chooses nothing, as null does
+	if n := d.named[name]; n != nil && len(n.items) > 0 {
 		h = d.rule(n)
 	}
 	d.known[name] = h
