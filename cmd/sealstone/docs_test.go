@@ -417,3 +417,33 @@ func TestDocsNameTheTestOfEachAttack(t *testing.T) {
 }
 
 var testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+
+var (
+	inFile   = regexp.MustCompile(` in ((?:\w+/)*\w+\.go)`)
+	codeWord = regexp.MustCompile("`(?:\\w+\\.)?(\\w+)`")
+)
+
+// Each function that meets an attack is in the file that the page says.
+func TestDocsNameWhereEachAttackIsMet(t *testing.T) {
+	n := 0
+	for line := range strings.Lines(readDoc(t, "docs/attacks.md")) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 5 {
+			continue
+		}
+		where, begin := cells[3], 0
+		for _, m := range inFile.FindAllStringSubmatchIndex(where, -1) {
+			file := where[m[2]:m[3]]
+			for _, name := range codeWord.FindAllStringSubmatch(where[begin:m[0]], -1) {
+				n++
+				if !regexp.MustCompile(`(?m)^func (\([^)]*\) )?` + name[1] + `[\[(]`).MatchString(readDoc(t, file)) {
+					t.Errorf("there is no func %s in %s", name[1], file)
+				}
+			}
+			begin = m[1]
+		}
+	}
+	if n < 60 {
+		t.Errorf("only %d functions were found", n)
+	}
+}
