@@ -163,10 +163,12 @@ func TestClonesAgree(t *testing.T) {
 	git(nil, "clone", "-q", "--no-local", "origin", "repacked")
 	git(nil, "-C", "repacked", "repack", "-adfq")
 	git(nil, "-C", "repacked", "worktree", "add", "-q", "--detach", filepath.Join(dir, "linked"))
+	git(nil, "clone", "-q", "origin", "sparse")
+	git(nil, "-C", "sparse", "sparse-checkout", "set", "services")
 
 	b, commit := open(t, files)
 	want := digests(t, b, commit)
-	for _, clone := range []string{"origin", "clone with spaces", "bare.git", "repacked", "linked", "origin/services"} {
+	for _, clone := range []string{"origin", "clone with spaces", "bare.git", "repacked", "linked", "sparse", "origin/services"} {
 		r, err := bundler.OpenRepo(filepath.Join(dir, clone))
 		if err != nil {
 			t.Fatal(clone, err)

@@ -100,7 +100,7 @@ func (s *packedObjects) find(h plumbing.Hash) (spot, error) {
 		return at, nil
 	}
 	name := h.String()
-	if f, err := s.fs.Open(path.Join("objects", name[:2], name[2:])); err == nil {
+	if f, err := s.open(path.Join("objects", name[:2], name[2:])); err == nil {
 		return spot{file: f}, nil
 	}
 	if news, err := s.loadNews(); err != nil {
@@ -197,15 +197,25 @@ func (s *packedObjects) openPack(name string) (*openPack, error) {
 	if err != nil {
 		return nil, damaged("%w", err)
 	}
-	if p.file, err = s.fs.Open("objects/pack/" + name + ".pack"); err != nil {
+	if p.file, err = s.open("objects/pack/" + name + ".pack"); err != nil {
 		return nil, err
 	}
 	p.r, p.size, p.room = p.file, info.Size(), s.room
 	return p, nil
 }
 
+// open opens no pipe, which would wait for ever for somebody to write.
+func (s *packedObjects) open(name string) (billy.File, error) {
+	if info, err := s.fs.Stat(name); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, damaged("%s is not a regular file", name)
+	}
+	return s.fs.Open(name)
+}
+
 func (s *packedObjects) whole(name string, limit int64) ([]byte, error) {
-	f, err := s.fs.Open(name)
+	f, err := s.open(name)
 	if err != nil {
 		return nil, err
 	}

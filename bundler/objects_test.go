@@ -87,6 +87,12 @@ func TestDamagedObjectsAreNamed(t *testing.T) {
 		want string
 	}{
 		"a missing file": {func(t *testing.T, r *gitRepo, doc string) { os.Remove(r.loose(doc)) }, testDoc + ": E_GIT_OBJECT object DOC is missing"},
+		"a pipe that nobody writes into": {func(t *testing.T, r *gitRepo, doc string) {
+			os.Remove(r.loose(doc))
+			if err := exec.Command("mkfifo", r.loose(doc)).Run(); err != nil {
+				t.Skip(err)
+			}
+		}, testDoc + ": E_GIT_OBJECT object DOC is missing"},
 		"bytes that don't inflate": {func(t *testing.T, r *gitRepo, doc string) { rewrite(t, r.loose(doc), flipped(20)) },
 			testDoc + ": E_GIT_OBJECT object DOC: damaged Git object: "},
 		"half a file": {func(t *testing.T, r *gitRepo, doc string) { rewrite(t, r.loose(doc), half) },

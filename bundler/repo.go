@@ -17,7 +17,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/storer"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/sealstone/sealstone/api"
 )
@@ -39,27 +38,14 @@ var (
 
 // OpenRepo opens the repository at dir, a work tree, a folder of one, or bare.
 func OpenRepo(dir string) (*Repo, error) {
-	r, err := git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{EnableDotGitCommonDir: true})
+	_, r, err := openStore(dir, false)
 	if errors.Is(err, git.ErrRepositoryNotExists) {
-		r, err = git.PlainOpenWithOptions(dir, &git.PlainOpenOptions{DetectDotGit: true, EnableDotGitCommonDir: true})
+		_, r, err = openStore(dir, true)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open Git repository %s: %w", dir, err)
 	}
-	return NewRepo(ownObjects(r)), nil
-}
-
-// ownObjects reads objects by our own reader, see sharedObjects.
-func ownObjects(r *git.Repository) *git.Repository {
-	s, ok := r.Storer.(*filesystem.Storage)
-	if !ok {
-		return r
-	}
-	again, err := git.Open(newSharedObjects(s.Filesystem().Root(), s.Filesystem()), nil)
-	if err != nil {
-		return r
-	}
-	return again
+	return NewRepo(r), nil
 }
 
 // Close closes what OpenRepo opened.
@@ -380,26 +366,33 @@ func (r *Repo) Shallow() bool {
 // CountBetween counts the commits that new has and old hasn't, at most
 // maxBetween.
 func (r *Repo) CountBetween(ctx context.Context, old, new string) (int, error) {
-	last := map[plumbing.Hash]colour{}
-	count := 0
-	err := r.walk(ctx, old, new, func(h plumbing.Hash, c colour) bool {
-		if was := last[h]; was != c {
-			count += pure(c) - pure(was)
-			last[h] = c
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w, err := r.walker(func(c colour) bool { return c != above|below }, old, new)
+	if err != nil {
+		return 0, err
+	}
+	for n := 0; w.open > 0 && n < maxBetween; n++ {
+		if err := ctx.Err(); err != nil {
+			return 0, err
 		}
-		return count < maxBetween
-	})
-	return count, err
+		if err := w.expand(w.pop()); err != nil {
+			return 0, err
+		}
+	}
+	if err := w.settle(); err != nil {
+		return 0, err
+	}
+	count := 0
+	for _, c := range w.colours {
+		if c == below {
+			count++
+		}
+	}
+	return count, nil
 }
 
 const maxBetween = 100_000
-
-func pure(c colour) int {
-	if c == below {
-		return 1
-	}
-	return 0
-}
 
 // A colour says from where a commit was reached.
 type colour uint8
@@ -507,6 +500,23 @@ func (w *walker) expand(c *object.Commit) error {
 	for _, p := range c.ParentHashes {
 		if err := w.push(p, w.colours[c.Hash]); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// settle colours what was seen before an ancestor that is older by its time, and
+// reads no further.
+func (w *walker) settle() error {
+	for len(w.queue) > 0 {
+		c := w.pop()
+		for _, p := range c.ParentHashes {
+			if w.colours[p] == 0 {
+				continue
+			}
+			if err := w.push(p, w.colours[c.Hash]); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -154,6 +154,23 @@ func TestCountBetween(t *testing.T) {
 	}
 }
 
+// TestCountBetweenWhenTimesLie merges a side branch into a tip that says it is
+// older than all of its history.
+func TestCountBetweenWhenTimesLie(t *testing.T) {
+	repo := gittest.New(t)
+	at := func(minutes int, parents ...plumbing.Hash) plumbing.Hash {
+		return gittest.CommitAt(t, repo, map[string]string{"n": fmt.Sprint(minutes, parents)}, gittest.Start.Add(time.Duration(minutes)*time.Minute), parents...)
+	}
+	root := at(10)
+	fork := at(20, at(15, root))
+	tip, side := at(-1000, fork), at(30, fork)
+	merge := at(40, tip, side)
+	next := at(50, merge)
+	if got, err := bundler.NewRepo(repo).CountBetween(t.Context(), tip.String(), next.String()); got != 3 || err != nil {
+		t.Errorf("%d (%v), want 3: the side, the merge, and the one after it", got, err)
+	}
+}
+
 // TestAShortAnswerNeedsNoLongHistory cuts the history off below the fork: an
 // answer that came without reading further must not miss what is gone.
 func TestAShortAnswerNeedsNoLongHistory(t *testing.T) {

@@ -27,16 +27,12 @@ type localSession struct {
 }
 
 func openLocal(path string, has func(plumbing.Hash) bool) (*localSession, error) {
-	repo, err := git.PlainOpenWithOptions(path, &git.PlainOpenOptions{EnableDotGitCommonDir: true})
+	store, _, err := openStore(path, false)
 	if errors.Is(err, git.ErrRepositoryNotExists) {
 		return nil, fmt.Errorf("%w at %s", transport.ErrRepositoryNotFound, path)
 	}
 	if err != nil {
 		return nil, err
-	}
-	store, ok := ownObjects(repo).Storer.(*sharedObjects)
-	if !ok {
-		return nil, fmt.Errorf("%w at %s", transport.ErrRepositoryNotFound, path)
 	}
 	return &localSession{store: store, has: has}, nil
 }
