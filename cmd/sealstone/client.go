@@ -96,6 +96,7 @@ func problem(res *http.Response, b []byte) error {
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
 	if kind == "application/problem+json" && json.Unmarshal(b, &p) == nil {
 		e := p.Error()
+		e.Detail, e.Hint = printable(e.Detail), printable(e.Hint) // a line each, of no line of ours
 		switch {
 		case e.Code == api.CodeUnauthorized:
 			e.Hint = tokenHint

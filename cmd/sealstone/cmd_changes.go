@@ -266,7 +266,7 @@ func newChangesProof(a *app) *cobra.Command {
 				return err
 			}
 			if out == "" {
-				_, err = a.out.Write(b)
+				_, err = escaping{a.out}.Write(b)
 				return err
 			}
 			fmt.Fprintf(a.err, "wrote %s; next: sealstone verify %s%s\n", out, out, a.trustHint())

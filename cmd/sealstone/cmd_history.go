@@ -82,7 +82,7 @@ func (a *app) history(ctx context.Context, target string, o historyOptions) erro
 		}
 	}
 	if a.output == "csv" {
-		return historyCSV(a.out, h)
+		return historyCSV(clean{a.out}, h)
 	}
 	return a.print(h, func(w io.Writer) {
 		historyTable(w, h, o.to == "" && o.before == 0)

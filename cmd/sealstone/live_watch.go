@@ -76,7 +76,7 @@ func (a *app) watchOutput(o liveOptions) func(api.Live) error {
 		return func(live api.Live) error {
 			var b strings.Builder
 			showLive(&b, live, o)
-			_, err := fmt.Fprint(a.out, "\x1b[H\x1b[2J", live.Time, "\n", b.String())
+			_, err := fmt.Fprint(a.out, "\x1b[H\x1b[2J", printable(live.Time), "\n", b.String())
 			return err
 		}
 	}

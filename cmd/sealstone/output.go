@@ -6,11 +6,13 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -22,10 +24,10 @@ import (
 func (a *app) print(v any, table func(w io.Writer)) error {
 	switch a.output {
 	case "table":
-		table(a.out)
+		table(clean{a.out})
 		return nil
 	case "json":
-		enc := json.NewEncoder(a.out)
+		enc := json.NewEncoder(escaping{a.out})
 		enc.SetIndent("", "  ")
 		enc.SetEscapeHTML(false)
 		return enc.Encode(v)
@@ -39,7 +41,7 @@ func (a *app) print(v any, table func(w io.Writer)) error {
 
 // printLines writes one line for each element of a list, or one line.
 func printLines(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(escaping{w})
 	enc.SetEscapeHTML(false)
 	switch answer := v.(type) {
 	case api.Changes:
@@ -69,7 +71,7 @@ func printYAML(w io.Writer, v any) error {
 	if err := yaml.Unmarshal(b, &tree); err != nil {
 		return err
 	}
-	return yaml.NewEncoder(w).Encode(tree)
+	return yaml.NewEncoder(clean{w}).Encode(tree)
 }
 
 // table aligns rows of cells.
@@ -151,6 +153,56 @@ func printable(s string) string {
 	}, s)
 }
 
+// clean passes on lines for people without what other people's text in them
+// could do to a terminal.
+type clean struct{ io.Writer }
+
+func (c clean) Write(p []byte) (int, error) {
+	_, err := io.WriteString(c.Writer, cleaned(string(p)))
+	return len(p), err
+}
+
+// cleaned keeps lines, tabs, and the colours that colour makes.
+func cleaned(s string) string {
+	var b strings.Builder
+	for s != "" {
+		if code := ownColour.FindString(s); code != "" {
+			b.WriteString(code)
+			s = s[len(code):]
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s)
+		if s = s[n:]; r != '\n' && r != '\t' && !unicode.IsPrint(r) {
+			r = '?'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+var ownColour = regexp.MustCompile("^\x1b\\[(31|32|0)m")
+
+// escaping writes JSON whose strings show no terminal anything but what it can
+// print: the rest is spelled \uXXXX, which means the same.
+type escaping struct{ io.Writer }
+
+func (e escaping) Write(p []byte) (int, error) {
+	var b []byte
+	for _, r := range string(p) {
+		switch {
+		case r < 0x7f || unicode.IsPrint(r):
+			b = utf8.AppendRune(b, r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			b = fmt.Appendf(b, `\u%04x\u%04x`, high, low)
+		default:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		}
+	}
+	_, err := e.Writer.Write(b)
+	return len(p), err
+}
+
 // ago says how long ago a time of the API was.
 func ago(s string, now time.Time) string {
 	t, err := api.ParseTime(s)
@@ -205,9 +257,17 @@ func colour(w io.Writer, code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
+// bare is what a clean writer writes to.
+func bare(w io.Writer) io.Writer {
+	if c, ok := w.(clean); ok {
+		return c.Writer
+	}
+	return w
+}
+
 // terminal tells whether w is a terminal that takes escape sequences.
 func terminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+	f, ok := bare(w).(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" {
 		return false
 	}

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/sealstone/sealstone/api"
@@ -17,6 +21,43 @@ func TestPrintable(t *testing.T) {
 		if got := printable(text); got != want {
 			t.Errorf("%q is shown as %q, want %q", text, got, want)
 		}
+	}
+}
+
+// What a server says reaches a terminal as text, whatever the format; JSON means
+// the same as before.
+func TestServersCommandNoTerminal(t *testing.T) {
+	evil := "a\x1b]0;owned\x07\x1b[2J\u009b2Jb\nsealstone: all is well\u202egpj.\u200b\U000e0041\x7f"
+	serveIn(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/safe-modes" {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusConflict)
+			_ = json.NewEncoder(w).Encode(api.Problem{Type: "urn:sealstone:error:conflict", Title: evil, Status: 409, Detail: evil, Hint: evil})
+			return
+		}
+		_ = json.NewEncoder(w).Encode(api.Changes{Changes: []api.Record{{Event: json.RawMessage(`{"subject":"x"}`), Operator: evil, Detail: map[string]any{"note": evil}}}})
+	})
+	for _, args := range [][]string{{"safe-mode", "status"}, {"changes"}, {"changes", "-o", "json"}, {"changes", "-o", "jsonl"}, {"changes", "-o", "yaml"}} {
+		var out, said bytes.Buffer
+		run(t.Context(), append(args, "--server", "http://server"), nil, &out, &said)
+		for _, r := range out.String() + said.String() {
+			if r != '\n' && !unicode.IsPrint(r) {
+				t.Errorf("%v: shows %q in\n%s%s", args, r, out.String(), said.String())
+				break
+			}
+		}
+		if strings.Contains(said.String(), "\nsealstone: all is well") {
+			t.Errorf("%v: speaks for us:\n%s", args, said.String())
+		}
+		if args[len(args)-1] == "json" {
+			var back api.Changes
+			if err := json.Unmarshal(out.Bytes(), &back); err != nil || back.Changes[0].Detail["note"] != evil {
+				t.Errorf("%v, %+v", err, back)
+			}
+		}
+	}
+	if got := cleaned("\x1b[31mWRONG\x1b[0m\x1b[8m"); got != "\x1b[31mWRONG\x1b[0m?[8m" {
+		t.Errorf("our own colours: %q", got)
 	}
 }
 

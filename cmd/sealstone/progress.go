@@ -28,7 +28,7 @@ func (a *app) progress(text func(took time.Duration) string) (stop func()) {
 	end, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		report(a.err, live, text, end)
+		report(bare(a.err), live, text, end) // it redraws its line
 	}()
 	return sync.OnceFunc(func() { close(end); <-ended })
 }
