@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -24,7 +25,8 @@ func newMirror(a *app) *cobra.Command {
 			"show as /log/; sealstone verify --mirror checks it, and sealstone ledger recover\n" +
 			"starts a server from it, for which --details is wanted as well.\n\n" +
 			"A log that forked or was rolled back ends the command with exit 3; both checkpoints\n" +
-			"lie in DIR/evidence.",
+			"lie in DIR/evidence. What is no checkpoint at all, such as a proxy's page, is said\n" +
+			"once and asked for again; what is wrongly signed or damaged ends it at the third time.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			if interval < 100*time.Millisecond {
@@ -89,16 +91,24 @@ func (a *app) printMirrored(m *mirror.Mirror, tree ledger.Tree) error {
 	})
 }
 
+// maxWrong is how often in a row a follower is shown what is not signed, or not
+// what was signed, until it takes that for more than a passing fault.
+const maxWrong = 3
+
 // follow looks again and again. A server that doesn't answer is said once, and
 // asked again; one that contradicts itself ends it, and so does ctx.
 func (a *app) follow(ctx context.Context, m *mirror.Mirror, interval time.Duration) error {
-	silent := false
+	silent, wrong := false, 0
 	for first := true; ; first = false {
 		tree, changed, err := a.sync(ctx, m)
+		_, diverged := errors.AsType[*mirror.Divergence](err)
+		if wrong++; codeOf(err) != exitProof {
+			wrong = 0
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case codeOf(err) == exitProof:
+		case diverged, wrong == maxWrong:
 			return err
 		case err != nil && !silent:
 			printError(a.err, err)

@@ -93,6 +93,10 @@ func Open(ctx context.Context, src Source, trust *ledger.Trust) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	return opened(cp, src, trust)
+}
+
+func opened(cp []byte, src Source, trust *ledger.Trust) (*Log, error) {
 	tree, err := trust.OpenCheckpoint(cp)
 	if err != nil {
 		return nil, err

@@ -52,7 +52,7 @@ func (m *Mirror) Sync(ctx context.Context) (tree ledger.Tree, changed bool, err 
 	if err := m.followTrust(ctx); err != nil {
 		return tree, false, err
 	}
-	next, err := Open(ctx, m.Source, m.Trust)
+	next, err := m.newest(ctx)
 	if err != nil {
 		return tree, false, err
 	}
@@ -67,6 +67,20 @@ func (m *Mirror) Sync(ctx context.Context) (tree ledger.Tree, changed bool, err 
 		return old.Tree, false, nil
 	}
 	return next.Tree, true, m.copy(ctx, old, next)
+}
+
+// newest is the log as it is shown now. A page that is no signed note at all,
+// of a proxy or a login, says nothing of the log.
+func (m *Mirror) newest(ctx context.Context) (*Log, error) {
+	cp, err := m.Source(ctx, "checkpoint")
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Contains(cp, []byte("\n\n\u2014 ")) {
+		return nil, &api.Error{Code: api.CodeUnavailable, Detail: fmt.Sprintf("what is shown as the log's checkpoint is no signed note: it begins with %.40q", cp),
+			Hint: "is the URL right, or does a proxy or a login page stand in between?"}
+	}
+	return opened(cp, m.Source, m.Trust)
 }
 
 const trustFile = "trust.json"
@@ -92,14 +106,14 @@ func Newest(dir string, t *ledger.Trust) (*ledger.Trust, error) {
 }
 
 // followTrust takes the newest version of the trust file that is kept or shown.
-// A web server that shows a copy shows none, and that is no fault.
+// A web server that shows a copy shows none, or a page, and that is no fault.
 func (m *Mirror) followTrust(ctx context.Context) error {
 	t, err := Newest(m.Dir, m.Trust)
 	if err != nil {
 		return err
 	}
 	if m.Shown != nil {
-		if b, err := m.Shown(ctx); err == nil {
+		if b, err := m.Shown(ctx); err == nil && bytes.HasPrefix(b, []byte("{")) {
 			if t, err = t.Follow(b); err != nil {
 				return fmt.Errorf("the trust file that is shown: %w", err)
 			}

@@ -395,10 +395,26 @@ func TestMirrorEndsWithItsLog(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	f.complete(m)
-	m.Shown = func(context.Context) ([]byte, error) { return []byte("<html>"), nil }
+	m.Shown = func(context.Context) ([]byte, error) { return []byte(`{"payload":""}`), nil }
 	if _, _, err := m.Sync(t.Context()); !errors.Is(err, ledger.ErrTrust) {
 		t.Fatalf("no trust file: %v", err)
 	}
+	m.Shown = func(context.Context) ([]byte, error) { return []byte("<html>"), nil } // a page of something in between
+	f.sync(m)
+}
+
+func TestMirrorTellsAPageFromACheckpoint(t *testing.T) {
+	f := newFakeLog(t).grow(3)
+	m := f.mirror()
+	f.sync(m)
+	for _, page := range []string{"", "<html>\n\n<form>", strings.Repeat("x", 1<<20)} {
+		f.files["checkpoint"] = []byte(page)
+		if _, _, err := m.Sync(t.Context()); api.CodeOf(err) != api.CodeUnavailable || errors.Is(err, ledger.ErrCheckpoint) || len(err.Error()) > 500 {
+			t.Errorf("%.20q: %v", page, err)
+		}
+	}
+	f.publish()
+	f.sync(m)
 }
 
 func TestMirrorTakesCheckpointsOfItsLogOnly(t *testing.T) {
