@@ -30,8 +30,8 @@ type accepted struct {
 	Clients    []bundler.Client `json:"clients,omitempty"`
 	HasClients bool             `json:"hasClients,omitempty"`
 	Layout     bundler.Layout   `json:"layout"`              // of sealstone.yaml
-	Refused    string           `json:"refused,omitempty"`   // newest rewrite that was refused
-	Unsigned   string           `json:"unsigned,omitempty"`  // newest tip that was refused for want of a signature
+	Refused    string           `json:"refused,omitempty"`   // the branch's tip, when it is a rewrite and was refused
+	Unsigned   string           `json:"unsigned,omitempty"`  // the branch's tip, when it was refused for want of a signature
 	Pins       pins             `json:"pins,omitempty"`      // what activations ask for
 	Rejected   []rejection      `json:"rejected,omitempty"`  // services that stay behind
 	Operators  string           `json:"operators,omitempty"` // why the tip's operators are not in force
@@ -186,6 +186,9 @@ func (s *Server) Reconcile(ctx context.Context) error {
 	s.source.seen = tip
 	now := s.source.now
 	s.source.mu.Unlock()
+	if err := s.leave(ctx, &now, tip); err != nil {
+		return err
+	}
 	if tip == now.Commit && !now.waits() {
 		return nil
 	}
@@ -194,6 +197,22 @@ func (s *Server) Reconcile(ctx context.Context) error {
 		return err
 	}
 	return s.advance(ctx, now, tip, skipped)
+}
+
+// leave ends the findings about tips that the branch has left: neither is there
+// anything to do about them, nor may source accept let one through.
+func (s *Server) leave(ctx context.Context, now *accepted, tip string) error {
+	was := *now
+	if now.Refused != tip {
+		now.Refused = ""
+	}
+	if now.Unsigned != tip {
+		now.Unsigned = ""
+	}
+	if now.Refused == was.Refused && now.Unsigned == was.Unsigned {
+		return nil
+	}
+	return s.commit(ctx, now, func(*ledger.State) (store.Decision, error) { return store.Decision{}, nil })
 }
 
 // lineage lets a fast-forward through and records a rewrite, once. skipped
@@ -248,6 +267,21 @@ func (s *Server) letThrough(ctx context.Context, from, tip string) bool {
 	}
 	after, err := s.repo.IsAncestor(ctx, change.Data.To, tip)
 	return err == nil && (after || change.Data.To == tip)
+}
+
+// admitSource takes a statement about the rewrite that the branch has now. One
+// about another would wait, unseen, for somebody to push that.
+func (s *Server) admitSource(st *ledger.Signed) error {
+	now := s.source.snapshot().now
+	if st.Kind != ledger.SourceAccepted || st.From == now.Commit && st.To == now.Refused {
+		return nil
+	}
+	branch := "no rewrite that was refused"
+	if now.Refused != "" {
+		branch = "the refused " + now.Refused + " after the accepted " + now.Commit
+	}
+	return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("the branch has %s, not %s after %s", branch, st.To, st.From),
+		Hint: "push the rewrite, wait until sealstone status shows it, and sign that one"}
 }
 
 // unit is all that one tip asks for: operators, then activations, then

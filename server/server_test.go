@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundler"
@@ -305,6 +306,46 @@ func TestARewriteIsRefusedAndRecordedOnce(t *testing.T) {
 	r.send(200, st)
 	r.sync()
 	wantKinds(t, r, 5, "source.accepted", "bundle.activated checkout@prod", "bundle.activated checkout@staging")
+}
+
+// TestARefusalEndsWithTheBranch: what is said of a rewrite holds while the
+// branch has it, and so does the way to let it through.
+func TestARefusalEndsWithTheBranch(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	head, err := r.repo.Head()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := head.Hash()
+	orphan := gittest.CommitOn(t, r.repo, gittest.With(r.files, map[string]string{"services/checkout/config/http.yaml": "timeout: 1\n"}))
+	later := gittest.CommitOn(t, r.repo, gittest.With(r.files, map[string]string{"README.md": "more"}), old)
+	accept := func() *ledger.Signed {
+		return r.f.Statement(ledger.SourceAccepted, "", "", func(s *ledger.Statement) { s.From, s.To = old.String(), orphan.String() })
+	}
+	rewrite := func() {
+		t.Helper()
+		setBranch(t, r.repo, orphan)
+		if err := r.Reconcile(context.Background()); err == nil || r.Status().Source.Refused != orphan.String() {
+			t.Fatalf("err = %v, status %+v", err, r.Status().Source)
+		}
+	}
+	for _, back := range []plumbing.Hash{old, later} {
+		rewrite()
+		setBranch(t, r.repo, back)
+		r.sync()
+		if got := r.Status().Source.Refused; got != "" {
+			t.Fatalf("at %s: still refused: %s", back, got)
+		}
+		if b := r.send(409, accept()); !bytes.Contains(b, []byte("the branch has no rewrite")) {
+			t.Errorf("%s", b)
+		}
+	}
+	rewrite()
+	if b := r.send(409, accept()); !bytes.Contains(b, []byte("after the accepted "+later.String())) {
+		t.Errorf("%s", b)
+	}
+	wantKinds(t, r, 4, "source.refused", "source.refused", "source.refused")
 }
 
 func TestARestartServesWithoutGit(t *testing.T) {

@@ -197,7 +197,7 @@ func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.De
 	if err := judge(state, st); err != nil {
 		return store.Decision{}, err
 	}
-	if err := s.admitErasure(state, st); err != nil {
+	if err := errors.Join(s.admitErasure(state, st), s.admitSource(st)); err != nil {
 		return store.Decision{}, err
 	}
 	if st.Kind.Lane() == ledger.LaneOverride {
