@@ -93,7 +93,10 @@ func (f *schemaFolder) compile(ctx context.Context, name string) (*compiledSchem
 			return nil, schemas.ErrNotFound
 		}
 		raw, err := f.b.repo.blob(h, bundle.MaxDocument)
-		if _, ok := objectFault(n, h, err); err != nil && !ok && !errors.Is(err, errTooLarge) {
+		switch f, ok := objectFault("schemas/"+n+".schema.json", h, err); {
+		case ok:
+			return nil, Faults{f}
+		case err != nil && !errors.Is(err, errTooLarge):
 			broken = err
 		}
 		return raw, err

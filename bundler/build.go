@@ -191,7 +191,7 @@ func (b *Builder) serving(ctx context.Context, commit, service string, at place)
 	}
 	var fs Faults
 	if rel == nil {
-		fs = Faults{fault(ruleRelease, at, "release %.12s is not a commit of this repository", commit)}
+		fs = Faults{b.noRelease(at, commit)}
 	} else if len(rel.faults) > 0 {
 		fs = slices.Clone(rel.faults)
 	} else if _, ok := rel.services[service]; !ok {

@@ -102,6 +102,9 @@ func (n *node) whole(name string) int {
 
 // schemaError says why a schema can't be used.
 func schemaError(err error, at place) Fault {
+	if fs, ok := FaultsOf(err); ok { // of a file that can't be read
+		return fs[0]
+	}
 	if _, ok := errors.AsType[*schemas.RefError](err); ok {
 		return fault(ruleSchemaRef, at, "%s", err)
 	}

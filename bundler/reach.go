@@ -24,9 +24,18 @@ func (b *Builder) reachable(ctx context.Context, tip *Tip, a Activation) error {
 		return err
 	}
 	if _, err := b.repo.Commit(a.Release); err != nil {
-		return stamp(Faults{fault(ruleRelease, a.at(), "release %.12s is not a commit of this repository", a.Release)}, a.Service)
+		return stamp(Faults{b.noRelease(a.at(), a.Release)}, a.Service)
 	}
 	return stamp(Faults{fault(ruleUnreachable, a.at(), "release %.12s is not reachable from the tip %.12s", a.Release, tip.Commit)}, a.Service)
+}
+
+// noRelease says that a release isn't there, which in a shallow clone says
+// nothing about the repository.
+func (b *Builder) noRelease(at place, release string) Fault {
+	if b.repo.Shallow() {
+		return fault(ruleRelease, at, "release %.12s is not in this clone, which is shallow", release).withFix(FetchCommits)
+	}
+	return fault(ruleRelease, at, "release %.12s is not a commit of this repository", release)
 }
 
 func (b *Builder) reaches(ctx context.Context, tip *Tip, pin string) (bool, error) {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-git/go-git/v5"
@@ -28,6 +29,8 @@ type Repo struct {
 	git *git.Repository
 
 	mu sync.Mutex // guards git.Storer
+
+	lacks atomic.Bool // a file or folder that was asked for
 }
 
 // Errors of Repo, for errors.Is.
@@ -236,6 +239,9 @@ func (r *Repo) object(t plumbing.ObjectType, h plumbing.Hash, limit int64) ([]by
 		defer r.mu.Unlock()
 	}
 	o, err := readObject(r.git.Storer, t, h, limit)
+	if errors.Is(err, plumbing.ErrObjectNotFound) {
+		r.lacks.Store(true)
+	}
 	return o.data, err
 }
 
@@ -354,6 +360,16 @@ func (r *Repo) independent(ctx context.Context, commits []*object.Commit) ([]str
 	}
 	return out, nil
 }
+
+// Ways to get what a clone left out.
+const (
+	FetchCommits = "Fetch the full history: git fetch --unshallow, or fetch-depth: 0 in a checkout step"
+	FetchObjects = "Fetch what is missing: git fetch --refetch --no-filter in a partial clone, git fetch --unshallow in a shallow one"
+)
+
+// Lacks reports whether a file or folder that was read so far is not there, as
+// in a partial clone.
+func (r *Repo) Lacks() bool { return r.lacks.Load() }
 
 // Shallow reports whether the clone ends before the history does.
 func (r *Repo) Shallow() bool {

@@ -33,7 +33,7 @@ func rule(id, doc, fix string) *Rule {
 var (
 	ruleNoConfig     = rule("E_SEALSTONE_MISSING", "There is no sealstone.yaml at the root", "Add one with version, levels and scopes; `sealstone init` writes a first one")
 	ruleVersion      = rule("E_VERSION", "The contract version is not one that this binary knows", "Use a version that it knows, or upgrade sealstone")
-	ruleObject       = rule("E_GIT_OBJECT", "A Git object is missing or damaged", "Fetch the full history: git fetch --unshallow, without a --filter")
+	ruleObject       = rule("E_GIT_OBJECT", "A Git object is missing or damaged", FetchObjects)
 	ruleUnknownFile  = rule("E_FILE_UNKNOWN", "A file or folder that Sealstone doesn't know lies where it would be overlooked", "Move it out of this folder, or correct its name")
 	ruleNearMiss     = rule("E_FILE_NEAR_MISS", "A name at the root is almost one that Sealstone reads", "Rename it as shown, or choose a name that can't be mistaken")
 	ruleFileName     = rule("E_FILE_NAME", "A file name has characters that are not allowed", "Use [a-z0-9][a-z0-9._-]* and .yaml, .yml or .json")

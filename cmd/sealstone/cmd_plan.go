@@ -48,6 +48,9 @@ func (a *app) plan(ctx context.Context, dir, base, head string, code bool) error
 	if err != nil {
 		return deepen(repo, err)
 	}
+	if repo.Lacks() {
+		return &api.Error{Code: api.CodeInvalid, Detail: "files of these commits are missing in this clone, so a plan would guess", Hint: bundler.FetchObjects}
+	}
 	if head == "HEAD" {
 		a.noteDirty(dir)
 	}
@@ -145,19 +148,17 @@ func findBase(ctx context.Context, repo *bundler.Repo, head string) (base, how s
 	return c.Parents[0], "its first parent", nil
 }
 
-const fetchAll = "fetch the full history: git fetch --unshallow, or fetch-depth: 0 in a checkout step"
-
 // noteShallow says why commits may be missing.
 func (a *app) noteShallow(dir string) {
 	if repo, err := bundler.OpenRepo(dir); err == nil && repo.Shallow() {
-		fmt.Fprintln(a.err, "note: this is a shallow clone, so commits that activations name may be missing; "+fetchAll)
+		fmt.Fprintln(a.err, "note: this is a shallow clone, so commits that activations name, or that come before, may be missing. "+bundler.FetchCommits)
 	}
 }
 
 // deepen names the way out of a shallow clone, where commits are missing.
 func deepen(repo *bundler.Repo, err error) error {
 	if errors.Is(err, bundler.ErrShallow) || errors.Is(err, bundler.ErrNoCommit) && repo.Shallow() {
-		return &api.Error{Code: api.CodeInvalid, Detail: err.Error(), Hint: fetchAll, Err: err}
+		return &api.Error{Code: api.CodeInvalid, Detail: err.Error(), Hint: bundler.FetchCommits, Err: err}
 	}
 	return err
 }

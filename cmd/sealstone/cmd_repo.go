@@ -101,6 +101,7 @@ func (a *app) check(ctx context.Context, dir, rev, format string, strict bool) e
 		return err
 	}
 	a.noteInside(dir)
+	a.noteShallow(dir)
 	if rev == "HEAD" {
 		a.noteDirty(dir)
 	}
@@ -110,7 +111,7 @@ func (a *app) check(ctx context.Context, dir, rev, format string, strict bool) e
 	report, err := b.Check(ctx, commit, bundler.CheckOptions{Strict: strict})
 	stop()
 	if err != nil {
-		return err
+		return deepen(repo, err)
 	}
 	if err := a.printReport(report, format); err != nil {
 		return err
