@@ -20,7 +20,8 @@ type Submission struct {
 }
 
 // Receipt is what a write answers: where the change is in the log. Unrecorded
-// says that the log could not take it yet and it is served as pending; Late
+// says that the log could not take it yet and it is served as pending, Volatile
+// that it could not be kept on disk either, so a restart forgets it; Late
 // that it came too late to count and was kept as statement.late.
 type Receipt struct {
 	Index      int64  `json:"index"` // -1 while unrecorded
@@ -30,6 +31,7 @@ type Receipt struct {
 	Generation int64  `json:"generation,omitempty"`
 	Repeated   bool   `json:"repeated,omitempty"` // the id was in the log before
 	Unrecorded bool   `json:"unrecorded,omitempty"`
+	Volatile   bool   `json:"volatile,omitempty"`
 	Late       bool   `json:"late,omitempty"`
 	Narrower   []Held `json:"narrower,omitempty"` // safe modes below the scope that stay in force
 	Outer      []Held `json:"outer,omitempty"`    // after an exit: safe modes above the scope that still hold there

@@ -30,9 +30,9 @@ type wholeness struct {
 
 // wholes is the outcome of a look. Immutable.
 type wholes struct {
-	sets    int                 // in effect
-	whole   *sync.Map           // digests of objects that were read, or stored since
-	damaged []api.DamagedSet    // that could not be built again
+	sets    int              // in effect
+	whole   *sync.Map        // digests of objects that were read, or stored since
+	damaged []api.DamagedSet // that could not be built again
 }
 
 // lookEvery is how often the objects are all read while nothing seems wrong.

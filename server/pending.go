@@ -6,15 +6,14 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"github.com/sealstone/sealstone/api"
-	"github.com/sealstone/sealstone/internal/durable"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -23,8 +22,11 @@ import (
 // not take them. They are served, obeyed, and appended when the log is back.
 type pending struct {
 	holding sync.Mutex // over deciding and adding, so that rivals see each other
+	file    pendingFile
+	keeping sync.Mutex // over reading the list and writing it
 	mu      sync.RWMutex
 	list    []held
+	unkept  atomic.Bool // the list is in memory only
 }
 
 type held struct {
@@ -51,11 +53,13 @@ func (s *Server) hold(st *ledger.Signed, detail *ledger.Detail, cause error) (*a
 		if !s.pending.add(held{st, detail}) {
 			return nil, cause
 		}
-		s.keepPending()
 		s.log.Error("a safe-mode statement is served unrecorded", slog.String("service", st.Service), slog.String("scope", string(st.Scope)), slog.Any("cause", cause))
 		s.announcePending(st.Service)
+		s.keepPending()
+	} else if s.pending.unkept.Load() {
+		s.keepPending()
 	}
-	return &api.Receipt{Index: -1, ID: st.ID, Kind: string(st.Kind), Unrecorded: true, Narrower: s.narrower(st.Service, st.Scope)}, nil
+	return &api.Receipt{Index: -1, ID: st.ID, Kind: string(st.Kind), Unrecorded: true, Volatile: s.pending.unkept.Load(), Narrower: s.narrower(st.Service, st.Scope)}, nil
 }
 
 func (s *Server) announcePending(service string) {
@@ -73,12 +77,11 @@ func (p *pending) chain(state *ledger.State, st *ledger.Signed) ledger.Chain {
 	return ledger.Chain{}
 }
 
-// keepPending writes what waits to a file, as well as the disk can: a restart
-// in the middle of the trouble must not forget what was acknowledged.
+// keepPending writes what waits to the file: a restart in the middle of the
+// trouble must not forget what was acknowledged.
 func (s *Server) keepPending() {
-	if s.cfg.PendingFile == "" {
-		return
-	}
+	s.pending.keeping.Lock()
+	defer s.pending.keeping.Unlock()
 	list := []api.Submission{}
 	for _, h := range s.pending.all() {
 		sub := api.Submission{Statement: h.st.Raw}
@@ -87,28 +90,25 @@ func (s *Server) keepPending() {
 		}
 		list = append(list, sub)
 	}
-	b, err := json.Marshal(list)
-	if err == nil {
-		err = durable.WriteFile(s.cfg.PendingFile, b, 0o600)
-	}
-	if err != nil {
+	err := s.pending.file.write(list)
+	if was := s.pending.unkept.Swap(err != nil); err != nil && !was {
 		s.log.Error("pending statements are in memory only; a restart would forget them", slog.Any("error", err))
 	}
 }
 
 // restorePending reads them back. What does not verify any more is dropped.
 func (s *Server) restorePending() {
-	if s.cfg.PendingFile == "" {
+	if s.pending.file = pendingFile(s.cfg.PendingFile); s.pending.file == "" {
 		return
 	}
-	b, err := os.ReadFile(s.cfg.PendingFile)
+	err := s.pending.file.take()
 	if err != nil {
-		return // none, in every start but the rarest
-	}
-	var list []json.RawMessage
-	if err := json.Unmarshal(b, &list); err != nil {
-		s.log.Error("pending statements can't be read", slog.String("file", s.cfg.PendingFile), slog.Any("error", err))
+		s.log.Error("there is no room to keep safe-mode statements in while the ledger takes none", slog.Any("error", err))
 		return
+	}
+	list, _, err := s.pending.file.read()
+	if err != nil {
+		s.log.Error("pending statements can't be read", slog.Any("error", err))
 	}
 	state := s.store.Snapshot().State
 	for _, raw := range list {
@@ -193,13 +193,19 @@ func (p *pending) over(st *ledger.State, service string) []ledger.Chain {
 	return chains
 }
 
-// pendingLoop tries to append what is pending, oldest first.
+// pendingLoop tries to append what is pending, oldest first, and, when nothing
+// is, whether storage that failed works again: those who look at /readyz/writes
+// before they write would wait for ever.
 func (s *Server) pendingLoop(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(2 * time.Second):
+		}
+		s.store.Probe(ctx)
+		if s.pending.unkept.Load() && len(s.pending.all()) > 0 {
+			s.keepPending()
 		}
 		for _, h := range s.pending.all() {
 			if s.settle(ctx, h) {

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -115,8 +117,8 @@ func TestAHeldStatementIsAppendedWhenTheLogIsBack(t *testing.T) {
 func TestWaitingStatementsSurviveARestartAndADay(t *testing.T) {
 	r := newRig(t, nil)
 	r.sync()
-	file := filepath.Join(r.dir, "pending.json")
-	r.cfg.PendingFile = file
+	file := filepath.Join(r.dir, "pending")
+	r.pending.file = pendingFile(file)
 	enter := r.f.Statement(ledger.SafeModeEntered, "checkout", "prod", aged(-23*time.Hour))
 	for name, st := range map[string]*ledger.Signed{
 		"unknown mode":    r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "no-such", 0),
@@ -142,4 +144,74 @@ func TestWaitingStatementsSurviveARestartAndADay(t *testing.T) {
 		t.Fatal("not settled")
 	}
 	wantKinds(t, r, 4, "safe-mode.entered checkout@prod")
+}
+
+// A file that can't be had must show in the answer, and nothing else: whoever
+// waits for a safe mode gets it.
+func TestAnAnswerPromisesNoMoreThanTheFileKeeps(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	rolledBack(r)
+	r.pending.file = pendingFile(filepath.Join(r.dir, "nowhere", "pending"))
+	enter := r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)
+	if got := decode[api.Receipt](t, r.send(202, enter)); !got.Volatile {
+		t.Errorf("%+v", got)
+	}
+	if eff, err := r.resolve(api.Target{Service: "checkout", Scope: "prod"}); err != nil || eff.Mode != "degraded" {
+		t.Errorf("%+v, %v", eff, err)
+	}
+	r.pending.file = pendingFile(filepath.Join(r.dir, "pending"))
+	if got := decode[api.Receipt](t, r.send(202, enter)); got.Volatile {
+		t.Errorf("sent again when there is room: %+v", got)
+	}
+}
+
+func TestThePendingFileTakesTurns(t *testing.T) {
+	f := pendingFile(filepath.Join(t.TempDir(), "pending"))
+	if err := f.take(); err != nil {
+		t.Fatal(err)
+	}
+	if list, number, err := f.read(); len(list) != 0 || number != 0 || err != nil {
+		t.Fatalf("a new file: %s %d %v", list, number, err)
+	}
+	of := func(n int) []api.Submission {
+		return slices.Repeat([]api.Submission{{Statement: []byte(strconv.Itoa(n))}}, n)
+	}
+	for n := range 5 {
+		if err := f.write(of(n)); err != nil {
+			t.Fatal(err)
+		}
+		if list, number, err := f.read(); len(list) != n || number != uint64(n+1) || err != nil {
+			t.Fatalf("after %d: %s %d %v", n, list, number, err)
+		}
+	}
+	whole, err := os.ReadFile(string(f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := range 120 { // the newest, number 5, is in the first slot: any flip brings back number 4
+		torn := slices.Clone(whole)
+		torn[cut] ^= 1
+		if err := os.WriteFile(string(f), torn, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if list, number, err := f.read(); len(list) != 3 || number != 4 || err != nil {
+			t.Fatalf("byte %d: %s %d %v", cut, list, number, err)
+		}
+	}
+	if err := f.write(of(2)); err != nil {
+		t.Fatal(err)
+	}
+	if list, number, err := f.read(); len(list) != 2 || number != 5 || err != nil {
+		t.Errorf("written over a torn slot: %s %d %v", list, number, err)
+	}
+	if err := f.write(slices.Repeat(of(1), pendingSlot/16)); err == nil {
+		t.Error("a list beyond the room")
+	}
+	if err := os.WriteFile(string(f), make([]byte, 100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.write(of(1)); err == nil {
+		t.Error("a file of another size")
+	}
 }

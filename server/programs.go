@@ -19,8 +19,8 @@ import (
 type programs struct {
 	store   *store.Store
 	lost    func(api.Digest) // hears of objects that are missing or damaged
-	sets    sync.Map // api.Digest → *bundle.Set
-	bundles sync.Map // api.Digest → *program
+	sets    sync.Map         // api.Digest → *bundle.Set
+	bundles sync.Map         // api.Digest → *program
 }
 
 // program is a bundle ready to evaluate.

@@ -440,6 +440,8 @@ func (a *app) printReceipts(list []api.Receipt) error {
 	return a.print(v, func(w io.Writer) {
 		for _, r := range list {
 			switch {
+			case r.Volatile:
+				fmt.Fprintf(w, "accepted, unrecorded, in memory only: every client obeys, and a restart of the server forgets it; keep it with --out FILE.dsse, and send that again (id %s)\n", r.ID)
 			case r.Unrecorded:
 				fmt.Fprintf(w, "accepted, unrecorded: the ledger takes no changes now; every client obeys, and it is appended when possible (id %s)\n", r.ID)
 			case r.Late:

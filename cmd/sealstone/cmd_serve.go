@@ -134,7 +134,7 @@ func openNode(o serveOptions, log *slog.Logger) (*node, error) {
 	}
 	seen.SetLease(cmp.Or(o.lease, instances.Lease))
 	s, err := server.New(server.Config{Store: st, Instances: seen, Source: source, Branch: o.branch, Poll: o.poll,
-		OpenReads: o.openReads, Public: o.public(), PendingFile: filepath.Join(o.data, "pending.json"), CORSOrigins: o.cors, OFREPRate: o.ofrepRate, HookSecret: secret, Version: version(), Logger: log})
+		OpenReads: o.openReads, Public: o.public(), PendingFile: filepath.Join(o.data, "pending"), CORSOrigins: o.cors, OFREPRate: o.ofrepRate, HookSecret: secret, Version: version(), Logger: log})
 	if err != nil {
 		return nil, errors.Join(err, seen.Close(time.Now()), st.Close(), source.Close())
 	}

@@ -290,6 +290,14 @@ func newID(now time.Time) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
+// Probe tries whether storage that failed works again. It writes nothing while
+// all is well, or where only a recovery helps. Writes tells of its outcome.
+func (s *Store) Probe(ctx context.Context) {
+	if !s.cfg.ReadOnly && s.health.barred() == nil && s.health.probeHelps() {
+		_ = s.probe(ctx)
+	}
+}
+
 // probe writes a row and nothing else: when it can, the trouble of a full disk
 // ends, and what is owed is done.
 func (s *Store) probe(ctx context.Context) error {

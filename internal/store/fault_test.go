@@ -112,29 +112,35 @@ func testFailingStep(t *testing.T, x *faults, restart bool) {
 	f.check()
 }
 
-// Storage that works again is found by the next scrub, without anybody's append.
+// Storage that works again is found by the next scrub, or probe, without anybody's
+// append.
 func TestScrubEndsTheTroubleOfStorage(t *testing.T) {
+	scrub := func(s *Store) error { return s.Scrub(t.Context()) }
+	probe := func(s *Store) error { s.Probe(t.Context()); return nil }
 	for _, step := range []string{stepDetails, stepCommit, stepSign, stepAnchor} {
-		t.Run(step, func(t *testing.T) {
-			x := &faults{step: step}
-			f := newFixture(t, func(c *Config) { c.fault = x.hook })
-			f.put(f.operators(1, f.OperatorsSig))
-			draft := f.note("words")
-			x.armed.Store(true)
-			_, _ = f.try(draft) // TestFailingSteps has what it says
-			if err := f.Scrub(t.Context()); err != nil || api.CodeOf(f.Writes()) != api.CodeStorage || len(f.Health()) != 1 {
-				t.Fatalf("still broken: scrub %v; Writes = %v, Health = %q", err, f.Writes(), f.Health())
-			}
-			x.armed.Store(false)
-			if err := f.Scrub(t.Context()); err != nil || f.Writes() != nil || len(f.Health()) != 0 {
-				t.Fatalf("scrub: %v; Writes = %v, Health = %q", err, f.Writes(), f.Health())
-			}
-			if r := f.put(draft)[0]; r.Index != 2 {
-				t.Fatalf("receipt %+v", r)
-			}
-			f.check()
-		})
+		t.Run(step, func(t *testing.T) { endsTrouble(t, step, scrub) })
+		t.Run("probe "+step, func(t *testing.T) { endsTrouble(t, step, probe) })
 	}
+}
+
+func endsTrouble(t *testing.T, step string, look func(*Store) error) {
+	x := &faults{step: step}
+	f := newFixture(t, func(c *Config) { c.fault = x.hook })
+	f.put(f.operators(1, f.OperatorsSig))
+	draft := f.note("words")
+	x.armed.Store(true)
+	_, _ = f.try(draft) // TestFailingSteps has what it says
+	if err := look(f.Store); err != nil || api.CodeOf(f.Writes()) != api.CodeStorage || len(f.Health()) != 1 {
+		t.Fatalf("still broken: %v; Writes = %v, Health = %q", err, f.Writes(), f.Health())
+	}
+	x.armed.Store(false)
+	if err := look(f.Store); err != nil || f.Writes() != nil || len(f.Health()) != 0 {
+		t.Fatalf("%v; Writes = %v, Health = %q", err, f.Writes(), f.Health())
+	}
+	if r := f.put(draft)[0]; r.Index != 2 {
+		t.Fatalf("receipt %+v", r)
+	}
+	f.check()
 }
 
 func activationWithout(f *fixture) Draft { return f.activate("checkout", "prod", 9) }

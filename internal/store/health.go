@@ -72,7 +72,7 @@ func (h *health) set(trouble *api.Error) {
 
 // Writes is nil while the ledger takes changes, else why not: an *api.Error with
 // CodeReadOnly for a finding, which stays, or CodeStorage for trouble, which the
-// next append that succeeds ends, or the next Scrub.
+// next append that succeeds ends, or the next Probe.
 func (s *Store) Writes() error {
 	s.health.mu.Lock()
 	defer s.health.mu.Unlock()

@@ -59,9 +59,7 @@ func (s *Store) upkeep(ctx context.Context) {
 	if s.cfg.ReadOnly || s.health.barred() != nil {
 		return
 	}
-	if s.health.probeHelps() {
-		_ = s.probe(ctx) // health keeps what fails
-	}
+	s.Probe(ctx)
 	s.health.note(taskCompact, errors.Join(s.details.Compact(), s.objects.Compact()))
 }
 
