@@ -35,13 +35,6 @@ func newOperators(a *app) *cobra.Command {
 	return cmd
 }
 
-func dirArg(args []string) string {
-	if len(args) > 0 {
-		return args[0]
-	}
-	return "."
-}
-
 func (a *app) operatorsSign(ctx context.Context, dir string) error {
 	trust, err := a.signingTrust(ctx)
 	if err != nil {

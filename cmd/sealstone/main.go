@@ -210,3 +210,11 @@ func (a *app) faultsError(faults bundler.Faults) error {
 	}
 	return exitCode(exitError)
 }
+
+// readFile reads a file, or standard input for "-".
+func (a *app) readFile(path string) ([]byte, error) {
+	if path == "-" {
+		return io.ReadAll(a.in)
+	}
+	return os.ReadFile(path)
+}

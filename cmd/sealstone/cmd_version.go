@@ -1,6 +1,22 @@
 package main
 
-import "runtime/debug"
+import (
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+func newVersion(a *app) *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print the version and what it was built from", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		info := buildInfo()
+		return a.print(info, func(w io.Writer) {
+			fmt.Fprintf(w, "sealstone %s\n", info["version"])
+			table(w, "", [][]string{{"revision", dash(info["revision"])}, {"go", info["go"]}})
+		})
+	}}
+}
 
 // release is set by the release build with -ldflags -X.
 var release string
