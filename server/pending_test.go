@@ -51,7 +51,9 @@ func TestALogThatTakesNoChangesStillServesSafeModes(t *testing.T) {
 	r.sync()
 	rolledBack(r)
 	r.get(503, "/readyz") // no client can start from a server that signs no heads
-	r.get(503, "/readyz/writes")
+	if why := string(r.get(503, "/readyz/writes")); !strings.Contains(why, "its anchor says that") || !strings.Contains(why, "sealstone ledger recover") {
+		t.Errorf("it doesn't say why: %s", why)
+	}
 	r.send(507, r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil))
 
 	enter := r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)

@@ -103,6 +103,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 // Run runs the loops until ctx ends and waits for them.
 func (s *Server) Run(ctx context.Context) {
 	var wg sync.WaitGroup
+	if err := s.store.Writes(); err != nil {
+		s.log.Error("the ledger takes no changes", slog.Any("error", err))
+	}
 	for _, loop := range []func(context.Context){s.reconcileLoop, s.publishLoop, s.expiryLoop, s.pendingLoop, s.leaseLoop, s.scrubLoop} {
 		wg.Go(func() { loop(ctx) })
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"slices"
 	"time"
@@ -12,8 +13,8 @@ import (
 )
 
 func (s *Server) readyzWrites(c echo.Context) error {
-	if err := s.store.Writes(); err != nil {
-		return &api.Error{Code: api.CodeUnavailable, Detail: "the ledger takes no changes; /v1/status and the log say why", Hint: "reads and pending safe modes go on"}
+	if e, ok := errors.AsType[*api.Error](s.store.Writes()); ok { // its cause, which may name paths, is for the log
+		return &api.Error{Code: api.CodeUnavailable, Detail: "the ledger takes no changes: " + e.Detail, Hint: e.Hint}
 	}
 	return c.String(http.StatusOK, "ok\n")
 }

@@ -133,9 +133,9 @@ func (s *Store) compareAnchor(head ledger.Tree) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && head.Size == 1:
 	case errors.Is(err, fs.ErrNotExist):
-		s.bar(fmt.Sprintf("the anchor file %s is missing, so nothing shows that the log was not rolled back", s.cfg.Anchor))
+		s.bar("the anchor file is missing, so nothing shows that the log was not rolled back")
 	case err != nil:
-		s.bar(fmt.Sprintf("the anchor file %s can't be used: %v", s.cfg.Anchor, err))
+		s.bar(fmt.Sprintf("the anchor file can't be used: %v", err))
 	case anchor.Size > head.Size:
 		s.barBehind(fmt.Sprintf("the log has %d entries, its anchor says that %d were published: the data directory was rolled back", head.Size, anchor.Size))
 	default:
