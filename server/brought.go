@@ -18,8 +18,6 @@ const maxBrought = 64
 
 const sumSize = len([32]byte{})
 
-func broughtRow(d api.Digest) string { return "brought/" + d.Hex() }
-
 // noteBrought adds the set of an activation to the rows of its new bundles.
 func (s *Server) noteBrought(rows map[string][]byte, b *bundler.Built, replaces api.Digest) error {
 	sum, _ := b.Digest.Sum()
@@ -57,11 +55,15 @@ func appendSum(row []byte, sum [32]byte) []byte {
 // bundle the sets that brought it.
 func (s *Server) namesOf(d api.Digest) ([]api.Digest, error) {
 	row, err := s.store.Row(broughtRow(d))
-	out := []api.Digest{d}
-	for sum := range slices.Chunk(row, sumSize) {
-		out = append(out, api.DigestFromSum([32]byte(sum)))
+	return append([]api.Digest{d}, setsIn(row)...), err
+}
+
+// setsIn are the sets of a row; bytes beyond the last whole one are nobody's.
+func setsIn(row []byte) (out []api.Digest) {
+	for ; len(row) >= sumSize; row = row[sumSize:] {
+		out = append(out, api.DigestFromSum([sumSize]byte(row)))
 	}
-	return out, err
+	return out
 }
 
 // bringing drops the changes that name a set which once brought a bundle, and

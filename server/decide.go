@@ -100,7 +100,7 @@ func (s *Server) activate(st *ledger.State, u *unit, b *bundler.Built, out *stor
 	if err != nil {
 		return err
 	}
-	if d == nil && s.isNamed(b) {
+	if d == nil && s.isNamed(b.Service, b.Digest) {
 		return nil
 	}
 	var replaces api.Digest // unknown to a ledger that came from a mirror: then all bundles are news
@@ -135,11 +135,15 @@ func vanished(st *ledger.State, u *unit) {
 	}
 }
 
-// isNamed tells whether the rows of a set that is active already are there: a
-// ledger that was recovered from a mirror starts without them.
-func (s *Server) isNamed(b *bundler.Built) bool {
-	row, err := s.store.Row(namedRow(b.Service, b.Digest))
-	return err == nil && row != nil
+// isNamed tells whether the rows of a set are there: a ledger that was recovered
+// from a mirror starts without some.
+func (s *Server) isNamed(service string, set api.Digest) bool {
+	for _, key := range []string{namedRow(service, set), modesRow(set)} {
+		if row, err := s.store.Row(key); err != nil || row == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // nameObjects marks what an activation makes public to the service's readers.
@@ -230,7 +234,7 @@ func (s *Server) activation(st *ledger.State, u *unit, b *bundler.Built) (*store
 	old, _ := st.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: b.Service, Scope: b.Scope})
 	live := old.Kind == ledger.BundleActivated
 	if live && old.Set.Digest == b.Digest && !(u.pinned[b] && old.Release.Commit != b.Commit) {
-		same, err := s.sameModes(b)
+		same, err := s.sameModes(b, old.Release.Commit)
 		if same || err != nil {
 			return nil, err
 		}
@@ -249,11 +253,20 @@ func (s *Server) activation(st *ledger.State, u *unit, b *bundler.Built) (*store
 
 // sameModes tells whether what the safe modes of an active set say of themselves
 // is what is known. It is outside the set, and no less a change. A ledger that
-// came from a mirror knows nothing yet.
-func (s *Server) sameModes(b *bundler.Built) (bool, error) {
+// came from a mirror knows nothing yet: then it is what the active commit says.
+func (s *Server) sameModes(b *bundler.Built, active string) (bool, error) {
 	row, err := s.store.Row(modesRow(b.Digest))
-	if row == nil || err != nil {
-		return true, err
+	if err != nil {
+		return false, err
+	}
+	if row == nil {
+		old, err := s.builder.Rebuild(context.Background(), active, b.Service, b.Scope)
+		if err != nil { // a rewritten branch may lack it
+			return true, nil
+		}
+		if row, err = json.Marshal(modesOf(old)); err != nil {
+			return false, err
+		}
 	}
 	now, err := json.Marshal(modesOf(b))
 	return bytes.Equal(row, now), err

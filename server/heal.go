@@ -133,7 +133,7 @@ func (s *Server) mend(ctx context.Context, whole *sync.Map, service string, c le
 	if err := s.store.PutObjects(ctx, b.Objects()); err != nil {
 		return fmt.Errorf("%w; it is built again, and can't be stored: %w", fault, err)
 	}
-	if !s.isNamed(b) {
+	if !s.isNamed(service, b.Digest) {
 		rows := map[string][]byte{}
 		if err := s.describe(rows, b, ""); err != nil {
 			return err
@@ -149,8 +149,8 @@ func (s *Server) mend(ctx context.Context, whole *sync.Map, service string, c le
 // look reads all that a set names, and says what is wrong first. What the log
 // says is erased is not there, and that is right.
 func (s *Server) look(whole *sync.Map, service string, set api.Digest) error {
-	if row, err := s.store.Row(namedRow(service, set)); row == nil || err != nil {
-		return errors.Join(err, fmt.Errorf("set %s is not shown to readers of %s", set.Short(), service))
+	if !s.isNamed(service, set) {
+		return fmt.Errorf("set %s is not shown to readers of %s", set.Short(), service)
 	}
 	var first error
 	read := func(d api.Digest) []byte {

@@ -142,7 +142,7 @@ func TestAStartShowsASetThatLostItsRows(t *testing.T) {
 	r.get(404, "/v2/checkout/manifests/"+string(set))
 	r.restart(r.url)
 	r.get(200, "/v2/checkout/manifests/"+string(set))
-	if got := rowsFindings(t, r.store); got != "" {
+	if got := r.checkRows().Findings; len(got) > 0 {
 		t.Error(got)
 	}
 }

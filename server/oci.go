@@ -170,10 +170,6 @@ func (s *Server) named(service string, d api.Digest) ([]byte, error) {
 	return s.programs.object(d)
 }
 
-// namedRow says that an activation of a service names an object. Rows are
-// written in the activation's own transaction.
-func namedRow(service string, d api.Digest) string { return "named/" + service + "/" + d.Hex() }
-
 func serveObject(c echo.Context, d api.Digest, mediaType string, b []byte) error {
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, mediaType)

@@ -1,31 +1,34 @@
 package server
 
 import (
+	"bytes"
+	"maps"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
 
-func rowsFindings(t *testing.T, st *store.Store) string {
-	t.Helper()
-	var log []Activated
-	for i := range st.Snapshot().Tree.Size {
-		c, err := st.Change(i)
+func (r *rig) checkRows() *RowsReport {
+	r.t.Helper()
+	var log []ledger.Data
+	for i := range r.store.Snapshot().Tree.Size {
+		c, err := r.store.Change(i)
 		if err != nil {
-			t.Fatal(err)
+			r.t.Fatal(err)
 		}
 		if c.Kind() == ledger.BundleActivated {
-			log = append(log, Activated{c.Data.Service, c.Data.Set.Digest})
+			log = append(log, c.Data)
 		}
 	}
-	list, err := CheckRows(st, log)
+	report, err := CheckRows(r.t.Context(), r.store, log, r.Server.repo)
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	return strings.Join(list, "\n")
+	return report
 }
 
 // rows writes the server's rows, as somebody with the file does.
@@ -37,36 +40,130 @@ func (r *rig) rows(rows map[string][]byte) {
 	}
 }
 
-// Rows that show an object to those whom no activation lets see it are found, and
-// so are rows that are gone; a start without rows, as after a recovery, makes
-// them anew.
-func TestRowsAreHeldToTheLog(t *testing.T) {
+func (r *rig) allRows() map[string][]byte {
+	r.t.Helper()
+	keys, err := r.store.RowKeys("")
+	out := map[string][]byte{}
+	for _, k := range keys {
+		if err == nil {
+			out[k], err = r.store.Row(k)
+		}
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return out
+}
+
+// story is a server with a past: four activations of each scope, some with
+// bundles that were there before.
+func story(t *testing.T) *rig {
+	t.Helper()
+	const eu = "services/checkout/overlays/prod/eu-west-1/config/http.yaml"
 	r := newRig(t, nil)
 	r.sync()
-	if got := rowsFindings(t, r.store); got != "" {
-		t.Fatalf("an untouched store: %s", got)
+	r.push(map[string]string{eu: "timeout: 41\n"})
+	r.push(map[string]string{eu: "timeout: 42\n"})
+	r.push(map[string]string{eu: "timeout: 41\n"})
+	if got := r.checkRows(); len(got.Findings) > 0 || got.Unproven > 0 {
+		t.Fatalf("an untouched store: %+v", got)
 	}
-	c, ok := r.store.Snapshot().State.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: "checkout", Scope: "prod"})
-	if !ok {
-		t.Fatal("checkout is not active")
+	return r
+}
+
+// Every row that an answer comes from is held to the log, the objects and the
+// commits: each one edited, moved or gone is a finding.
+func TestRowsAreHeldToTheLog(t *testing.T) {
+	r := story(t)
+	inForce := map[string]bool{}
+	for _, c := range r.store.Snapshot().State.ServiceChains("checkout") {
+		inForce[modesRow(c.Set.Digest)] = true
 	}
-	planted := namedRow("mallory", c.Set.Digest)
-	r.rows(map[string][]byte{planted: {1}})
-	if got := rowsFindings(t, r.store); !strings.Contains(got, `shown to readers of "mallory", and no activation of it names it`) {
-		t.Errorf("a planted row: %q", got)
+	for key, row := range r.allRows() {
+		kind, _, _ := strings.Cut(key, "/")
+		if kind != "named" && kind != "brought" && !inForce[key] {
+			continue // nothing is answered from it
+		}
+		edited := bytes.Clone(row)
+		edited[len(row)/2] ^= 1
+		moved := key[:len(key)-1] + string(key[len(key)-1]^1)
+		for name, edit := range map[string]map[string][]byte{"edited": {key: edited}, "moved": {key: nil, moved: row}, "gone": {key: nil}} {
+			if kind == "named" && name == "edited" {
+				continue // that it is there is all it says
+			}
+			r.rows(edit)
+			if got := r.checkRows(); len(got.Findings) == 0 {
+				t.Errorf("%s %s: not found", key, name)
+			}
+			r.rows(map[string][]byte{moved: nil, key: row})
+		}
 	}
-	gone := map[string][]byte{planted: nil, acceptedRow: nil, namedRow("checkout", c.Set.Digest): nil, modesRow(c.Set.Digest): nil}
-	r.rows(gone)
-	if got := rowsFindings(t, r.store); !strings.Contains(got, `is in force, and not shown to readers of "checkout"`) {
-		t.Errorf("a row that is gone: %q", got)
+	c, _ := r.store.Snapshot().State.Chain(ledger.ChainKey{Lane: ledger.LaneMain, Service: "checkout", Scope: "prod"})
+	for want, edit := range map[string]map[string][]byte{
+		`shown to readers of "mallory", and no activation of it names it`: {namedRow("mallory", c.Set.Digest): {1}},
+		"asks for other releases than its commit":                         {acceptedRow: bytes.Replace(r.allRows()[acceptedRow], []byte(`:"latest"`), []byte(`:"other"`), 1)},
+		"is of no known kind":                                             {"nbmed/x": {1}},
+	} {
+		before := r.allRows()
+		r.rows(edit)
+		if got := r.checkRows(); !strings.Contains(strings.Join(got.Findings, "\n"), want) {
+			t.Errorf("%+v, want %q", got, want)
+		}
+		for k := range edit {
+			r.rows(map[string][]byte{k: before[k]})
+		}
 	}
+}
+
+// A recovery leaves these rows out, and the next start makes them as they were.
+func TestRowsAreMadeAgain(t *testing.T) {
+	r := story(t)
+	before, after := r.allRows(), r.allRows()
+	RecoverRows(after)
+	for k := range before {
+		if _, stays := after[k]; !stays {
+			after[k] = nil
+		}
+	}
+	after[modesRow(r.store.Snapshot().State.ServiceChains("checkout")[0].Set.Digest)] = nil
+	r.rows(after)
 	size := r.store.Snapshot().Tree.Size
 	r.restart(r.url)
-	r.sync()
-	if got := rowsFindings(t, r.store); got != "" || r.store.Snapshot().Tree.Size != size {
-		t.Errorf("after a start without rows: %s; %d entries, had %d", got, r.store.Snapshot().Tree.Size, size)
+	named := func(v map[string][]byte) map[string][]byte {
+		maps.DeleteFunc(v, func(k string, _ []byte) bool { return strings.HasPrefix(k, modesRows) || k == acceptedRow })
+		return v
 	}
-	if row, err := r.store.Row(modesRow(c.Set.Digest)); err != nil || row == nil {
-		t.Errorf("the modes' row: %q, %v", row, err)
+	if got := r.allRows(); !maps.EqualFunc(named(got), named(before), bytes.Equal) {
+		t.Errorf("%d rows after a start, had %d", len(got), len(before))
+	}
+	r.push(map[string]string{"README.md": "x\n"})
+	if r.store.Snapshot().Tree.Size != size {
+		t.Error("a start without rows made a change")
+	}
+	// without the modes' row, a text that changed is still a change of its own
+	r.rows(map[string][]byte{modesRow(r.store.Snapshot().State.ServiceChains("checkout")[0].Set.Digest): nil})
+	r.push(map[string]string{"services/checkout/safe-modes/degraded/safe-mode.yaml": "description: still less\nowner: team-checkout\nttl: 4h\n"})
+	if got := r.checkRows(); len(got.Findings) > 0 || r.store.Snapshot().Tree.Size != size+2 {
+		t.Errorf("%+v; %d entries, had %d", got, r.store.Snapshot().Tree.Size, size)
+	}
+}
+
+// What an erased set named can't be told any more: that is said, and is no
+// finding. Rows of other services stay findings.
+func TestRowsAfterAnErasure(t *testing.T) {
+	r := story(t)
+	var oldest api.Digest
+	for i := range r.store.Snapshot().Tree.Size {
+		if c, err := r.store.Change(i); err == nil && oldest == "" && c.Kind() == ledger.BundleActivated {
+			oldest = c.Data.Set.Digest
+		}
+	}
+	r.send(200, r.f.StatementBy(r.f.Operator, ledger.ObjectErased, "checkout", "", func(s *ledger.Statement) { s.Object = oldest }))
+	if got := r.checkRows(); len(got.Findings) > 0 || got.Unproven == 0 {
+		t.Errorf("after an erasure: %+v", got)
+	}
+	r.rows(map[string][]byte{namedRow("mallory", r.store.Snapshot().State.ServiceChains("checkout")[0].Set.Digest): {1}})
+	if got := r.checkRows(); len(got.Findings) != 1 {
+		t.Errorf("a planted row: %+v", got)
 	}
 }

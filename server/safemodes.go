@@ -12,10 +12,6 @@ import (
 	"github.com/sealstone/sealstone/ledger"
 )
 
-// modesRow holds what a set's safe modes say of themselves: for people, so it
-// is outside the set, and written in its activation's transaction.
-func modesRow(set api.Digest) string { return "modes/" + set.Hex() }
-
 func modesOf(b *bundler.Built) map[api.Mode]api.SafeMode {
 	out := make(map[api.Mode]api.SafeMode, len(b.SafeModes))
 	for name, m := range b.SafeModes {

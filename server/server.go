@@ -90,6 +90,9 @@ func New(cfg Config) (*Server, error) {
 	if err := s.restore(); err != nil {
 		return nil, err
 	}
+	if err := s.rederive(); err != nil { // only older sets lack their rows: reads go on
+		s.log.Error("what a recovery left out is not made again; it is tried at the next start", slog.Any("error", err))
+	}
 	s.heal(context.Background())
 	s.restorePending()
 	s.metrics = newMetrics(s)

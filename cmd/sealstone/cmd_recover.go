@@ -16,6 +16,7 @@ import (
 	"github.com/sealstone/sealstone/internal/mirror"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
+	"github.com/sealstone/sealstone/server"
 )
 
 // recoverOptions are the flags of ledger recover.
@@ -79,7 +80,7 @@ func (a *app) recover(ctx context.Context, o recoverOptions) error {
 		return err
 	}
 	cfg.Anchor = o.anchor
-	opt := store.RecoverOptions{WithoutDetails: o.withoutDetails, DryRun: o.dryRun}
+	opt := store.RecoverOptions{WithoutDetails: o.withoutDetails, DryRun: o.dryRun, Rows: server.RecoverRows}
 	if opt.Known, err = openCheckpoints(trust, o.checkpoints); err != nil {
 		return err
 	}

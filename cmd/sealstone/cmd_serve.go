@@ -119,7 +119,7 @@ func openNode(o serveOptions, log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	source, err := bundler.OpenSource(bundler.SourceConfig{URL: o.repo, Branch: o.branch, Dir: filepath.Join(o.data, "git"), TokenFile: o.gitTokenFile,
+	source, err := bundler.OpenSource(bundler.SourceConfig{URL: o.repo, Branch: o.branch, Dir: filepath.Join(o.data, gitDir), TokenFile: o.gitTokenFile,
 		SSHKeyFile: o.sshKey, KnownHostsFile: o.knownHosts, Timeout: o.fetchTimeout})
 	if err != nil {
 		return nil, err

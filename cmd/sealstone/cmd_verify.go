@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundler"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 	"github.com/sealstone/sealstone/server"
@@ -100,7 +101,9 @@ type verification struct {
 	Erased   int64         `json:"erased,omitempty"`   // details that the log says are gone
 	Withheld int64         `json:"withheld,omitempty"` // objects that it says nobody gets any more
 	Rebuilt  int           `json:"rebuilt,omitempty"`
-	Proven   []string      `json:"proven,omitempty"` // of a FILE: what it proves, in words
+	Unproven int           `json:"unproven,omitempty"` // of --data: rows of which nothing says any more whether they are right
+	NoClone  bool          `json:"noClone,omitempty"`  // of --data: no commits to compare rows with
+	Proven   []string      `json:"proven,omitempty"`   // of a FILE: what it proves, in words
 	Findings []string      `json:"findings"`
 	Took     time.Duration `json:"-"`
 
@@ -170,6 +173,12 @@ func (a *app) verdict(v *verification) error {
 		}
 		if v.Rebuilt > 0 {
 			fmt.Fprintf(w, ", %s rebuilt", count(v.Rebuilt, "set"))
+		}
+		if v.Unproven > 0 {
+			fmt.Fprintf(w, ", %s not provable: what they come from is erased or gone", count(v.Unproven, "row"))
+		}
+		if v.NoClone {
+			fmt.Fprint(w, ", texts of safe modes not compared: no clone is here")
 		}
 		fmt.Fprintf(w, " (%s)\n", span(v.Took))
 	})
@@ -311,7 +320,7 @@ func (a *app) verifyData(ctx context.Context, o verifyOptions, v *verification) 
 		}
 	}
 	v.checkTrustFile(data, trust)
-	return v.checkRows(st)
+	return v.checkRows(ctx, st, o)
 }
 
 // checkTrustFile holds the trust file that serve would read to the one that
@@ -330,13 +339,23 @@ func (v *verification) checkTrustFile(data string, trust *ledger.Trust) {
 	}
 }
 
-// checkRows holds what the server shows to whom to the log.
-func (v *verification) checkRows(st *store.Store) error {
-	var log []server.Activated
+// checkRows holds what the server answers from beside the log to the log, the
+// objects and the commits in its own clone, or in --repo.
+func (v *verification) checkRows(ctx context.Context, st *store.Store, o verifyOptions) error {
+	var log []ledger.Data
 	for _, a := range v.activations {
-		log = append(log, server.Activated{Service: a.data.Service, Set: a.data.Set.Digest})
+		log = append(log, a.data)
 	}
-	findings, err := server.CheckRows(st, log)
-	v.Findings = append(v.Findings, findings...)
+	repo, err := bundler.OpenRepo(filepath.Join(o.data, gitDir))
+	if err != nil && o.repo != "" {
+		repo, err = bundler.OpenRepo(o.repo)
+	}
+	if err != nil {
+		repo, v.NoClone = nil, true
+	}
+	r, err := server.CheckRows(ctx, st, log, repo)
+	if err == nil {
+		v.Findings, v.Unproven = append(v.Findings, r.Findings...), r.Unproven
+	}
 	return err
 }

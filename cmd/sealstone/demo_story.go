@@ -236,11 +236,13 @@ func (d *demo) audit(ctx context.Context) error {
 	}
 	var out bytes.Buffer
 	a := &app{out: &out, err: discard, output: "table", trust: d.trustPath()}
-	v, err := a.verify(ctx, verifyOptions{data: dir}, nil)
+	v, err := a.verify(ctx, verifyOptions{data: dir, repo: d.path("shop")}, nil)
 	if err != nil {
 		return err
 	}
-	a.rebuild(ctx, d.path("shop"), v)
+	if err := a.rebuild(ctx, d.path("shop"), v); err != nil {
+		return err
+	}
 	if err := a.verdict(v); err != nil {
 		return fmt.Errorf("%w: %s", err, out.String())
 	}

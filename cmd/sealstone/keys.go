@@ -134,8 +134,9 @@ func readPublic(path string) (ledger.SSHKey, error) {
 	return ledger.ParseSSHKey(string(b))
 }
 
-// Names of the files that ledger init makes and serve reads.
+// Names of the files that ledger init makes and serve reads, and of its clone.
 const (
+	gitDir      = "git"
 	logKeyFile  = "log.key"
 	nodeKeyFile = "node.key"
 	trustFile   = "trust.json"

@@ -218,6 +218,14 @@ func (s *Store) Withheld(objs iter.Seq2[api.Digest, []byte]) api.Digest {
 	return ""
 }
 
+// HasObject reports whether an object can be had, without reading it.
+func (s *Store) HasObject(d api.Digest) (bool, error) {
+	if s.erased.has(d) {
+		return false, nil
+	}
+	return s.objects.HasObject(d)
+}
+
 // Object returns an object, rehashed: ErrErased when the log says that it is
 // withheld, else as kv.DB.Object.
 func (s *Store) Object(d api.Digest) ([]byte, error) {

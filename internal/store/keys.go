@@ -94,8 +94,11 @@ func (k *keyring) leaf(index int64) (ledger.NodeSigner, error) {
 // Trusted is the newest version that is in use.
 func (s *Store) Trusted() *ledger.Trust { return s.keys.Load().trust }
 
+// OwnRows is the prefix of the store's rows; the others are the server's.
+const OwnRows = "store/"
+
 // rowTrust holds version and digest of the trust file that was in use last.
-const rowTrust = "store/trust"
+const rowTrust = OwnRows + "trust"
 
 // mayTake refuses versions that would count for entries that exist: what the
 // keys before them signed there would be nobody's. since is the newest version

@@ -58,6 +58,8 @@ type RecoverOptions struct {
 	Known          []ledger.Tree // that somebody saw signed: the copy must go on from them
 	WithoutDetails bool          // go on where neither side has the detail of an entry
 	DryRun         bool          // read and check everything, change nothing
+
+	Rows func(map[string][]byte) // changes the server's rows before they are taken over; nil changes none
 }
 
 // Recover makes the ledger anew from a copy. The copy must go on from the anchor,
@@ -374,6 +376,9 @@ func (r *recovery) rows(old *kv.DB) error {
 	err := readRows(old, all)
 	if err != nil && !errors.Is(err, kv.ErrCorrupt) {
 		return err
+	}
+	if r.opt.Rows != nil {
+		r.opt.Rows(all)
 	}
 	version, _ := parseTrustRow(all[rowTrust])
 	if t := r.s.Trusted(); t.Version > version { // every entry was judged by it

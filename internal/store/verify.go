@@ -242,6 +242,7 @@ func (v *verifier) rest(tx *bbolt.Tx) error {
 	v.count(tx, bucketTerms, v.terms)
 	v.count(tx, bucketIDs, v.ids)
 	v.checkFold(tx, head)
+	v.checkTrustRow(tx)
 	return v.checkDetails()
 }
 
@@ -269,6 +270,19 @@ func (v *verifier) checkFold(tx *bbolt.Tx, head ledger.Tree) {
 	if snap := v.s.Snapshot(); snap.State.Size == v.state.Size {
 		v.compareState("published state", snap.State)
 	}
+}
+
+// checkTrustRow holds the note of the trust file in use to the versions that are
+// known; a newer one than was passed is its own proof.
+func (v *verifier) checkTrustRow(tx *bbolt.Tx) {
+	row := tx.Bucket(bucketRows).Get([]byte(rowTrust))
+	version, digest := parseTrustRow(row)
+	for _, t := range v.s.Trusted().Versions() {
+		if row == nil || version > v.s.Trusted().Version || t.Version == version && t.Digest == digest {
+			return
+		}
+	}
+	v.find("row "+rowTrust, "names no version of the trust file")
 }
 
 func (v *verifier) compareState(where string, have *ledger.State) {
