@@ -37,17 +37,18 @@ type Edit struct {
 	Old, New string // JSON
 }
 
-// A Rollout is a split whose shares changed, in percent.
+// A Rollout is a split whose shares changed, in percent: 0 is nothing at all.
 type Rollout struct {
-	Path   string // JSON pointer below the flag or evaluator
-	Shares []Share
+	Path   string  // JSON pointer below the flag or evaluator
+	Shares []Share // those that changed first
 	Moves  float64 // how many subjects get another variant
 }
 
-// A Share is how much of a split a variant gets.
+// A Share is how much of a split a variant gets, and the weights that say so.
 type Share struct {
-	Variant  string
-	Old, New float64
+	Variant              string
+	Old, New             float64
+	OldWeight, NewWeight uint64
 }
 
 // Diff compares two documents by what flags mean. The error joins faults of
@@ -391,23 +392,43 @@ func rollout(a, b *node) (Rollout, bool) {
 	if !ok || !also || !(x == nil && y == nil || same(x, y)) {
 		return Rollout{}, false
 	}
-	r := Rollout{}
+	r := Rollout{Moves: moves(old, new)}
+	var stay []Share
 	for _, name := range order(new, old) {
-		r.Shares = append(r.Shares, Share{name, percent(old, name), percent(new, name)})
+		was, is := old.weight(name), new.weight(name)
+		s := Share{name, percent(was, old.total()), percent(is, new.total()), was, is}
+		if was*new.total() == is*old.total() {
+			stay = append(stay, s)
+			continue
+		}
+		r.Shares = append(r.Shares, s)
 	}
-	r.Moves = moves(old, new)
+	r.Shares = append(r.Shares, stay...)
 	return r, true
 }
 
-// A slice is a part of a split: the range of [0, 1) that a variant gets.
+// A slice is a part of a split: the range of weights that a variant gets.
 type slice struct {
 	variant  string
-	from, to float64
+	from, to uint64
+}
+
+type parts []slice
+
+func (p parts) total() uint64 { return p[len(p)-1].to }
+
+func (p parts) weight(variant string) (sum uint64) {
+	for _, s := range p {
+		if s.variant == variant {
+			sum += s.to - s.from
+		}
+	}
+	return sum
 }
 
 // shares reads the operand of a split: what it buckets by, if that is given,
-// and a slice for each entry.
-func shares(n *node) (by *node, out []slice, ok bool) {
+// and a slice for each entry. With too large a sum of weights nobody gets any.
+func shares(n *node) (by *node, out parts, ok bool) {
 	const most = 1000 // slices are compared with each other
 	if n.kind != arrayNode || len(n.items) == 0 || len(n.items) > most {
 		return nil, nil, false
@@ -416,30 +437,27 @@ func shares(n *node) (by *node, out []slice, ok bool) {
 	if items[0].kind != arrayNode {
 		by, items = &items[0], items[1:]
 	}
-	total := 0.0
+	total := uint64(0)
 	for i := range items {
 		e := &items[i]
 		if e.kind != arrayNode || len(e.items) == 0 || e.items[0].kind != stringNode {
 			return nil, nil, false
 		}
-		weight := 1.0
+		weight := uint64(1)
 		if len(e.items) > 1 {
-			if e.items[1].kind != numberNode || e.items[1].num < 0 {
+			w, whole := weightOf(ofNum(e.items[1].num))
+			if weight = w; e.items[1].kind != numberNode || !whole {
 				return nil, nil, false
 			}
-			weight = e.items[1].num
 		}
 		out = append(out, slice{e.items[0].str, total, total + weight})
 		total += weight
 	}
-	for i := range out {
-		out[i].from, out[i].to = out[i].from/total, out[i].to/total
-	}
-	return by, out, total > 0
+	return by, out, total > 0 && total <= maxWeight
 }
 
-// order lists variants as the first list has them, then those of the second.
-func order(lists ...[]slice) []string {
+// order lists variants as the first split has them, then those of the second.
+func order(lists ...parts) []string {
 	var out []string
 	for _, list := range lists {
 		for _, s := range list {
@@ -451,32 +469,30 @@ func order(lists ...[]slice) []string {
 	return out
 }
 
-func percent(list []slice, variant string) float64 {
-	sum := 0.0
-	for _, s := range list {
-		if s.variant == variant {
-			sum += s.to - s.from
-		}
-	}
-	return tidy(sum)
-}
-
 // moves is the part of all subjects, in percent, whose slice has another
-// variant than before.
-func moves(old, new []slice) float64 {
-	stay := 0.0
+// variant than before. Weights of both are brought to a common total.
+func moves(old, new parts) float64 {
+	was, is := old.total(), new.total()
+	moved := was * is
 	for _, a := range old {
 		for _, b := range new {
-			if a.variant == b.variant {
-				stay += max(0, min(a.to, b.to)-max(a.from, b.from))
+			from, to := max(a.from*is, b.from*was), min(a.to*is, b.to*was)
+			if a.variant == b.variant && from < to {
+				moved -= to - from
 			}
 		}
 	}
-	return tidy(1 - stay)
+	return percent(moved, was*is)
 }
 
-// tidy is a part of one in percent, with two decimals.
-func tidy(part float64) float64 { return math.Round(part*1e4) / 1e2 }
+// percent is a part of a whole with two decimals, and more for what would be 0.
+func percent(part, whole uint64) float64 {
+	exact := float64(part) / float64(whole)
+	if out := math.Round(exact*1e4) / 1e2; out > 0 {
+		return out
+	}
+	return exact * 1e2
+}
 
 // json writes a node, nothing for none.
 func (n *node) json() string {

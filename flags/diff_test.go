@@ -2,6 +2,7 @@ package flags
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -177,6 +178,8 @@ func TestDiffSharesOfASplit(t *testing.T) {
 		{`[["on"],["off"]]`, `[["off"],["on"]]`, 100, 1},
 		{`[["on",1],["off",{"var":"w"}]]`, `[["on",2],["off",{"var":"w"}]]`, 0, 0},
 		{`[["on",0]]`, `[["on",1]]`, 0, 0},
+		{`[["on",1073741824],["off",1073741823]]`, `[["on",2147483647],["off",2147483647]]`, 0, 0},
+		{`[["on",1],["off",2147483646]]`, `[["on",2],["off",2147483645]]`, 100. / (1<<31 - 1), 1},
 	} {
 		d, err := Diff(split(c.old), split(c.new))
 		if err != nil || len(d.Flags) != 1 || len(d.Flags[0].Rollouts) != c.want {
@@ -186,4 +189,43 @@ func TestDiffSharesOfASplit(t *testing.T) {
 			t.Errorf("%s and %s: %+v", c.old, c.new, d.Flags[0].Rollouts[0])
 		}
 	}
+}
+
+// FuzzRollout: as many subjects get another variant as the difference says, none
+// when it says none; weights that give nobody a share are no split.
+func FuzzRollout(f *testing.F) {
+	f.Add(uint32(10), uint32(90), uint32(0), uint32(1), uint32(9), uint32(0))
+	f.Add(uint32(1), uint32(1<<30), uint32(1<<30-1), uint32(0), uint32(1<<31-1), uint32(1<<31-1))
+	f.Add(uint32(1e6), uint32(40), uint32(3), uint32(1e6), uint32(0), uint32(3))
+	f.Fuzz(func(t *testing.T, a1, a2, a3, b1, b2, b3 uint32) {
+		doc := func(x, y, z uint32) []byte {
+			return fmt.Appendf(nil, `{"flags":{"f":{"state":"ENABLED","variants":{"x":1,"y":2,"z":3},"defaultVariant":null,"targeting":{"fractional":[["x",%d],["y",%d],["z",%d]]}}}}`, x, y, z)
+		}
+		old, new := doc(a1, a2, a3), doc(b1, b2, b3)
+		d, err := Diff(old, new)
+		if err != nil {
+			t.Fatal(err)
+		}
+		right := func(x, y, z uint32) bool { return uint64(x)+uint64(y)+uint64(z)-1 < maxWeight }
+		if len(d.Flags) == 0 {
+			return
+		}
+		if split := len(d.Flags[0].Rollouts) == 1; split != (right(a1, a2, a3) && right(b1, b2, b3)) {
+			t.Fatalf("%s and %s: %+v", old, new, d)
+		} else if !split {
+			return
+		}
+		a, b, moved := mustCompile(t, string(old)).Flag("f"), mustCompile(t, string(new)).Flag("f"), 0
+		const subjects = 2000
+		for i := range subjects {
+			ctx := Context{"targetingKey": fmt.Sprint("subject ", i)}
+			if a.Evaluate(ctx, time.Time{}).Variant != b.Evaluate(ctx, time.Time{}).Variant {
+				moved++
+			}
+		}
+		said := d.Flags[0].Rollouts[0].Moves
+		if got := 100 * float64(moved) / subjects; said == 0 && moved > 0 || got-said > 8 || said-got > 8 {
+			t.Errorf("%s and %s: %v %% move, not %v %%", old, new, got, said)
+		}
+	})
 }

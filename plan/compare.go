@@ -68,16 +68,18 @@ type Edit struct {
 type Rollout struct {
 	Path   string            `json:"path"`
 	Key    string            `json:"key"`
-	Shares []Share           `json:"shares"`
-	Moves  float64           `json:"moves"` // percent of subjects that get another variant
+	Shares []Share           `json:"shares"` // those that changed first
+	Moves  float64           `json:"moves"`  // percent of subjects that get another variant
 	At     *bundler.Position `json:"at,omitempty"`
 }
 
-// A Share is how much of a split a variant gets.
+// A Share is how much of a split a variant gets, and the weights that say so.
 type Share struct {
-	Variant string  `json:"variant"`
-	Old     float64 `json:"old"`
-	New     float64 `json:"new"`
+	Variant   string  `json:"variant"`
+	Old       float64 `json:"old"`
+	New       float64 `json:"new"`
+	OldWeight uint64  `json:"oldWeight"`
+	NewWeight uint64  `json:"newWeight"`
 }
 
 // Compare tells the contents of two bundles apart. The error is about content

@@ -61,6 +61,15 @@ func flow(rule string) string {
 	return `{"flags":{"flow":{"defaultVariant":"a","state":"ENABLED","targeting":` + rule + `,"variants":{"a":1,"b":2}}}}`
 }
 
+// split has ten variants, of which the last two have other weights.
+func split(weights ...int) string {
+	var list []string
+	for i := range 10 {
+		list = append(list, fmt.Sprintf(`["v%d",%d]`, i, append([]int{10, 10, 10, 10, 10, 10, 10, 10}, weights...)[i]))
+	}
+	return `{"fractional":[` + strings.Join(list, ",") + `]}`
+}
+
 func TestCompareFlags(t *testing.T) {
 	static := func(members string) string { return `{"flags":{"f":{"state":"ENABLED",` + members + `}}}` }
 	for name, c := range map[string]struct{ old, new, want string }{
@@ -73,6 +82,12 @@ func TestCompareFlags(t *testing.T) {
 			"flag flow  changed\n  ~ targeting.fractional  b 10 % → 25 %, a 90 % → 75 %; 15 % of subjects move\n"},
 		"a split in another order moves": {flow(`{"fractional":[["b",50],["a",50]]}`), flow(`{"fractional":[["a",50],["b",50]]}`),
 			"flag flow  changed\n  ~ targeting.fractional  a 50 % → 50 %, b 50 % → 50 %; 100 % of subjects move\n"},
+		"a sum that gives nobody a share is no split": {flow(`{"fractional":[["b",1073741824],["a",1073741823]]}`), flow(`{"fractional":[["b",2147483647],["a",2147483647]]}`),
+			"flag flow  changed\n  ~ targeting.fractional[0][1]  1073741824 → 2147483647\n  ~ targeting.fractional[1][1]  1073741823 → 2147483647\n"},
+		"a share of one in many": {flow(`{"fractional":[["a",1000000],["b",40]]}`), flow(`{"fractional":[["a",1000000],["b",0]]}`),
+			"flag flow  changed\n  ~ targeting.fractional\n      a 100 % → 100 % (1000000 of 1000040 → 1000000 of 1000000), b less than 0.01 % → 0 %; less than 0.01 % of subjects move\n"},
+		"the shares that change first": {flow(split(10, 10)), flow(split(19, 1)),
+			"flag flow  changed\n  ~ targeting.fractional\n      v8 10 % → 19 %, v9 10 % → 1 %, v0 10 % → 10 %, v1 10 % → 10 %, v2 10 % → 10 %, v3 10 % → 10 %, v4 10 % → 10 %, v5 10 % → 10 %, 2 more; 9 % of subjects move\n"},
 		"a split by something else": {flow(`{"fractional":[{"var":"x"},["b",1]]}`), flow(`{"fractional":[{"var":"y"},["b",1]]}`),
 			"flag flow  changed\n  ~ targeting.fractional[0].var  \"x\" → \"y\"\n"},
 		"deep in a rule": {flow(`{"if":[{"==":[{"var":"tier"},"gold"]},"a","b"]}`), flow(`{"if":[{"==":[{"var":"tier"},"silver"]},"a","b"]}`),

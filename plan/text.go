@@ -132,18 +132,32 @@ func where(at *bundler.Position) string {
 // String is "a 10 % → 25 %, b 90 % → 75 %; 15 % of subjects move".
 func (r *Rollout) String() string {
 	const most = 8
+	var was, is uint64
+	for _, s := range r.Shares {
+		was, is = was+s.OldWeight, is+s.NewWeight
+	}
 	var parts []string
 	for i, s := range r.Shares {
 		if i == most {
 			parts = append(parts, fmt.Sprintf("%d more", len(r.Shares)-most))
 			break
 		}
-		parts = append(parts, fmt.Sprintf("%s %s → %s", visible(s.Variant), percentText(s.Old), percentText(s.New)))
+		old, next := percentText(s.Old), percentText(s.New)
+		text := fmt.Sprintf("%s %s → %s", visible(s.Variant), old, next)
+		if old == next && s.OldWeight*is != s.NewWeight*was {
+			text += fmt.Sprintf(" (%d of %d → %d of %d)", s.OldWeight, was, s.NewWeight, is)
+		}
+		parts = append(parts, text)
 	}
 	return strings.Join(parts, ", ") + "; " + percentText(r.Moves) + " of subjects move"
 }
 
-func percentText(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) + " %" }
+func percentText(f float64) string {
+	if 0 < f && f < 0.01 {
+		return "less than 0.01 %"
+	}
+	return strconv.FormatFloat(f, 'f', -1, 64) + " %"
+}
 
 // keyPath writes a JSON pointer as people write keys: with dots, and in quotes
 // what would be misread. In a rule, numbers are indexes.
