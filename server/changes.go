@@ -63,6 +63,9 @@ func spans(st *ledger.State, found []store.Found) []api.ChainSpan {
 	return out
 }
 
+// changesQuery are the members that query reads.
+const changesQuery = "service scope kind digest actor text from to order limit before after"
+
 // query reads the members of a query. Clients that may not read the whole log
 // must name a service of theirs.
 func (s *Server) query(c echo.Context) (store.Query, error) {

@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,31 +27,52 @@ func (s *Server) routes() http.Handler {
 	e.GET("/readyz", s.readyz)
 	e.GET("/readyz/writes", s.readyzWrites)
 	e.GET("/metrics", echo.WrapHandler(s.metrics.handler()))
-	e.GET("/v1/trust", s.getTrust)
-	e.POST("/v1/changes", s.postChange, middleware.BodyLimit("128K")) // the statement is its own authority
+	e.GET("/v1/trust", s.getTrust, takes(""))
+	e.POST("/v1/changes", s.postChange, takes(""), middleware.BodyLimit("128K")) // the statement is its own authority
 	e.POST("/hooks/git", s.postHook, middleware.BodyLimit("1M"))
 
-	v1 := e.Group("/v1", s.authenticate)
-	v1.GET("/head", s.getHead)
-	v1.GET("/evidence", s.getEvidence)
-	v1.GET("/watch", s.getWatch)
-	v1.GET("/pending", s.getPending)
-	v1.GET("/changes", s.getChanges)
-	v1.GET("/changes/watch", s.watchChanges, needLog)
-	v1.GET("/annotations", s.getAnnotations)
-	v1.GET("/changes/:index", s.getChange)
-	v1.GET("/history", s.getHistory)
-	v1.GET("/safe-modes", s.getSafeModes)
-	v1.POST("/instances", s.postInstance, middleware.BodyLimit("1M"))
-	v1.GET("/live", s.getLive)
-	v1.GET("/live/artifacts", s.getArtifacts)
-	v1.GET("/flags", s.getFlags)
-	v1.GET("/status", s.getStatus)
+	v1 := func(method, path, query string, h echo.HandlerFunc, more ...echo.MiddlewareFunc) {
+		e.Add(method, "/v1"+path, h, append([]echo.MiddlewareFunc{s.authenticate, takes(query)}, more...)...)
+	}
+	v1("GET", "/head", "service wait", s.getHead)
+	v1("GET", "/evidence", "service from have detail", s.getEvidence)
+	v1("GET", "/watch", "service target", s.getWatch)
+	v1("GET", "/pending", "service", s.getPending)
+	v1("GET", "/changes", changesQuery, s.getChanges)
+	v1("GET", "/changes/watch", "after", s.watchChanges, needLog)
+	v1("GET", "/annotations", changesQuery+" tags", s.getAnnotations)
+	v1("GET", "/changes/:index", "proof", s.getChange)
+	v1("GET", "/history", "target from to at limit before", s.getHistory)
+	v1("GET", "/safe-modes", "service scope", s.getSafeModes)
+	v1("POST", "/instances", "", s.postInstance, middleware.BodyLimit("1M"))
+	v1("GET", "/live", "service at instances after instance", s.getLive)
+	v1("GET", "/live/artifacts", "service dependency below image base", s.getArtifacts)
+	v1("GET", "/flags", "target", s.getFlags)
+	v1("GET", "/status", "", s.getStatus)
 
 	e.GET("/log/*", s.getLog, s.authenticate, needLog)
 	s.ociRoutes(e.Group("/v2", s.authenticate))
 	s.ofrepRoutes(e)
 	return e
+}
+
+// takes refuses query members that a route doesn't know: a misspelt filter would
+// answer more than was asked for.
+func takes(query string) echo.MiddlewareFunc {
+	known, hint := strings.Fields(query), "this route takes none"
+	if query != "" {
+		hint = "known are " + strings.Join(known, ", ")
+	}
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			for _, name := range sortedKeys(c.QueryParams()) {
+				if !slices.Contains(known, name) {
+					return &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("query member %.40q is unknown here", name), Hint: hint}
+				}
+			}
+			return next(c)
+		}
+	}
 }
 
 // answerTimeout bounds how long an ordinary answer may take to be read; waiting
