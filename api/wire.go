@@ -49,6 +49,7 @@ type Held struct {
 	OnExpiry   string `json:"onExpiry,omitempty"`
 	Overdue    bool   `json:"overdue,omitempty"`
 	Pending    bool   `json:"pending,omitempty"`
+	TTL        int64  `json:"ttl,omitempty"` // of a pending one, in seconds from when it is recorded
 	By         string `json:"by,omitempty"`
 	Reason     string `json:"reason,omitempty"`
 }
@@ -266,6 +267,7 @@ type Proven struct {
 	By      string `json:"by,omitempty"`
 	Expires string `json:"expires,omitempty"`
 	Overdue bool   `json:"overdue,omitempty"`
+	Missing string `json:"missing,omitempty"` // why there is no bundle: the set was erased
 }
 
 // LiveInstance is a process as it last reported.
@@ -361,6 +363,7 @@ type Status struct {
 	Pending   int               `json:"pending"`
 	Watchers  int               `json:"watchers"`
 	Instances int               `json:"instances"`
+	Failing   int               `json:"failing,omitempty"`          // instances in state ERROR, or that refused an answer, and are not gone
 	Dropped   int64             `json:"intervalsDropped,omitempty"` // of instances, since the start: too many to keep
 	SafeModes []Held            `json:"safeModes"`
 	Rejected  []RejectedService `json:"rejected"`

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -48,23 +49,22 @@ func (s *Server) getAnnotations(c echo.Context) error {
 	return c.JSON(http.StatusOK, list)
 }
 
-// annotations walks back from the newest change, so that a beginning knows its
-// end when it is met.
+// annotations walks back from the newest change.
 func (s *Server) annotations(ctx context.Context, q store.Query, tags []string, limit int) ([]api.Annotation, error) {
-	list, ends := []api.Annotation{}, map[string]int64{}
-	for looked := 0; looked < maxAnnotated; {
+	list, seen := []api.Annotation{}, lasts{}
+	for looked := 0; looked < maxAnnotated && len(list) < limit; {
 		found, next, err := s.store.Query(ctx, q)
 		if err != nil {
 			return nil, err
 		}
 		for _, f := range found {
 			a := s.annotation(f)
-			a.TimeEnd = spanEnd(ends, f.Change, a.Time)
-			if hasTags(a.Tags, tags) {
+			shown := hasTags(a.Tags, tags)
+			if seen.note(f, a.Time, len(list), shown); shown {
 				list = append(list, a)
 			}
 			if len(list) == limit {
-				return list, nil
+				break
 			}
 		}
 		if looked += len(found); next == nil {
@@ -72,22 +72,62 @@ func (s *Server) annotations(ctx context.Context, q store.Query, tags []string, 
 		}
 		q.Before = next
 	}
+	seen.close(list)
 	return list, nil
 }
 
-// spanEnd notes what a change ends, and tells when what it begins ended; 0 is
-// not yet.
-func spanEnd(ends map[string]int64, c *ledger.Change, at int64) (end int64) {
+// instant is when a change was, by its own time and by its place in the log.
+type instant struct{ at, index int64 }
+
+func compareInstants(a, b instant) int {
+	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.index, b.index))
+}
+
+// lasts collects what began and what ended. They are matched by time when all
+// are known: facts may be recorded late, in any order.
+type lasts struct {
+	begun []begun
+	ends  map[string][]instant
+}
+
+type begun struct {
+	instant
+	key  string
+	item int // of the list of annotations
+}
+
+// note collects a change; item is its annotation, if it is shown.
+func (s *lasts) note(f store.Found, at int64, item int, shown bool) {
+	m, d, kind := instant{at, f.Index}, f.Change.Data, f.Change.Kind()
 	for begin, by := range lasting {
-		key := fmt.Sprint(begin, " ", c.Data.Service, "@", c.Data.Scope)
-		if c.Kind() == begin {
-			end = ends[key]
+		key := fmt.Sprint(begin, " ", d.Service, "@", d.Scope)
+		if kind == begin && shown {
+			s.begun = append(s.begun, begun{m, key, item})
 		}
-		if slices.Contains(by, c.Kind()) {
-			ends[key] = at
+		if slices.Contains(by, kind) {
+			if s.ends == nil {
+				s.ends = map[string][]instant{}
+			}
+			s.ends[key] = append(s.ends[key], m)
 		}
 	}
-	return end
+}
+
+// close gives what began the first end after it.
+func (s *lasts) close(list []api.Annotation) {
+	for _, ends := range s.ends {
+		slices.SortFunc(ends, compareInstants)
+	}
+	for _, b := range s.begun {
+		ends := s.ends[b.key]
+		i, itself := slices.BinarySearchFunc(ends, b.instant, compareInstants)
+		if itself {
+			i++
+		}
+		if i < len(ends) {
+			list[b.item].TimeEnd = ends[i].at
+		}
+	}
 }
 
 func hasTags(have, want []string) bool {
@@ -104,7 +144,7 @@ func (s *Server) annotation(f store.Found) api.Annotation {
 		}
 	}
 	slices.Sort(a.Tags[2:])
-	a.Text = annotationText(f.Index, r, d.Release)
+	a.Text = annotationText(f.Index, r, d.Fields)
 	return a
 }
 
@@ -117,16 +157,20 @@ func byOf(r api.Record) string {
 	return by
 }
 
-func annotationText(index int64, r api.Record, release *ledger.Release) string {
+// annotationText says why, as changes does, and which entry, version and commit.
+func annotationText(index int64, r api.Record, f ledger.Fields) string {
 	text := fmt.Sprintf("entry %d", index)
-	for _, name := range []string{"releaseSubject", "subject", "reason", "note"} {
+	for _, name := range []string{"reason", "subject", "note"} {
 		if v, ok := r.Detail[name].(string); ok && v != "" {
 			text = v + " (" + text + ")"
 			break
 		}
 	}
-	if release != nil {
-		text += ", commit " + release.Commit[:12]
+	if f.Version != "" {
+		text += ", version " + f.Version
+	}
+	if f.Release != nil {
+		text += ", commit " + f.Release.Commit[:12]
 	}
 	return text
 }

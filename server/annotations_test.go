@@ -41,6 +41,36 @@ func TestAnnotations(t *testing.T) {
 	r.expect(401, r.do(http.MethodGet, "/v1/annotations", ""))
 }
 
+// Facts come late and in any order: a deploy ends when the next thing of its
+// place happened, never before it began, and says which version it was.
+func TestDeploysEndInTheOrderOfTheirTimes(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	now := time.Now()
+	at := func(ago time.Duration) string { return api.FormatTime(now.Add(-ago)) }
+	fact := func(kind ledger.Kind, ago time.Duration) {
+		r.send(200, r.f.Statement(kind, "checkout", "prod", func(s *ledger.Statement) { s.Time, s.Version = at(ago), "v"+ago.String() }))
+	}
+	fact(ledger.DeployFinished, 4*time.Hour)
+	fact(ledger.DeployStarted, time.Hour)
+	fact(ledger.DeployStarted, 5*time.Hour) // late, and after its end
+	fact(ledger.DeployStarted, 3*time.Hour) // ended by the start of an hour ago
+	for _, a := range decode[[]api.Annotation](t, r.get(200, "/v1/annotations?kind=deploy.started,deploy.finished")) {
+		want := map[string]string{"v5h0m0s": at(4 * time.Hour), "v3h0m0s": at(time.Hour)}
+		_, version, _ := strings.Cut(a.Text, ", version ")
+		end := ""
+		if a.TimeEnd != 0 {
+			end = api.FormatTime(time.UnixMilli(a.TimeEnd))
+		}
+		if version == "" || end != want[version] {
+			t.Errorf("%s ends %q, want %q", a.Text, end, want[version])
+		}
+	}
+	if first := decode[[]api.Annotation](t, r.get(200, "/v1/annotations?kind=bundle.activated&limit=1")); !strings.HasPrefix(first[0].Text, "Commit ") && !strings.Contains(first[0].Text, " (entry ") {
+		t.Errorf("%+v", first)
+	}
+}
+
 // The change feed as lines: each a record, whose event is the signed CloudEvent.
 func TestChangesAsLines(t *testing.T) {
 	r := newRig(t, nil)

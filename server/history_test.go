@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -191,5 +192,10 @@ func TestHistoryOutlivesErasures(t *testing.T) {
 	got := all[len(all)-1]
 	if !got.Erased || got.By != "" || got.Subject != "" || got.Bundle != "" || got.Set != oldest.Set || got.Missing != "object "+string(oldest.Set)+" was erased" {
 		t.Errorf("%+v", got)
+	}
+	live := decode[api.Live](t, p.get(200, "/v1/live?service=checkout&at="+url.QueryEscape(oldest.From)))
+	i := slices.IndexFunc(live.Services[0].Scopes, func(sc api.LiveScope) bool { return sc.Scope == "prod" })
+	if was := live.Services[0].Scopes[i].Proven; was == nil || was.Missing != got.Missing || was.Set != oldest.Set || was.Bundle != "" || was.Index != oldest.Index || was.Mode != oldest.Mode || was.Release != oldest.Commit {
+		t.Errorf("live at %s: %+v", oldest.From, was)
 	}
 }

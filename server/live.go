@@ -291,8 +291,8 @@ func (s *Server) liveScope(v *liveView, t api.Target) api.LiveScope {
 	if !v.past {
 		chains = s.pending.over(v.st, t.Service)
 	}
-	if eff, err := s.resolveIn(chains, t); err == nil {
-		out.Proven = s.proven(eff)
+	if e, ok := ledger.InEffect(chains, t.Scope); ok && e.Main.Set != nil {
+		out.Proven = s.provenOf(e, t)
 	}
 	reports := v.seen.scopes[t.Service][t.Scope]
 	total, drifting := 0, 0
@@ -415,6 +415,18 @@ func compareCounts(a, b api.LiveCount) int {
 		cmp.Compare(a.Bundle, b.Bundle), cmp.Compare(a.Mode, b.Mode), cmp.Compare(a.State, b.State), cmp.Compare(a.Lease, b.Lease), slices.Compare(a.Drift, b.Drift))
 }
 
+// provenOf tells what is in effect for a target, and why its bundle is not known
+// when the set was erased.
+func (s *Server) provenOf(e ledger.Effect, t api.Target) *api.Proven {
+	eff, err := s.bundleOf(e, t)
+	if err == nil {
+		return s.proven(eff)
+	}
+	p := s.proven(&effect{Effect: e})
+	p.Missing = api.ProblemOf(err).Detail
+	return p
+}
+
 func (s *Server) proven(eff *effect) *api.Proven {
 	p := &api.Proven{Bundle: eff.Entry.Digest, Set: eff.Main.Set.Digest, Mode: eff.Mode, Release: eff.Main.Release.Commit, Index: eff.index(), Since: eff.since()}
 	if o := eff.Override; o != nil {
@@ -441,7 +453,7 @@ func words(list []difference) (out []string) {
 func (s *Server) drift(seen *observed, p *api.Proven, r report) (out []difference) {
 	differ := func(kind, words string) { out = append(out, difference{kind, words}) }
 	switch b := r.facts.Bundle; {
-	case p == nil || r.lease == "gone":
+	case p == nil || p.Missing != "" || r.lease == "gone":
 	case b == "":
 		differ("bundle", "runs no bundle")
 	case b != p.Bundle && !s.everNamed(seen, r.facts.Target.Service, b):

@@ -207,11 +207,26 @@ func TestFlagsBehindAnErasedSet(t *testing.T) {
 	}
 }
 
+// The status counts clients that say something is wrong, and not those that only
+// went away.
+func TestStatusCountsFailingInstances(t *testing.T) {
+	r := newRig(t, nil)
+	for i, more := range []string{`"READY"`, `"ERROR"`, `"STALE", "sealstone.refusal": {"check": "consistency", "message": "no", "time": "2026-11-20T10:00:00Z"}`} {
+		r.expect(204, r.do(http.MethodPost, "/v1/instances", fmt.Sprintf(`{"target": "checkout@prod", "service.instance.id": "i%d", "sealstone.state": %s}`, i, more)))
+	}
+	if st := r.Status(); st.Instances != 3 || st.Failing != 2 {
+		t.Errorf("%+v", st)
+	}
+	if n := r.failing(time.Now().Add(time.Hour)); n != 0 {
+		t.Errorf("%d of those that are gone fail", n)
+	}
+}
+
 // Whoever reports in another language learns what is wrong with its JSON.
 func TestABadReportSaysWhy(t *testing.T) {
 	r := newRig(t, nil)
 	for body, want := range map[string]string{
-		"[": "unexpected EOF", `{"target": "checkout"}`: "write service@scope", `{"service.instance.id": 5}`: "service.instance.id", `{}`: "service.instance.id are needed",
+		"[": "unexpected end of JSON", `{"target": "checkout"}`: "write service@scope", `{"service.instance.id": 5}`: "service.instance.id", `{}`: "service.instance.id are needed",
 		`{"target": "checkout@prod", "service.instance.id": "a"}`: "READY, STALE, ERROR or NOT_READY",
 	} {
 		if p := decode[api.Problem](t, r.expect(400, r.do(http.MethodPost, "/v1/instances", body))); !strings.Contains(p.Detail, want) || p.Hint == "" {
@@ -219,7 +234,11 @@ func TestABadReportSaysWhy(t *testing.T) {
 		}
 	}
 	r.expect(413, r.do(http.MethodPost, "/v1/instances", strings.Repeat(" ", 2<<20)))
-	r.expect(415, r.do(http.MethodPost, "/v1/instances", "{}", "Content-Type", "text/plain"))
+	for _, kind := range []string{"text/plain", "application/x-www-form-urlencoded", ""} {
+		if p := decode[api.Problem](t, r.expect(415, r.do(http.MethodPost, "/v1/instances", "{}", "Content-Type", kind))); !strings.Contains(p.Hint, "Content-Type: application/json") {
+			t.Errorf("%q: %+v", kind, p)
+		}
+	}
 	r.get(400, "/v1/changes?service=X")
 }
 

@@ -193,6 +193,20 @@ func (p *pending) over(st *ledger.State, service string) []ledger.Chain {
 	return chains
 }
 
+// describe adds what the statement itself says of a mode that is pending.
+func (p *pending) describe(out *api.Held, id string, ops *ledger.Operators) {
+	for _, h := range p.all() {
+		if h.st.ID != id {
+			continue
+		}
+		by, _ := ops.Signer(h.st) // it was judged when it was taken
+		out.TTL, out.By = h.st.TTL, by.Operator
+		if h.detail != nil {
+			out.Reason, _ = h.detail.Text["reason"].(string)
+		}
+	}
+}
+
 // pendingLoop tries to append what is pending, oldest first, and, when nothing
 // is, whether storage that failed works again: those who look at /readyz/writes
 // before they write would wait for ever.

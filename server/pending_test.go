@@ -74,7 +74,8 @@ func TestALogThatTakesNoChangesStillServesSafeModes(t *testing.T) {
 	if !strings.Contains(string(b), `"mode":"degraded"`) {
 		t.Errorf("%s", b)
 	}
-	if st := r.Status(); st.Writes == "ok" || st.Pending != 1 || len(st.SafeModes) != 1 || !st.SafeModes[0].Pending {
+	if st := r.Status(); st.Writes == "ok" || st.Pending != 1 || len(st.SafeModes) != 1 || !st.SafeModes[0].Pending ||
+		st.SafeModes[0].By != "alex" || st.SafeModes[0].TTL != enter.TTL {
 		t.Errorf("%+v", st)
 	}
 	live := decode[api.Live](t, r.get(200, "/v1/live?service=checkout")).Services[0].Scopes[0]

@@ -2,9 +2,11 @@ package server
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
+	"mime"
 	"net/http"
 	"time"
 
@@ -22,9 +24,16 @@ const (
 // postInstance takes a report. It is bound to what the token may read, and
 // stays an observation: labelled reported, beside what is proven.
 func (s *Server) postInstance(c echo.Context) error {
+	if kind, _, _ := mime.ParseMediaType(c.Request().Header.Get(echo.HeaderContentType)); kind != echo.MIMEApplicationJSON { // pages of strangers can't send that to a server without tokens
+		return &api.Error{Code: api.CodeUnsupported, Detail: "a report is JSON", Hint: "send it with Content-Type: application/json"}
+	}
+	body, err := io.ReadAll(c.Request().Body)
+	if err != nil {
+		return err
+	}
 	var in api.Instance
-	if err := c.Bind(&in); err != nil {
-		return badReport(err)
+	if err := json.Unmarshal(body, &in); err != nil {
+		return &api.Error{Code: api.CodeInvalid, Detail: "instance report: " + err.Error(), Hint: "docs/formats.md shows one"}
 	}
 	if !who(c).readsTarget(in.Target) {
 		return &api.Error{Code: api.CodeForbidden, Detail: fmt.Sprintf("client %q may not report for %s", who(c).name, in.Target)}
@@ -37,15 +46,6 @@ func (s *Server) postInstance(c echo.Context) error {
 		return c.JSON(http.StatusOK, api.ReportAnswer{Want: []string{api.WantDependencies}})
 	}
 	return c.NoContent(http.StatusNoContent)
-}
-
-// badReport says what is wrong with the JSON of a report; what else is wrong with
-// a body is everybody's business.
-func badReport(err error) error {
-	if he, ok := errors.AsType[*echo.HTTPError](err); ok && he.Code == http.StatusBadRequest && he.Internal != nil {
-		return &api.Error{Code: api.CodeInvalid, Detail: "instance report: " + he.Internal.Error(), Hint: "docs/formats.md shows one"}
-	}
-	return err
 }
 
 // leaseLoop forgets instances and saves what is known of them.

@@ -42,6 +42,7 @@ func (s *Server) heldOf(service string, ch ledger.Chain) api.Held {
 		Expires: ch.Expires, OnExpiry: ch.OnExpiry, Overdue: ch.Overdue, Pending: ch.Pending}
 	if ch.Pending {
 		h.Index, h.Entered = -1, ch.Time
+		s.pending.describe(&h, ch.ID, s.store.Snapshot().State.Operators)
 		return h
 	}
 	if c, err := s.store.Change(ch.Index); err == nil {

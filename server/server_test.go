@@ -751,12 +751,19 @@ func TestErasureTakesNothingInForceAndNothingOfOthers(t *testing.T) {
 	r.send(422, detail("payments", "prod"))
 	r.send(422, detail("checkout", "staging"))
 	r.send(200, detail("checkout", "prod"))
+	if b := r.send(422, detail("checkout", "prod")); !strings.Contains(string(b), "nothing to erase") { // a second time
+		t.Errorf("%s", b)
+	}
+	r.send(422, r.f.Statement(ledger.DetailErased, "checkout", "prod", func(s *ledger.Statement) { s.Index = r.store.Snapshot().Tree.Size - 1 })) // has none
 	r.send(422, object("checkout", "prod", entry.Digest))
 	r.send(422, object("payments", "prod", entry.Digest))
 	r.send(422, object("checkout", "prod", api.DigestOf([]byte("never"))))
 	was := r.files["services/checkout/config/http.yaml"]
 	r.push(map[string]string{"services/checkout/config/http.yaml": "timeout: 99\n"})
 	r.send(200, object("checkout", "prod", entry.Digest))
+	if b := r.send(422, object("checkout", "prod", entry.Digest)); !strings.Contains(string(b), "was erased already") {
+		t.Errorf("%s", b)
+	}
 	r.get(410, "/v2/checkout/manifests/"+string(entry.Digest))
 	before := r.store.Snapshot().State.ServiceChains("checkout")
 	r.push(map[string]string{"services/checkout/config/http.yaml": was}) // the leak comes back from Git

@@ -239,11 +239,14 @@ func checkClock(st *ledger.Signed, now time.Time) error {
 	if st.Kind.Lane() == ledger.LaneOverride {
 		limit = ledger.MaxPendingAge
 	}
-	if age > limit || age < -maxAhead {
-		return &api.Error{Code: api.CodeClockSkew, Detail: fmt.Sprintf("the statement's time %s is %s away from the server's %s", st.Time, age.Abs().Round(time.Second), api.FormatTime(now)),
-			Hint: "set the clock right and sign again; the command line stamps with the server's time"}
+	if age <= limit && age >= -maxAhead {
+		return nil
 	}
-	return nil
+	hint := "set the clock right and sign again; the command line stamps with the server's time"
+	if st.Kind.Lane() == ledger.LaneRecord {
+		hint = "facts are taken for 30 days, and none of the future: give the time when it happened, or set the clock right, and sign again"
+	}
+	return &api.Error{Code: api.CodeClockSkew, Detail: fmt.Sprintf("the statement's time %s is %s away from the server's %s", st.Time, age.Abs().Round(time.Second), api.FormatTime(now)), Hint: hint}
 }
 
 // admitErasure holds an erasure to the place of what it erases: a grant for one
@@ -259,6 +262,9 @@ func (s *Server) admitErasure(state *ledger.State, st *ledger.Signed) error {
 			return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("entry %d is about %q, the statement names %q", st.Index, c.Subject, api.Target{Service: st.Service, Scope: st.Scope}),
 				Hint: "name the service and scope of the entry"}
 		}
+		if _, err := s.store.Detail(st.Index); errors.Is(err, store.ErrErased) || errors.Is(err, store.ErrNotFound) {
+			return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("entry %d has no detail, or none any more: there is nothing to erase", st.Index), Hint: fmt.Sprintf("sealstone changes show %d", st.Index)}
+		}
 	case ledger.ObjectErased:
 		return s.admitObjectErasure(state, st)
 	}
@@ -270,6 +276,9 @@ func (s *Server) admitErasure(state *ledger.State, st *ledger.Signed) error {
 func (s *Server) admitObjectErasure(state *ledger.State, st *ledger.Signed) error {
 	refused := func(why, hint string) error {
 		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("object %s %s", st.Object.Short(), why), Hint: hint}
+	}
+	if _, err := s.store.Object(st.Object); errors.Is(err, store.ErrErased) {
+		return refused("was erased already", "sealstone changes --digest "+string(st.Object)+" shows by whose change")
 	}
 	named := false
 	for service := range state.Services {

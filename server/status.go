@@ -10,6 +10,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/instances"
 )
 
 func (s *Server) readyzWrites(c echo.Context) error {
@@ -37,7 +38,7 @@ func (s *Server) Status() api.Status {
 	out := api.Status{
 		Version: s.cfg.Version, Origin: s.store.Trusted().Origin, Trust: s.store.Trusted().Version, Time: api.FormatTime(time.Now()), Started: api.FormatTime(s.started),
 		Size: snap.Tree.Size, Root: base64.StdEncoding.EncodeToString(snap.Tree.Root[:]), Writes: "ok",
-		Pending: len(s.pending.all()), Watchers: s.hub.count(), Instances: s.live.Len(), Dropped: s.live.Dropped(),
+		Pending: len(s.pending.all()), Watchers: s.hub.count(), Instances: s.live.Len(), Failing: s.failing(time.Now()), Dropped: s.live.Dropped(),
 		SafeModes: s.held(""), Rejected: []api.RejectedService{}, Damaged: slices.Clone(s.damaged()),
 		Source: api.SourceStatus{Repository: s.cfg.Source.URL(), Branch: s.cfg.Branch, Tip: a.Commit, Seen: src.seen, LastError: src.err, Refused: a.Refused, Unsigned: a.Unsigned, Operators: a.Operators, Clients: a.ClientsFault},
 	}
@@ -57,6 +58,16 @@ func (s *Server) Status() api.Status {
 		out.ClockSkew = "the newest change is " + skew.Round(time.Second).String() + " ahead of this clock"
 	}
 	return out
+}
+
+// failing counts the instances that say something is wrong.
+func (s *Server) failing(now time.Time) (n int) {
+	s.live.Scan("", func(r *instances.Row) {
+		if (r.State == api.StateError || r.Refusal != nil) && s.live.Lease(r, now) != "gone" {
+			n++
+		}
+	})
+	return n
 }
 
 // clockSkew is how far the newest change lies in this clock's future.

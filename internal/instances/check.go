@@ -44,7 +44,7 @@ func checkState(in *api.Instance) error {
 		}
 	}
 	if !slices.Contains([]api.State{api.StateReady, api.StateStale, api.StateError, api.StateNotReady}, in.State) {
-		return invalid("sealstone.state is READY, STALE, ERROR or NOT_READY")
+		return invalid("sealstone.state is needed: READY, STALE, ERROR or NOT_READY")
 	}
 	notName := func(m api.Mode) bool { return api.CheckName(string(m)) != nil }
 	if len(in.SafeModes) > maxModes || slices.ContainsFunc(in.SafeModes, notName) || in.Mode != "" && in.Mode != api.ModeNormal && notName(in.Mode) {
