@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"strings"
 )
@@ -82,6 +83,12 @@ type Record struct {
 	Detail   map[string]any  `json:"detail,omitempty"`
 	Erased   bool            `json:"erased,omitempty"`
 	Late     bool            `json:"late,omitempty"` // a fact that was recorded more than a minute after its time
+}
+
+// By is who made the change: the operator that signed it, or the commit's author.
+func (r Record) By() string {
+	author, _ := r.Detail["author"].(string)
+	return cmp.Or(r.Operator, author)
 }
 
 // Changes is the answer of GET /v1/changes.

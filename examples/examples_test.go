@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -232,5 +236,23 @@ func TestFlagdExampleIsUnchanged(t *testing.T) {
 	}
 	if got := api.DigestOf(b); got != "sha256:ba1f337dfb6b96d5109f375e25b24c85afbb2776261137cbf059f99ddb673373" {
 		t.Errorf("the file was edited: %s", got)
+	}
+}
+
+// A report that the server refuses fails, and says why.
+func TestReportScriptSaysWhyItIsRefused(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is needed")
+	}
+	refuse := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, `{"detail": "member sealstone.bundle.digest is sha256: and 64 hex digits"}`, http.StatusBadRequest)
+	})
+	srv := httptest.NewServer(refuse)
+	defer srv.Close()
+	cmd := exec.CommandContext(t.Context(), "sh", "observability/report.sh")
+	cmd.Env = append(os.Environ(), "SERVER="+srv.URL, "TARGET=checkout@prod", "BUNDLE=sha256:...", "ONCE=1")
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "64 hex digits") {
+		t.Errorf("%v: %s", err, out)
 	}
 }

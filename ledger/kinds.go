@@ -140,6 +140,14 @@ func (k Kind) Signed() bool {
 	return (r.who == byStatement || r.who == byEither) && k != StatementLate
 }
 
+// Members are those that a statement of the kind has, or may have, of its own.
+func (k Kind) Members() []string {
+	r := rules[k]
+	out := slices.DeleteFunc(slices.Concat(r.required, r.optional), func(name string) bool { return slices.Contains(r.nodeOnly, name) })
+	slices.Sort(out)
+	return out
+}
+
 // Do is what an operator must be allowed to do to sign a statement of the kind.
 func (k Kind) Do() string { return rules[k].do }
 

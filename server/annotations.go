@@ -138,7 +138,7 @@ func (s *Server) annotation(f store.Found) api.Annotation {
 	d, kind := f.Change.Data, f.Change.Kind()
 	r := s.record(f.Index, f.Change)
 	a := api.Annotation{Time: millisOf(f.Change.Time), Title: strings.TrimSpace(string(kind) + " " + f.Change.Subject), Tags: []string{"sealstone", string(kind)}}
-	for name, v := range map[string]string{"service": d.Service, "scope": string(d.Scope), "mode": string(d.Mode), "by": byOf(r)} {
+	for name, v := range map[string]string{"service": d.Service, "scope": string(d.Scope), "mode": string(d.Mode), "by": r.By()} {
 		if v != "" {
 			a.Tags = append(a.Tags, name+":"+v)
 		}
@@ -146,15 +146,6 @@ func (s *Server) annotation(f store.Found) api.Annotation {
 	slices.Sort(a.Tags[2:])
 	a.Text = annotationText(f.Index, r, d.Fields)
 	return a
-}
-
-// byOf is who made a change: the operator that signed it, or the commit's author.
-func byOf(r api.Record) string {
-	if r.Operator != "" {
-		return r.Operator
-	}
-	by, _ := r.Detail["author"].(string)
-	return by
 }
 
 // annotationText says why, as changes does, and which entry, version and commit.

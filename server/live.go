@@ -433,7 +433,7 @@ func (s *Server) proven(eff *effect) *api.Proven {
 		p.Expires, p.Overdue = o.Expires, o.Overdue
 	}
 	if c, err := s.store.Change(p.Index); err == nil {
-		p.By = byOf(s.record(p.Index, c))
+		p.By = s.record(p.Index, c).By()
 	}
 	return p
 }

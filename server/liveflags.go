@@ -72,7 +72,7 @@ func (s *Server) flagChange(index int64, eff *effect) *api.FlagChange {
 		return &api.FlagChange{Index: index}
 	}
 	r := s.record(index, ch)
-	out := &api.FlagChange{Index: index, Kind: string(ch.Kind()), Time: api.FormatTime(ch.Recorded()), By: byOf(r)}
+	out := &api.FlagChange{Index: index, Kind: string(ch.Kind()), Time: api.FormatTime(ch.Recorded()), By: r.By()}
 	if ch.Data.Release != nil {
 		out.Commit = ch.Data.Release.Commit
 	}

@@ -122,6 +122,10 @@ func problem(res *http.Response, b []byte) error {
 	default:
 		return errors.New(e.Detail)
 	}
+	if strings.HasPrefix(res.Request.URL.Path, "/v2/") || e.Hint != "" {
+		return e
+	}
+	e.Hint = "is that a Sealstone server? --server is its address without a path, for example http://127.0.0.1:7460"
 	return e
 }
 

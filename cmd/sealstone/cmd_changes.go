@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/canon"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -74,6 +75,11 @@ func checkFilter(q url.Values) error {
 			return &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("unknown kind %.64q", k), Hint: "kinds are " + strings.Join(known, ", ")}
 		}
 	}
+	if v := q.Get("digest"); v != "" {
+		if _, err := wholeDigest(v); err != nil {
+			return err
+		}
+	}
 	return setTimes(q, map[string]string{"from": q.Get("from"), "to": q.Get("to")})
 }
 
@@ -88,6 +94,9 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 			rows = append(rows, changeRow(r))
 		}
 		table(w, "ENTRY TIME KIND SUBJECT WHAT BY WHY", rows)
+		if len(rows) == 0 {
+			fmt.Fprintln(a.err, nothingFound(q))
+		}
 		if whole := slices.DeleteFunc(slices.Clone(answer.Chains), func(s api.ChainSpan) bool { return !s.Complete }); q.Get("service") != "" && len(answer.Chains) > len(whole) {
 			fmt.Fprintf(a.err, "of %d in %s the table leaves changes out: the filters, or --limit, do; -o json says which\n", len(answer.Chains)-len(whole), count(len(answer.Chains), "chain"))
 		}
@@ -95,6 +104,14 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 			fmt.Fprintf(a.err, "more: add --before %d\n", *answer.Next)
 		}
 	})
+}
+
+// nothingFound says so, and what a filter may have been meant for.
+func nothingFound(q url.Values) string {
+	if q.Has("actor") {
+		return "no change fits; --actor is an operator's id or key id: words such as a commit's author are found by --text"
+	}
+	return "no change fits"
 }
 
 // searchChanges asks on while a server that looks for words has looked at as many
@@ -178,13 +195,12 @@ func eventOf(r api.Record) ledger.Event {
 func changeRow(r api.Record) []string {
 	e := eventOf(r)
 	text := func(key string) string { s, _ := r.Detail[key].(string); return s }
-	by := r.Operator
-	if by == "" {
-		by = text("author")
-	}
 	why := text("reason") + text("subject") + text("note")
-	if r.Erased {
+	switch {
+	case r.Erased:
 		why = "(erased)"
+	case e.Kind() == ledger.SafeModeExited && e.Data.Statement == nil:
+		why = ranOut
 	}
 	at := e.RecordedTime
 	if t, err := api.ParseTime(at); err == nil {
@@ -193,8 +209,11 @@ func changeRow(r api.Record) []string {
 	if r.Late {
 		why = strings.TrimSpace("late, of " + strings.TrimSuffix(e.Time, ".000Z") + "  " + why)
 	}
-	return []string{fmt.Sprint(r.Index), at, string(e.Kind()), dash(e.Subject), what(&e.Data.Fields), dash(clipText(by, 24)), dash(clipText(why, 48))}
+	return []string{fmt.Sprint(r.Index), at, string(e.Kind()), dash(e.Subject), what(&e.Data.Fields), dash(clipText(r.By(), 24)), dash(clipText(why, 48))}
 }
+
+// ranOut is why a safe mode ended that nobody left.
+const ranOut = "its time ran out"
 
 // what is the one thing that a change is about, for a table.
 func what(f *ledger.Fields) string {
@@ -207,6 +226,10 @@ func what(f *ledger.Fields) string {
 		return count(f.Total, "fault")
 	case f.From != "":
 		return short(f.From) + " → " + short(f.To)
+	case f.Index > 0:
+		return fmt.Sprintf("detail of entry %d", f.Index)
+	case f.Late != "":
+		return f.Late
 	case f.Object != "":
 		return f.Object.Short()
 	case f.Artifact != "":
@@ -243,7 +266,11 @@ func newChangesShow(a *app) *cobra.Command {
 // showChange is one change for people; -o yaml has every member.
 func showChange(w io.Writer, r api.Record) {
 	e, row := eventOf(r), changeRow(r)
-	rows := [][]string{{"entry", row[0]}, {"recorded", e.RecordedTime}, {"kind", row[2]}, {"subject", row[3]}, {"what", row[4]}, {"by", row[5]}}
+	rows := [][]string{{"entry", row[0]}, {"recorded", e.RecordedTime}, {"kind", row[2]}, {"subject", row[3]}, {"by", dash(r.By())}}
+	if e.Time != e.RecordedTime {
+		rows = append(rows, []string{"time", e.Time})
+	}
+	rows = append(rows, memberRows("", e.Data.Fields)...)
 	for _, k := range slices.Sorted(maps.Keys(r.Detail)) {
 		rows = append(rows, []string{k, oneLine(fmt.Sprint(r.Detail[k]))})
 	}
@@ -251,6 +278,29 @@ func showChange(w io.Writer, r api.Record) {
 		rows = append(rows, []string{"detail", "(erased)"})
 	}
 	table(w, "", append(rows, []string{"id", e.ID}, []string{"leaf", string(r.LeafHash)}))
+}
+
+// memberRows are the members of a kind, a row each.
+func memberRows(prefix string, v any) (rows [][]string) {
+	b, err := json.Marshal(v)
+	var members map[string]any
+	if err != nil || json.Unmarshal(b, &members) != nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		switch v := members[name].(type) {
+		case map[string]any:
+			rows = append(rows, memberRows(name+".", v)...)
+		case []any:
+			for _, one := range v {
+				text, _ := canon.Encode(one)
+				rows = append(rows, []string{prefix + name, string(text)})
+			}
+		default:
+			rows = append(rows, []string{prefix + name, fmt.Sprint(v)})
+		}
+	}
+	return rows
 }
 
 func newChangesProof(a *app) *cobra.Command {
@@ -269,8 +319,11 @@ func newChangesProof(a *app) *cobra.Command {
 				_, err = escaping{a.out}.Write(b)
 				return err
 			}
+			if err := os.WriteFile(out, b, 0o644); err != nil {
+				return err
+			}
 			fmt.Fprintf(a.err, "wrote %s; next: sealstone verify %s%s\n", out, out, a.trustHint())
-			return os.WriteFile(out, b, 0o644)
+			return nil
 		}}
 	cmd.Flags().StringVar(&out, "out", "", "file to write (default: standard output)")
 	return cmd

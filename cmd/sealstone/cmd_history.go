@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -17,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
 )
 
 // historyOptions are the flags of history.
@@ -84,12 +86,16 @@ func (a *app) history(ctx context.Context, target string, o historyOptions) erro
 	if a.output == "csv" {
 		return historyCSV(clean{a.out}, h)
 	}
-	return a.print(h, func(w io.Writer) {
+	err = a.print(h, func(w io.Writer) {
 		historyTable(w, h, o.to == "" && o.before == 0)
 		if h.Next != nil {
 			fmt.Fprintf(a.err, "more: add --before %d, or --limit 0 for all\n", *h.Next)
 		}
 	})
+	if errors.Is(err, errFormat) {
+		err = fmt.Errorf("%w, or csv", err)
+	}
+	return err
 }
 
 // history reads as many pages as it takes; limit 0 is all.
@@ -158,6 +164,8 @@ func historyRow(iv api.Interval) []string {
 		why = "(erased)"
 	case iv.Missing != "":
 		why = iv.Missing
+	case iv.Kind == string(ledger.SafeModeExited) && iv.By == "":
+		why = ranOut
 	}
 	bundle := strings.TrimPrefix(iv.Bundle.Short(), "sha256:")
 	return []string{seconds(iv.From), lasted, dash(clipText(string(iv.Mode), 12)), dash(bundle), dash(iv.Commit[:min(8, len(iv.Commit))]), fmt.Sprint(iv.Index), dash(clipText(iv.By, 12)), dash(why)}

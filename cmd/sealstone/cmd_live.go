@@ -84,6 +84,9 @@ func (a *app) live(ctx context.Context, args []string, o liveOptions) (drifts bo
 func (c *client) live(ctx context.Context, args []string, o liveOptions) (live api.Live, drifts bool, err error) {
 	q := url.Values{}
 	if len(args) > 0 {
+		if service, _, target := strings.Cut(args[0], "@"); target {
+			return live, false, fmt.Errorf("live takes a service: sealstone live %s, or sealstone history %s", service, args[0])
+		}
 		q.Set("service", args[0])
 	}
 	if err := setTimes(q, map[string]string{"at": o.at}); err != nil {
@@ -121,8 +124,8 @@ func nothingLive(ctx context.Context, c *client, args []string, o liveOptions) s
 	case o.at != "":
 		return "nothing was activated at " + o.at
 	case len(args) > 0:
-		if names, err := c.services(ctx); err == nil && len(names) > 0 {
-			return fmt.Sprintf("no service %q is activated; there are %s", args[0], strings.Join(names, ", "))
+		if list, err := c.services(ctx); err == nil && len(activated(list)) > 0 {
+			return fmt.Sprintf("no service %q is activated; there are %s", args[0], strings.Join(serviceNames(activated(list)), ", "))
 		}
 	}
 	return "nothing is activated yet: a server that just started is reading its repository, or /v1/status says what is wrong"
@@ -141,6 +144,9 @@ func showLive(w io.Writer, live api.Live, o liveOptions) {
 	for _, s := range live.Services {
 		for _, sc := range s.Scopes {
 			rows = append(rows, liveRow(s.Service, sc, now))
+			if sc.Proven != nil && sc.Proven.Missing != "" {
+				rows = append(rows, []string{"  ! " + sc.Proven.Missing})
+			}
 			rows = append(rows, driftRows("  ", sc.Drift)...)
 			rows = append(rows, reportedRows(sc, now, o.instances >= 0)...)
 		}

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +49,12 @@ func newChangesRecord(a *app) *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.kind, o.target = ledger.Kind(args[0]), api.Target{Service: service, Scope: api.Scope(scope)}
+			if !slices.Contains(recordKinds(), args[0]) {
+				return fmt.Errorf("unknown kind %q: write one of %s", o.kind, strings.Join(recordKinds(), ", "))
+			}
+			if o.kind == ledger.NoteAdded && o.note == "" {
+				return errors.New("a note needs words: pass --note TEXT")
+			}
 			for name, v := range named {
 				if *v == "" {
 					continue
@@ -98,7 +105,7 @@ func namedSet(name, value string) (member, set string, err error) {
 func recordKinds() []string {
 	var out []string
 	for _, k := range ledger.Kinds() {
-		if k.Do() == "record" {
+		if k.Do() == "record" || k == ledger.SafeModeDrilled {
 			out = append(out, string(k))
 		}
 	}
@@ -106,9 +113,6 @@ func recordKinds() []string {
 }
 
 func (a *app) recordFact(ctx context.Context, o *fact) error {
-	if !o.kind.Signed() {
-		return fmt.Errorf("unknown kind %q: write one of %s", o.kind, strings.Join(recordKinds(), ", "))
-	}
 	if o.out != "" {
 		return a.writeFact(ctx, o)
 	}
@@ -124,7 +128,27 @@ func (a *app) recordFact(ctx context.Context, o *fact) error {
 	if err != nil {
 		return err
 	}
+	if o.kind.Do() == "record" {
+		a.notePlace(ctx, c, o.target)
+	}
 	return a.printReceipts([]api.Receipt{*r})
+}
+
+// notePlace says when a server knows nothing of the place that a fact is about.
+// It is recorded all the same: facts are about the world.
+func (a *app) notePlace(ctx context.Context, c *client, t api.Target) {
+	if t.Service == "" {
+		return
+	}
+	var err error
+	if t.Scope != "" {
+		_, err = c.safeModes(ctx, t)
+	} else if list, failed := c.services(ctx); failed == nil && !slices.Contains(serviceNames(activated(list)), t.Service) {
+		err = &api.Error{Code: api.CodeNotActivated, Detail: "nothing is activated for " + t.Service}
+	}
+	if code := api.CodeOf(err); code == api.CodeNotActivated || code == api.CodeUnprocessable {
+		fmt.Fprintf(a.err, "note: recorded all the same, but is %s right? %v\n", t, c.namingPlaces(ctx, err, t))
+	}
 }
 
 // writeFact signs without sending.
@@ -141,8 +165,11 @@ func (a *app) writeFact(ctx context.Context, o *fact) error {
 	if err != nil {
 		return err
 	}
+	if err := os.WriteFile(o.out, append(body, '\n'), 0o644); err != nil {
+		return err
+	}
 	fmt.Fprintf(a.err, "wrote %s: send it with sealstone changes send %s, or curl --data-binary @%s SERVER/v1/changes\n", o.out, o.out, o.out)
-	return os.WriteFile(o.out, append(body, '\n'), 0o644)
+	return nil
 }
 
 func (o *fact) sign(key ledger.Signer, origin string, now time.Time) ([]byte, error) {
@@ -151,7 +178,7 @@ func (o *fact) sign(key ledger.Signer, origin string, now time.Time) ([]byte, er
 		return nil, err
 	}
 	st := newStatement(origin, o.kind, o.target, at)
-	if err := setFields(&st.Fields, o.sets); err != nil {
+	if err := setFields(st, o.sets); err != nil {
 		return nil, err
 	}
 	return signSubmission(st, o.note, key)
@@ -161,22 +188,25 @@ func (o *fact) at(now time.Time) (time.Time, error) {
 	if o.when == "" {
 		return now, nil
 	}
-	if ago, err := time.ParseDuration(o.when); err == nil {
-		return now.Add(-ago.Abs()), nil
+	if ago, err := time.ParseDuration(o.when); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
 	}
-	at, err := time.Parse(time.RFC3339, o.when)
+	at, err := parseTime("--time", o.when)
 	if err != nil {
-		return at, fmt.Errorf("--time %q: write RFC 3339, such as 2026-11-20T10:03:00Z, or how long ago, such as 36h", o.when)
+		err = fmt.Errorf("%w, or how long ago, such as 36h", err)
 	}
-	return at, nil
+	return at, err
 }
 
-func setFields(f *ledger.Fields, sets []string) error {
+func setFields(st *ledger.Statement, sets []string) error {
 	fields := map[string]any{}
 	for _, s := range sets {
 		name, value, ok := strings.Cut(s, "=")
 		if !ok {
 			return fmt.Errorf("--set %q: write name=value", s)
+		}
+		if members := st.Kind.Members(); !slices.Contains(members, name) {
+			return fmt.Errorf("%s has no member %.40q: it has %s", st.Kind, name, cmp.Or(strings.Join(members, ", "), "none, words go into --note"))
 		}
 		fields[name] = value
 		if n, err := strconv.ParseInt(value, 10, 64); err == nil && (name == "index" || name == "ttl") {
@@ -187,9 +217,7 @@ func setFields(f *ledger.Fields, sets []string) error {
 	if err != nil {
 		return err
 	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(f); err != nil {
+	if err := json.Unmarshal(b, &st.Fields); err != nil {
 		return fmt.Errorf("--set: %w", err)
 	}
 	return nil
@@ -199,7 +227,7 @@ func newChangesErase(a *app) *cobra.Command {
 	o := fact{kind: ledger.DetailErased}
 	var object string
 	cmd := &cobra.Command{
-		Use:   "erase (INDEX | --object DIGEST --service S) --note WHY",
+		Use:   "erase (INDEX | --object DIGEST [--service S]) [--note WHY]",
 		Short: "Erase the detail of a change, or withhold an object; proofs stay valid",
 		Long: "Erase the detail of a change: names and words, which lie outside the log. Or\n" +
 			"withhold an object that leaked: a bundle, a document, a set that nothing in force\n" +

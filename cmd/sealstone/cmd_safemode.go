@@ -170,7 +170,7 @@ func (s *modeSender) one(ctx context.Context, t api.Target, o safeModeOptions) (
 func (s *modeSender) send(ctx context.Context, t api.Target, o safeModeOptions) (*api.Receipt, error) {
 	seen, err := s.c.safeModes(ctx, t)
 	if err != nil {
-		return nil, s.c.namingServices(ctx, err)
+		return nil, s.c.namingPlaces(ctx, err, t)
 	}
 	if err = seen.complete(t, &o); err != nil {
 		return nil, err
@@ -245,17 +245,30 @@ func (s *seenModes) notInForce(t api.Target) error {
 	return e
 }
 
-// namingServices adds to an unknown service's error those that exist.
-func (c *client) namingServices(ctx context.Context, err error) error {
+// namingPlaces adds to the error of a place where nothing is activated those
+// where something is: the service's scopes, or the services.
+func (c *client) namingPlaces(ctx context.Context, err error, t api.Target) error {
 	e, ok := errors.AsType[*api.Error](err)
 	if !ok || e.Code != api.CodeNotActivated {
 		return err
 	}
-	names, failed := c.services(ctx)
-	if failed != nil {
+	all, failed := c.services(ctx)
+	list := activated(all)
+	if failed != nil || len(list) == 0 {
 		return err
 	}
-	return &api.Error{Code: e.Code, Detail: e.Detail, Hint: "services are " + strings.Join(names, ", ")}
+	hint := "services are " + strings.Join(serviceNames(list), ", ")
+	for _, s := range list {
+		if s.Service != t.Service {
+			continue
+		}
+		var scopes []string
+		for _, sc := range s.Scopes {
+			scopes = append(scopes, string(sc.Scope))
+		}
+		hint = "scopes of " + s.Service + " are " + strings.Join(scopes, ", ")
+	}
+	return &api.Error{Code: e.Code, Detail: e.Detail, Hint: hint}
 }
 
 // withFileHint says, where no server can be reached, what works without one.
@@ -340,17 +353,34 @@ func (c *client) expandServices(ctx context.Context, list string) ([]string, err
 		}
 		return names, nil
 	}
-	return c.services(ctx)
+	all, err := c.services(ctx)
+	return serviceNames(activated(all)), err
 }
 
-// services names those that are live.
-func (c *client) services(ctx context.Context) (names []string, err error) {
+// services are all that the server knows anything of.
+func (c *client) services(ctx context.Context) ([]api.LiveService, error) {
 	var live api.Live
-	err = c.get(ctx, "/v1/live", nil, &live)
-	for _, s := range live.Services {
+	err := c.get(ctx, "/v1/live", url.Values{"instances": {"0"}}, &live)
+	return live.Services, err
+}
+
+// activated keeps the services and scopes where something is in effect: others
+// are only reported, or asked for.
+func activated(list []api.LiveService) (out []api.LiveService) {
+	for _, s := range list {
+		s.Scopes = slices.DeleteFunc(s.Scopes, func(sc api.LiveScope) bool { return sc.Proven == nil })
+		if len(s.Scopes) > 0 {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func serviceNames(list []api.LiveService) (names []string) {
+	for _, s := range list {
 		names = append(names, s.Service)
 	}
-	return names, err
+	return names
 }
 
 // fileTimeout bounds the look at a server before a file is written.
@@ -375,7 +405,7 @@ func (a *app) look(ctx context.Context, t api.Target) (*seenModes, error) {
 	if code := api.CodeOf(err); code == api.CodeUnavailable || code == api.CodeInternal || code == api.CodeUnauthorized {
 		return nil, nil
 	}
-	return nil, c.namingServices(ctx, err)
+	return nil, c.namingPlaces(ctx, err, t)
 }
 
 // checkFile holds what a file will say to what a server knows.
@@ -518,6 +548,8 @@ func availableTable(w io.Writer, modes []api.SafeMode) {
 func ends(h api.Held, now time.Time) string {
 	t, err := api.ParseTime(h.Expires)
 	switch {
+	case h.Pending:
+		return span(time.Duration(h.TTL)*time.Second) + " after it is recorded, then " + h.OnExpiry
 	case err != nil:
 		return "-"
 	case h.Overdue || t.Before(now):

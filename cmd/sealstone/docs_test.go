@@ -137,6 +137,16 @@ func TestREADMEDemo(t *testing.T) {
 	}
 }
 
+// What a tour leaves behind must not be in the way of its next commit.
+func TestToursLeaveNoBackups(t *testing.T) {
+	for _, page := range []string{"README.md", "docs/time-travel.md", "docs/operations.md", "docs/config-repository.md"} {
+		doc := readDoc(t, page)
+		if strings.Count(doc, "sed -i.bak ") != strings.Count(doc, "$ rm ") {
+			t.Errorf("%s leaves a .bak file", page)
+		}
+	}
+}
+
 var ruleID = regexp.MustCompile("`([EW]_[A-Z_]+)`")
 
 // Every rule of the bundler is in the documentation with its own words, and the

@@ -62,7 +62,8 @@ func newLiveDeps(a *app) *cobra.Command {
 		Use:   "deps NAME",
 		Short: "Show who runs a dependency, or a version of it below another",
 		Long: "Show who runs a dependency, by the lists that instances report. NAME is as in a package\n" +
-			"URL, with or without pkg:type/ in front: golang.org/x/net, pkg:npm/lodash, stdlib.",
+			"URL, with or without pkg:type/ in front: golang.org/x/net, pkg:npm/lodash, stdlib. With\n" +
+			"@VERSION behind it is that version only.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.liveArtifacts(c.Context(), url.Values{"dependency": {args[0]}, "below": {below}, "service": {service}})
@@ -111,7 +112,7 @@ func (a *app) liveArtifacts(ctx context.Context, q url.Values) error {
 		}
 		fitted(w, header, rows)
 		if len(rows) == 0 {
-			fmt.Fprintln(a.err, "no instance reports it")
+			fmt.Fprintln(a.err, nothingReported(q))
 		}
 		if answer.Omitted > 0 {
 			fmt.Fprintf(w, "and %d more: name a service with --service\n", answer.Omitted)
@@ -120,6 +121,18 @@ func (a *app) liveArtifacts(ctx context.Context, q url.Values) error {
 			fmt.Fprintf(w, "unknown: %d instances report nothing about it\n", answer.Unknown)
 		}
 	})
+}
+
+// nothingReported says what exactly no instance reports: other versions may be.
+func nothingReported(q url.Values) string {
+	name, below := q.Get("dependency"), q.Get("below")
+	switch {
+	case below != "":
+		return fmt.Sprintf("no instance reports %s below %s; without --below all versions are listed", name, below)
+	case name != "":
+		return fmt.Sprintf("no instance reports %s", name)
+	}
+	return "no instance reports it"
 }
 
 func imageRow(f api.Artifact) []string {

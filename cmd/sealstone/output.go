@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,8 +37,10 @@ func (a *app) print(v any, table func(w io.Writer)) error {
 	case "yaml":
 		return printYAML(a.out, v)
 	}
-	return fmt.Errorf("unknown output format %q: write table, json, yaml or jsonl", a.output)
+	return fmt.Errorf("%w %q: write table, json, yaml or jsonl", errFormat, a.output)
 }
+
+var errFormat = errors.New("unknown output format")
 
 // printLines writes one line for each element of a list, or one line.
 func printLines(w io.Writer, v any) error {

@@ -6,10 +6,12 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
 )
 
 // Other people's text neither commands a terminal nor reads as another one.
@@ -58,6 +60,27 @@ func TestServersCommandNoTerminal(t *testing.T) {
 	}
 	if got := cleaned("\x1b[31mWRONG\x1b[0m\x1b[8m"); got != "\x1b[31mWRONG\x1b[0m?[8m" {
 		t.Errorf("our own colours: %q", got)
+	}
+}
+
+// Nobody leaves a mode whose time ran out, and a table says so; a pending one has
+// all of its time from when it is recorded.
+func TestTablesSayWhyAModeEnds(t *testing.T) {
+	exit := ledger.NewEvent("shop.example/sealstone", ledger.SafeModeExited, "0", time.Time{}, time.Time{}, ledger.Data{Service: "checkout", Scope: "prod", Fields: ledger.Fields{Mode: "degraded"}})
+	event, err := json.Marshal(exit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := changeRow(api.Record{Event: event})
+	if got := row[len(row)-1]; got != ranOut {
+		t.Errorf("changes: %q", got)
+	}
+	row = historyRow(api.Interval{Kind: string(ledger.SafeModeExited)})
+	if got := row[len(row)-1]; got != ranOut {
+		t.Errorf("history: %q", got)
+	}
+	if got := ends(api.Held{Pending: true, TTL: 7200, OnExpiry: "hold"}, time.Now()); got != "2h0m after it is recorded, then hold" {
+		t.Errorf("pending: %q", got)
 	}
 }
 

@@ -81,9 +81,18 @@ func isHex(s string) bool {
 	return len(s) >= 7 && len(s) <= 40 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
+// wholeDigest refuses what tables show of a digest.
+func wholeDigest(s string) (api.Digest, error) {
+	d, err := api.ParseDigest(s)
+	if err != nil {
+		err = &api.Error{Code: api.CodeInvalid, Detail: err.Error(), Err: err, Hint: "tables show the first 12 digits only; the same command with -o json, and changes show INDEX, have all 64"}
+	}
+	return d, err
+}
+
 // digest finds the service that has a set or bundle.
 func (r *resolver) digest(ctx context.Context, ref string) (*resolved, error) {
-	d, err := api.ParseDigest(ref)
+	d, err := wholeDigest(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +102,11 @@ func (r *resolver) digest(ctx context.Context, ref string) (*resolved, error) {
 	}
 	names := []string{r.o.service}
 	if r.o.service == "" {
-		if names, err = c.services(ctx); err != nil {
+		all, err := c.services(ctx)
+		if err != nil {
 			return nil, err
 		}
+		names = serviceNames(all)
 	}
 	for _, name := range names {
 		out, err := r.fetched(ctx, c, name, d)
@@ -219,6 +230,9 @@ func (r *resolver) commit(ctx context.Context, rev string) (*resolved, error) {
 	}
 	repo, commit, err := openCommit(dir, rev)
 	if err != nil && !isHex(rev) {
+		if repo == nil {
+			return nil, fmt.Errorf("%w; for a branch or tag pass --repo DIR, or run this inside a clone", notReference(rev))
+		}
 		return nil, notReference(rev)
 	}
 	if r.o.service == "" || r.o.scope == "" {
@@ -316,7 +330,7 @@ func (c *client) provenAt(ctx context.Context, t api.Target, at time.Time) (*api
 	iv := h.Intervals[0]
 	if iv.Missing != "" {
 		return nil, &api.Error{Code: api.CodeGone, Detail: fmt.Sprintf("%s ran set %s then, which can't be read: %s", t, iv.Set, iv.Missing),
-			Hint: "it was built from commit " + iv.Commit + ": name that, with --repo"}
+			Hint: "it can be built from commit " + iv.Commit + ": name that instead (to eval: as --bundle, with --target " + t.String() + "), and the repository with --repo"}
 	}
 	return &api.Proven{Bundle: iv.Bundle, Set: iv.Set, Mode: iv.Mode, Release: iv.Commit, Index: iv.Index, Since: iv.From, By: iv.By}, nil
 }

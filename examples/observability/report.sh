@@ -1,6 +1,7 @@
 #!/bin/sh
 # Reports what this process is and runs: on its start, on each change, and every
 # 15 seconds. What it doesn't know it leaves out. Needs curl and sha256sum.
+# BUNDLE is the whole digest, if it is known; ONCE=1 sends one report.
 #   SERVER=http://127.0.0.1:7460 TARGET=checkout@prod BUNDLE=sha256:... ./report.sh
 set -eu
 ID=${ID:-$(hostname)-$$} STARTED=$(date -u +%Y-%m-%dT%H:%M:%SZ)
@@ -17,10 +18,15 @@ send() { # $1: further members
 		 "sealstone.change.index": ${INDEX:--1}, "sealstone.dependencies.digest": "$digest" $1}
 	END
 }
+report() { # says why the server takes none
+	answer=$(send "$1") || { echo "$answer" >&2; return 1; }
+}
 while :; do
-	case $(send '') in
-	*sealstone.dependencies*) send ", \"sealstone.dependencies\": [$list]" ;;
+	status=0
+	report '' || status=1
+	case $answer in
+	*'"want"'*) report ", \"sealstone.dependencies\": [$list]" || status=1 ;;
 	esac
-	[ -z "${ONCE:-}" ] || exit 0
+	[ -z "${ONCE:-}" ] || exit $status
 	sleep 15
 done

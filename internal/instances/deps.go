@@ -98,16 +98,17 @@ type Hit struct {
 	Unordered bool // its version can't be compared
 }
 
-// Dependency finds the lists that have a package, given by name or package URL
-// without version, in a version below one; "" is any. known has the digests of
+// Dependency finds the lists that have a package, given by name or package URL,
+// in the version that it names or in one below another; "" is any. known has the digests of
 // all lists that would name it.
 func (t *Table) Dependency(name, below string) (hits map[api.Digest][]Hit, known map[api.Digest]bool) {
 	t.mu.RLock()
 	lists := maps.Clone(t.lists)
 	t.mu.RUnlock()
 	hits, known = map[api.Digest][]Hit{}, map[api.Digest]bool{}
+	name, exact := splitVersion(name)
 	for d, l := range lists {
-		h := l.find(name, below)
+		h := l.find(name, exact, below)
 		if len(h) > 0 {
 			hits[d] = h
 		}
@@ -122,17 +123,30 @@ func (l *list) complete() bool {
 	return len(l.lines) != 1 || !strings.HasPrefix(l.lines[0], "pkg:golang/stdlib@")
 }
 
-func (l *list) find(name, below string) (hits []Hit) {
+func (l *list) find(name, exact, below string) (hits []Hit) {
 	for _, p := range l.prefixes(name) {
 		at, _ := slices.BinarySearch(l.lines, p)
 		for ; at < len(l.lines) && strings.HasPrefix(l.lines[at], p); at++ {
 			version, _, _ := strings.Cut(l.lines[at][len(p):], "?")
+			if exact != "" && version != exact {
+				continue
+			}
 			if less, ordered := lessThan(version, below); less || !ordered || revised(p, version) {
 				hits = append(hits, Hit{l.lines[at], !ordered || below != "" && revised(p, version)})
 			}
 		}
 	}
 	return hits
+}
+
+// splitVersion takes the version off a name or package URL. A scope of npm stands
+// in front, and qualifiers behind.
+func splitVersion(name string) (bare, version string) {
+	name, _, _ = strings.Cut(name, "?")
+	if at := strings.LastIndex(name, "@"); at > 0 && at > strings.LastIndex(name, "/") && !strings.HasSuffix(name[:at], "/") {
+		return name[:at], name[at+1:]
+	}
+	return name, ""
 }
 
 // prefixes are the ways to write a name in package URLs: as it is, with npm's @

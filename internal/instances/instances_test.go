@@ -174,6 +174,12 @@ func TestDependencies(t *testing.T) {
 		{"post", "2.0", "pkg:pypi/post@2.0.post1 ?"},
 		{"debian/openssl", "3.0.1", "pkg:deb/debian/openssl@3.0.9-1 ?"},
 		{"debian/openssl", "", "pkg:deb/debian/openssl@3.0.9-1"},
+		{"pkg:deb/debian/openssl@3.0.9-1?arch=amd64", "", "pkg:deb/debian/openssl@3.0.9-1"}, // as a table shows it
+		{"pkg:pypi/requests@2.31.0", "", "pkg:pypi/requests@2.31.0"},
+		{"requests@2.32.0", "", ""},
+		{"@angular/core@16.2.0", "", "pkg:npm/%40angular/core@16.2.0"},
+		{"pkg:npm/%40angular/core@16.2.0", "", "pkg:npm/%40angular/core@16.2.0"},
+		{"pkg:npm/@angular/core@16.2", "", ""},
 	} {
 		hits, known := table.Dependency(c.name, c.below)
 		got := ""
@@ -195,7 +201,7 @@ func TestOnlyTheGoVersionIsKnown(t *testing.T) {
 	table := open(t, "")
 	list := []string{"pkg:golang/stdlib@v1.26.0"}
 	report(t, table, instance("checkout@prod", "a", func(in *api.Instance) { in.Deps, in.DepList = api.DependenciesDigest(list), list }), start)
-	for name, want := range map[string]bool{"golang.org/x/mod": false, "stdlib": true, "pkg:golang/stdlib": true} {
+	for name, want := range map[string]bool{"golang.org/x/mod": false, "stdlib": true, "pkg:golang/stdlib": true, "stdlib@v1.26.0": true} {
 		if _, known := table.Dependency(name, "v0.1.0"); known[api.DependenciesDigest(list)] != want {
 			t.Errorf("%s: known %v, want %v", name, !want, want)
 		}
