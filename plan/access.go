@@ -65,6 +65,9 @@ func (m *maker) access() error {
 	return nil
 }
 
+// everybody is who reads without a token, where there is no clients.yaml.
+const everybody = "everybody"
+
 // A register is one of the files at one side.
 type register struct {
 	there   bool
@@ -87,6 +90,8 @@ func (m *maker) register(s *side, file string) (*register, error) {
 	r.place = bundler.Places(file, raw)
 	r.holders = []holder{{kind: KindFile, name: file}}
 	switch {
+	case !r.there && file == "clients.yaml":
+		r.holders[0].is(everybody, "may read everything, the log too", "")
 	case !r.there || file == "operators.sig":
 	case file == "operators.yaml":
 		ops, _ := bundler.ParseOperators(raw)
@@ -199,12 +204,18 @@ func (r *register) compare(next *register) []Item {
 		top.Change = Added
 	case !next.there:
 		top.Change = Removed
+	}
+	switch {
 	case next.bad:
+		top.Edits = nil
 		top.Notes = append(top.Notes, "it can't be used as it is: what is in force stays")
 	case r.stale(next):
 		top.Notes = append(top.Notes, "its version is not a higher one: servers keep the operators that they have")
-	case r.bad:
+	case r.bad && next.there:
 		top.Notes = append(top.Notes, "it could not be used before: all that it says is new")
+	}
+	if file.name == "clients.yaml" {
+		top.Notes = append(top.Notes, next.readers()...)
 	}
 	out := []Item{top}
 	if next.bad {
@@ -225,6 +236,17 @@ func (r *register) compare(next *register) []Item {
 		out[0].Notes = append([]string{"written differently, says the same"}, top.Notes...)
 	}
 	return out
+}
+
+// readers says of clients.yaml where what it says of everybody is not so.
+func (r *register) readers() []string {
+	switch {
+	case !r.there:
+		return []string{"a server that listens on a network without --open-reads lets nobody read"}
+	case !r.bad && len(r.holders) == 1:
+		return []string{"it lists no client: nobody may read, unless a server has --open-reads"}
+	}
+	return nil
 }
 
 // stale reports operators that no server would take after the old ones.
@@ -283,8 +305,10 @@ func (i *Item) facts(old, new *holder, was, is placer) {
 }
 
 func (i *Item) say(e Edit, place placer) {
-	at := place(e.Path)
-	e.At = &at
+	if e.Path != "" {
+		at := place(e.Path)
+		e.At = &at
+	}
 	i.Edits = append(i.Edits, e)
 }
 

@@ -118,7 +118,9 @@ func TestAccess(t *testing.T) {
 		"not readable": {func(h *history) { h.signed("version: 4\noperators: nobody\n") },
 			[]string{"operators.yaml  changed\n    it can't be used as it is: what is in force stays"}, "removed"},
 		"no longer there": {func(h *history) { delete(h.files, "clients.yaml") },
-			[]string{"clients.yaml  removed\nclient edge  removed\n  - token  sha256:111111111111  was clients.yaml:2"}, ""},
+			[]string{"who may do what changes: everybody, 2 clients\n", "clients.yaml  removed\n    a server that listens on a network without --open-reads lets nobody read\n  + everybody  may read everything, the log too\nclient edge  removed\n  - token  sha256:111111111111  was clients.yaml:2"}, ""},
+		"nobody listed": {func(h *history) { h.files["clients.yaml"] = "clients: []\n" },
+			[]string{"clients.yaml  changed\n    it lists no client: nobody may read, unless a server has --open-reads\nclient edge  removed\n"}, "everybody"},
 		"beside a service that is refused": {func(h *history) {
 			h.files["clients.yaml"] = clientsAfter
 			h.files["services/payments/config/http.yaml"] = "a: 0x1F\n"
@@ -156,5 +158,22 @@ func TestAccess(t *testing.T) {
 				t.Errorf("%q in\n%s", c.not, b.String())
 			}
 		})
+	}
+}
+
+// The first clients.yaml takes from everybody what it does not give.
+func TestFirstClients(t *testing.T) {
+	for clients, want := range map[string]string{
+		clientsBefore:     "clients.yaml  added\n  - everybody  may read everything, the log too\nclient edge  added\n",
+		"clients: []\n":   "clients.yaml  added\n    it lists no client: nobody may read, unless a server has --open-reads\n  - everybody  may read everything, the log too\n",
+		"clients: many\n": "clients.yaml  added\n    it can't be used as it is: what is in force stays\n",
+	} {
+		h := newHistory(t)
+		h.commit(map[string]string{"clients.yaml": clients})
+		var b strings.Builder
+		h.plan(plan.Options{}).WriteText(&b)
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
 	}
 }

@@ -263,7 +263,7 @@ func TestVerdicts(t *testing.T) {
 		"the demand for signatures": {change: func(h *history) {
 			h.files["sealstone.yaml"] += "source: {require_signed: false}\n"
 		}, verdict: plan.Changes, text: []string{"sealstone.yaml"}},
-		"who may do what":   {change: has("clients.yaml", "clients: []\n"), verdict: plan.Changes, text: []string{"CHANGES  who may do what changes: clients.yaml"}},
+		"who may do what":   {change: has("clients.yaml", "clients: []\n"), verdict: plan.Changes, text: []string{"CHANGES  who may do what changes: everybody"}},
 		"no sealstone.yaml": {change: drop("sealstone.yaml"), verdict: plan.Refused, text: []string{"E_SEALSTONE_MISSING", "catalog   prod     refused"}},
 		"a fault that only a promotion would meet": {change: func(h *history) {
 			h.files["activations/payments.yaml"] = "service: payments\nactivations:\n  - scope: prod\n    release: " + h.commits[0] + "\n"

@@ -37,13 +37,16 @@ func (p *Plan) verdict() (Verdict, string) {
 	return v, text
 }
 
-// who names the operators whose rights change, those who gain some first, and
-// counts clients, whose names are free text; without either it names the files.
+// who names everybody and the operators whose rights change, those who gain some
+// first, and counts clients, whose names are free text; without any it names the
+// files.
 func (p *Plan) who(glue string) string {
 	var gain, lose, files []string
 	clients := 0
 	for _, i := range p.Access {
 		switch {
+		case i.Kind == KindFile && slices.ContainsFunc(i.Edits, func(e Edit) bool { return e.Key == everybody }):
+			gain = slices.Insert(gain, 0, everybody)
 		case i.Kind == KindFile:
 			files = append(files, i.Name)
 		case i.Kind == KindClient:
