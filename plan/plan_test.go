@@ -46,7 +46,7 @@ func newHistory(t *testing.T) *history {
 	}
 	h.commit(nil)
 	for _, service := range []string{"catalog", "checkout", "payments"} {
-		h.edit("activations/"+service+".yaml", `release: latest       # until the first promotion pins a commit`, "release: "+h.commits[0])
+		h.edit("activations/"+service+".yaml", `release: latest       # sealstone promote writes a commit here`, "release: "+h.commits[0])
 	}
 	h.commit(nil)
 	return h
