@@ -140,11 +140,11 @@ func timeParam(c echo.Context, name string) (time.Time, error) {
 	if v == "" {
 		return time.Time{}, nil
 	}
-	if ms, err := strconv.ParseInt(v, 10, 64); err == nil {
-		return time.UnixMilli(ms), nil
-	}
 	t, err := time.Parse(time.RFC3339, v)
-	if err != nil {
+	if ms, bad := strconv.ParseInt(v, 10, 64); bad == nil {
+		t, err = time.UnixMilli(ms), nil
+	}
+	if err != nil || t.Unix() < 0 { // the zero time would stand for none
 		return t, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("query member %s: %.40q", name, v), Hint: "write RFC 3339, for example 2026-11-20T10:03:00Z"}
 	}
 	return t, nil
@@ -229,8 +229,8 @@ func (s *Server) operatorAt(ch *ledger.Change) string {
 // watchChanges follows the log from Last-Event-ID or after=, or from now on: as
 // server-sent events, or as lines for those who accept application/x-ndjson.
 func (s *Server) watchChanges(c echo.Context) error {
-	after := s.store.Snapshot().Tree.Size - 1
-	from := c.Request().Header.Get("Last-Event-ID")
+	last := s.store.Snapshot().Tree.Size - 1
+	after, from := last, c.Request().Header.Get("Last-Event-ID")
 	if from == "" {
 		from = c.QueryParam("after")
 	}
@@ -240,6 +240,10 @@ func (s *Server) watchChanges(c echo.Context) error {
 			return err
 		}
 		after = n
+	}
+	if after > last {
+		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("entry %d is beyond this log, whose last one is %d", after, last),
+			Hint: "if that entry was read from this log, it was rolled back: keep what you have of it, and run sealstone verify"}
 	}
 	as := eventStream
 	if strings.Contains(c.Request().Header.Get(echo.HeaderAccept), jsonLines.contentType) {

@@ -197,3 +197,22 @@ func TestTheKeyIDIsThatOfTheKeyThatSigned(t *testing.T) {
 	wantKinds(t, r, 4)
 	r.expect(200, r.do(http.MethodPost, "/v1/changes", with("")))
 }
+
+func TestQueriesThatMeanNothingAreRefused(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	for _, path := range []string{"/v1/live?at=0001-01-01T00:00:00Z", "/v1/live?at=-62135596800000", "/v1/changes?to=0001-01-01T00:00:00Z", "/v1/changes/+1", "/v1/changes/01", "/v1/changes?after=00"} {
+		r.get(400, path)
+	}
+	p := decode[api.Problem](t, r.get(409, "/v1/changes/watch?after=99999"))
+	if !strings.Contains(p.Detail, "beyond this log") {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestABodyMayHaveAllOf128KiB(t *testing.T) {
+	r := newRig(t, nil)
+	for n, status := range map[int]int{128 << 10: 400, 128<<10 + 1: 413} {
+		r.expect(status, r.do(http.MethodPost, "/v1/changes", strings.Repeat(" ", n)))
+	}
+}

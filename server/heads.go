@@ -127,7 +127,7 @@ func indexParam(c echo.Context, name string) (int64, error) {
 
 func parseIndex(name, v string) (int64, error) {
 	n, err := strconv.ParseInt(v, 10, 64)
-	if err != nil || n < 0 {
+	if err != nil || n < 0 || strconv.FormatInt(n, 10) != v {
 		return 0, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("%s: %.32q is not an index", name, v), Hint: "write a whole number from 0"}
 	}
 	return n, nil

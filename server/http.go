@@ -28,8 +28,8 @@ func (s *Server) routes() http.Handler {
 	e.GET("/readyz/writes", s.readyzWrites)
 	e.GET("/metrics", echo.WrapHandler(s.metrics.handler()))
 	e.GET("/v1/trust", s.getTrust, takes(""))
-	e.POST("/v1/changes", s.postChange, takes(""), middleware.BodyLimit("128K")) // the statement is its own authority
-	e.POST("/hooks/git", s.postHook, middleware.BodyLimit("1M"))
+	e.POST("/v1/changes", s.postChange, takes(""), middleware.BodyLimit("128KiB")) // the statement is its own authority
+	e.POST("/hooks/git", s.postHook, middleware.BodyLimit("1MiB"))
 
 	v1 := func(method, path, query string, h echo.HandlerFunc, more ...echo.MiddlewareFunc) {
 		e.Add(method, "/v1"+path, h, append([]echo.MiddlewareFunc{s.authenticate, takes(query)}, more...)...)
@@ -44,7 +44,7 @@ func (s *Server) routes() http.Handler {
 	v1("GET", "/changes/:index", "proof", s.getChange)
 	v1("GET", "/history", "target from to at limit before", s.getHistory)
 	v1("GET", "/safe-modes", "service scope", s.getSafeModes)
-	v1("POST", "/instances", "", s.postInstance, middleware.BodyLimit("1M"))
+	v1("POST", "/instances", "", s.postInstance, middleware.BodyLimit("1MiB"))
 	v1("GET", "/live", "service at instances after instance", s.getLive)
 	v1("GET", "/live/artifacts", "service dependency below image base", s.getArtifacts)
 	v1("GET", "/flags", "target", s.getFlags)

@@ -14,7 +14,7 @@ func (s *Server) getLog(c echo.Context) error {
 	}
 	cache := "no-cache"
 	if immutable {
-		cache = "public, max-age=31536000, immutable"
+		cache = forEver(c)
 	}
 	c.Response().Header().Set("Cache-Control", cache)
 	return c.Blob(http.StatusOK, contentType, body)

@@ -170,12 +170,21 @@ func (s *Server) named(service string, d api.Digest) ([]byte, error) {
 	return s.programs.object(d)
 }
 
+// forEver lets an answer be kept that never changes: by its reader alone where
+// others need a token for it.
+func forEver(c echo.Context) string {
+	if who(c) == everybody {
+		return "public, max-age=31536000, immutable"
+	}
+	return "private, max-age=31536000, immutable"
+}
+
 func serveObject(c echo.Context, d api.Digest, mediaType string, b []byte) error {
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, mediaType)
 	h.Set("Docker-Content-Digest", string(d))
 	h.Set("ETag", `"`+string(d)+`"`)
-	h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	h.Set("Cache-Control", forEver(c))
 	if !api.Digest(c.Param("ref")).Valid() && c.Param("ref") != "" {
 		h.Set("Cache-Control", "no-cache") // a tag moves
 	}

@@ -418,6 +418,7 @@ func TestStatementsThatAreRefused(t *testing.T) {
 		"another log":      {422, ledgertest.For(t, "other.example/log").SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)},
 		"too old":          {422, r.f.Statement(ledger.SafeModeEntered, "checkout", "prod", aged(-day))},
 		"from the future":  {422, r.f.Statement(ledger.SafeModeEntered, "checkout", "prod", aged(time.Hour))},
+		"drill of no mode": {422, r.f.Statement(ledger.SafeModeDrilled, "checkout", "prod", func(s *ledger.Statement) { s.Mode = "no-such" })},
 		"exit of nothing":  {422, r.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 0)},
 	}
 	for name, c := range cases {
@@ -428,7 +429,9 @@ func TestStatementsThatAreRefused(t *testing.T) {
 			}
 		})
 	}
-	for _, body := range []string{"", "{}", "[]", `{"statement":{}}`, strings.Repeat("x", 129<<10)} {
+	note := string(r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil).Raw)
+	for _, body := range []string{"", "{}", "[]", `{"statement":{}}`, strings.Repeat("x", 129<<10),
+		`{"Statement":` + note + `}`, `{"statement":` + note + `,"statement":` + note + `}`, `{"statement":` + note + `,"Salt":""}`, `{"statement":` + note + `,"x":1}`} {
 		if res := r.do(http.MethodPost, "/v1/changes", body); res.StatusCode != 400 && res.StatusCode != 413 {
 			t.Errorf("%.20q: status %d", body, res.StatusCode)
 		}
@@ -624,6 +627,12 @@ func TestClientsReadOnlyTheirOwn(t *testing.T) {
 	r.get(200, "/v1/changes?service=checkout", "Authorization", "Bearer eu")
 	for _, path := range []string{"/v1/changes", "/v1/changes?service=payments", "/v1/changes/0", "/v1/safe-modes?service=payments", "/v2/payments/tags/list"} {
 		r.get(403, path, "Authorization", "Bearer eu")
+	}
+	set := r.inForce("prod")
+	for path, who := range map[string]string{"/v2/checkout/manifests/" + string(set): "eu", "/log/tile/0/000.p/1": "audit"} {
+		if res := r.do(http.MethodGet, path, "", "Authorization", "Bearer "+who); res.StatusCode != 200 || !strings.HasPrefix(res.Header.Get("Cache-Control"), "private, ") {
+			t.Errorf("%s: %d, others may be handed it: %q", path, res.StatusCode, res.Header.Get("Cache-Control"))
+		}
 	}
 	r.get(200, "/v1/trust")
 	if res := r.do(http.MethodPost, "/ofrep/v1/evaluate/flags/express", "{}", "X-API-Key", "eu"); res.StatusCode != 200 {

@@ -14,6 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/canon"
 	"github.com/sealstone/sealstone/internal/secrets"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
@@ -92,13 +93,23 @@ func plainJSON(err error) string {
 
 func parseSubmission(body []byte) (*ledger.Signed, *ledger.Detail, error) {
 	body = trimNewline(body)
-	var sub api.Submission
-	if err := json.Unmarshal(body, &sub); err != nil {
+	tree, err := canon.Parse(body, canon.MaxDepth)
+	if err != nil {
 		return nil, nil, fmt.Errorf("not JSON: %w", err)
 	}
-	if sub.Statement == nil {
+	members, _ := tree.(map[string]any)
+	if _, long := members["statement"]; !long {
 		st, err := ledger.ParseStatement(body)
 		return st, nil, err
+	}
+	for name := range members {
+		if !slices.Contains([]string{"statement", "salt", "detail"}, name) {
+			return nil, nil, fmt.Errorf("unknown member %.64q beside the statement", name)
+		}
+	}
+	var sub api.Submission
+	if err := json.Unmarshal(body, &sub); err != nil {
+		return nil, nil, fmt.Errorf("not a statement with its detail: %w", err)
 	}
 	st, err := ledger.ParseStatement(sub.Statement)
 	if err != nil || sub.Detail == nil {
@@ -200,10 +211,13 @@ func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.De
 	if err := errors.Join(s.admitErasure(state, st), s.admitSource(st)); err != nil {
 		return store.Decision{}, err
 	}
+	if st.Kind == ledger.SafeModeDrilled && !s.hasSuchMode(state, st) {
+		return store.Decision{}, s.noSuchMode(state, st)
+	}
 	if st.Kind.Lane() == ledger.LaneOverride {
 		prev, _ := state.Chain(overrideKey(st))
 		resolved, err := s.admitSafeMode(state, prev, prev.Generation, st)
-		if api.CodeOf(err) == api.CodeConflict && mayBeLate && *st.After < prev.Generation {
+		if api.CodeOf(err) == api.CodeConflict && mayBeLate && *st.After < prev.Generation && s.hasSuchMode(state, st) {
 			return late(st, detail, "superseded"), nil
 		}
 		if err != nil {
@@ -387,6 +401,11 @@ func (s *Server) fitsHead(state *ledger.State, st *ledger.Signed, there bool) er
 		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("service %s has %d chains, no more fit a head", st.Service, api.MaxChains), Hint: "name an outer scope"}
 	}
 	return nil
+}
+
+// hasSuchMode tells whether a statement is about a mode that is there.
+func (s *Server) hasSuchMode(state *ledger.State, st *ledger.Signed) bool {
+	return st.Kind == ledger.SafeModeExited || len(s.resolvedAt(state, st.Service, st.Scope, st.Mode)) > 0
 }
 
 func (s *Server) noSuchMode(state *ledger.State, st *ledger.Signed) error {

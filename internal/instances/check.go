@@ -18,7 +18,7 @@ const (
 )
 
 // check bounds a report, and cleans what people will read of it.
-func check(in *api.Instance) error {
+func check(in *api.Instance, now time.Time) error {
 	if in.ID == "" || len(in.ID) > maxID || in.Target.Service == "" || in.Target.Scope == "" {
 		return invalid("target and service.instance.id are needed, the id of at most %d bytes", maxID)
 	}
@@ -34,13 +34,21 @@ func check(in *api.Instance) error {
 			return invalid("member %s is sha256: and 64 hex digits", name)
 		}
 	}
-	return checkState(in)
+	for name, s := range map[string]string{"sealstone.artifact.digest": in.Artifact, "oci.manifest.digest": in.Image, "org.opencontainers.image.base.digest": in.BaseImage, "sealstone.sbom.digest": in.SBOM} {
+		if strings.HasPrefix(s, "sha256:") && !api.Digest(s).Valid() {
+			return invalid("member %s is sha256: and 64 hex digits, or of another kind", name)
+		}
+	}
+	if in.Index < -1 || in.LogSize < 0 {
+		return invalid("sealstone.change.index is -1 or an index, sealstone.log.size is not negative")
+	}
+	return checkState(in, now)
 }
 
-func checkState(in *api.Instance) error {
+func checkState(in *api.Instance, now time.Time) error {
 	for name, s := range map[string]string{"process.creation.time": in.Started, "sealstone.head.issued": in.HeadAt} {
-		if _, err := time.Parse(time.RFC3339, s); s != "" && (err != nil || len(s) > 64) {
-			return invalid("member %s is no RFC 3339 time", name)
+		if t, err := time.Parse(time.RFC3339, s); s != "" && (err != nil || len(s) > 64 || t.Sub(now) > 24*time.Hour) {
+			return invalid("member %s is no RFC 3339 time, or one that is more than a day ahead", name)
 		}
 	}
 	if !slices.Contains([]api.State{api.StateReady, api.StateStale, api.StateError, api.StateNotReady}, in.State) {

@@ -140,7 +140,7 @@ func (t *Table) SetLease(d time.Duration) { t.lease = d }
 // Put takes a report that came with a client's token. want tells that the list
 // of dependencies behind its digest isn't known.
 func (t *Table) Put(in *api.Instance, client string, now time.Time) (want bool, err error) {
-	if err := check(in); err != nil {
+	if err := check(in, now); err != nil {
 		return false, err
 	}
 	f := factsOf(in, client)

@@ -120,6 +120,9 @@ func parseAnchor(b []byte, trust *ledger.Trust) (newest ledger.Tree, checkpoint 
 			newest, checkpoint = t, cp
 		}
 	}
+	if len(b) == 0 {
+		errs = append(errs, errors.New("it is empty"))
+	}
 	if checkpoint == nil {
 		return newest, nil, fmt.Errorf("holds no checkpoint of this log: %w", errors.Join(errs...))
 	}

@@ -296,6 +296,25 @@ func TestAnchorThatIsMissingOrOfAnotherLog(t *testing.T) {
 		}
 	})
 	f.refuses("can't be used")
+	f.closeFor(func() {
+		if err := os.WriteFile(filepath.Join(f.cfg.Dir, "anchor"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	f.refuses("holds no checkpoint of this log: it is empty")
+}
+
+// The command line makes exit 3 of it, as of a ledger that was cut off.
+func TestAMissingFileIsDamage(t *testing.T) {
+	for _, name := range []string{fileObjects, fileDetails} {
+		f := newFixture(t)
+		if err := errors.Join(f.Close(), os.Remove(filepath.Join(f.cfg.Dir, name))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(f.cfg); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "ledger recover") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // closeFor closes the store, lets do change its files, and opens it again.

@@ -141,7 +141,7 @@ func damaged(err error) error {
 	if err == nil || !errors.Is(err, kv.ErrCorrupt) && !errors.Is(err, kv.ErrTruncated) && !errors.Is(err, kv.ErrNotFound) {
 		return err
 	}
-	return &api.Error{Code: api.CodeReadOnly, Detail: fmt.Sprintf("the ledger's files are damaged: %v", err), Hint: recoverHint, Err: err}
+	return &api.Error{Code: api.CodeReadOnly, Detail: fmt.Sprintf("the ledger's files are damaged: %v", err), Hint: recoverHint, Err: errors.Join(kv.ErrCorrupt, err)}
 }
 
 func isClosed(err error) bool { return errors.Is(err, berrors.ErrDatabaseNotOpen) }
