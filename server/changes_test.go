@@ -201,7 +201,7 @@ func TestTheKeyIDIsThatOfTheKeyThatSigned(t *testing.T) {
 func TestQueriesThatMeanNothingAreRefused(t *testing.T) {
 	r := newRig(t, nil)
 	r.sync()
-	for _, path := range []string{"/v1/live?at=0001-01-01T00:00:00Z", "/v1/live?at=-62135596800000", "/v1/changes?to=0001-01-01T00:00:00Z", "/v1/changes/+1", "/v1/changes/01", "/v1/changes?after=00"} {
+	for _, path := range []string{"/v1/live?at=0001-01-01T00:00:00Z", "/v1/live?at=-62135596800000", "/v1/changes?to=0001-01-01T00:00:00Z", "/v1/changes/+1", "/v1/changes/01", "/v1/changes?after=00", "/v1/changes?limit=5;limit=9", "/v1/changes?limit=%zz"} {
 		r.get(400, path)
 	}
 	p := decode[api.Problem](t, r.get(409, "/v1/changes/watch?after=99999"))

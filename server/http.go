@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -65,7 +66,11 @@ func takes(query string) echo.MiddlewareFunc {
 	}
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			for _, name := range sortedKeys(c.QueryParams()) {
+			asked, err := url.ParseQuery(c.QueryString())
+			if err != nil {
+				return &api.Error{Code: api.CodeInvalid, Detail: "the query can't be read: " + err.Error(), Hint: "write name=value, with & between them"}
+			}
+			for _, name := range sortedKeys(asked) {
 				if !slices.Contains(known, name) {
 					return &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("query member %.40q is unknown here", name), Hint: hint}
 				}
