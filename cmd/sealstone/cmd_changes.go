@@ -91,9 +91,13 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 	return a.print(answer, func(w io.Writer) {
 		var rows [][]string
 		for _, r := range answer.Changes {
-			rows = append(rows, changeRow(r))
+			row := changeRow(r)
+			why := row[len(row)-1]
+			if rows = append(rows, row[:len(row)-1]); why != "-" {
+				rows = append(rows, []string{clipText("       "+why, maxWidth)})
+			}
 		}
-		table(w, "ENTRY TIME KIND SUBJECT WHAT BY WHY", rows)
+		fitted(w, "ENTRY TIME KIND SUBJECT WHAT BY", rows)
 		if len(rows) == 0 {
 			fmt.Fprintln(a.err, nothingFound(q))
 		}
@@ -192,6 +196,8 @@ func eventOf(r api.Record) ledger.Event {
 	return e
 }
 
+// changeRow is a change for a table; why comes last, and for an activation the
+// release's commit before it.
 func changeRow(r api.Record) []string {
 	e := eventOf(r)
 	text := func(key string) string { s, _ := r.Detail[key].(string); return s }
@@ -209,7 +215,11 @@ func changeRow(r api.Record) []string {
 	if r.Late {
 		why = strings.TrimSpace("late, of " + strings.TrimSuffix(e.Time, ".000Z") + "  " + why)
 	}
-	return []string{fmt.Sprint(r.Index), at, string(e.Kind()), dash(e.Subject), what(&e.Data.Fields), dash(clipText(r.By(), 24)), dash(clipText(why, 48))}
+	thing := what(&e.Data.Fields)
+	if set := e.Data.Set; set != nil {
+		thing, why = hex12(set.Digest), short(e.Data.Release.Commit)+"  "+why
+	}
+	return []string{fmt.Sprint(r.Index), at, string(e.Kind()), dash(e.Subject), thing, dash(clipText(r.By(), 24)), dash(why)}
 }
 
 // ranOut is why a safe mode ended that nobody left.

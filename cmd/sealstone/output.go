@@ -8,7 +8,6 @@ import (
 	"os"
 	"reflect"
 	"regexp"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -96,7 +95,7 @@ func table(w io.Writer, header string, rows [][]string) {
 const maxWidth = 100
 
 // fitted is a table that gives way in its last column, then where it is widest,
-// until a terminal has room for it. A row of one cell is a line of its own; of
+// until a terminal has room for it; times are shown whole. A row of one cell is a line of its own; of
 // nothing it shows nothing.
 func fitted(w io.Writer, header string, rows [][]string) {
 	if len(rows) == 0 {
@@ -119,7 +118,7 @@ func fitted(w io.Writer, header string, rows [][]string) {
 		if last := len(width) - 1; width[last] > 20 {
 			width[last]--
 		} else {
-			width[slices.Index(width, slices.Max(width))]--
+			width[widest(width, rows[0])]--
 		}
 	}
 	for _, r := range rows {
@@ -132,6 +131,16 @@ func fitted(w io.Writer, header string, rows [][]string) {
 		}
 		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
 	}
+}
+
+// widest is the widest column that may give way.
+func widest(width []int, header []string) (at int) {
+	for i, n := range width {
+		if n > width[at] && header[i] != "TIME" {
+			at = i
+		}
+	}
+	return at
 }
 
 // clipCell cuts the end of a text, and the middle of a name: names differ at

@@ -99,12 +99,23 @@ func TestTablesFitATerminal(t *testing.T) {
 	fitted(&out, "FLAG STATE DEFAULT RULES CHANGED ENTRY BY WHY", [][]string{{long, "DISABLED", long, "12", "23h59m ago", "1234567", "Somebody With A Long Name", "a reason that goes on and on and on"}})
 	fitted(&out, "TARGET COUNT VERSION REVISION BASE DEPENDENCY", [][]string{append(programCells(api.Artifact{Target: target, Version: "v1.2.3-0.20250101000000-0123456789ab+dirty", Revision: strings.Repeat("4f", 20), Instances: 100000}),
 		"24dbb8773cf2", "pkg:golang/github.com/"+long+"@v0.39.0")})
+	event, err := json.Marshal(ledger.Event{Type: ledger.TypePrefix + string(ledger.DependencyChanged), Subject: target.String(), RecordedTime: at,
+		Data: ledger.Data{Fields: ledger.Fields{PURL: "pkg:golang/github.com/" + long + "@v0.39.0"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveIn(t, func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(api.Changes{Changes: []api.Record{{Index: 1234567, Event: event, Operator: "Somebody With A Long Name", Detail: map[string]any{"note": strings.Repeat("a long reason ", 20)}}}})
+	})
+	if run(t.Context(), []string{"changes", "--server", "http://server"}, nil, &out, &out) != exitOK {
+		t.Error(out.String())
+	}
 	for line := range strings.Lines(out.String()) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > maxWidth {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}
-	for _, want := range []string{digest.Hex()[:12], "4f4f4f4f4f4f", "1234567", "\n    ! silent since " + at + "\n", "…-name", "0.39.0"} {
+	for _, want := range []string{digest.Hex()[:12], "4f4f4f4f4f4f", "1234567", "2026-11-20 10:00:00Z", "\n       a long reason a long", "\n    ! silent since " + at + "\n", "…-name", "0.39.0"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is lost in\n%s", want, out.String())
 		}
