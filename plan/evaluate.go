@@ -18,8 +18,9 @@ type Outcome struct {
 	From     string  `json:"from"` // a variant, or an error's code
 	To       string  `json:"to"`
 	Contexts int     `json:"contexts"`
-	Of       int     `json:"of"`   // recorded contexts that ask for the flag
-	Line     int     `json:"line"` // of the first one, in tests/contexts/<service>.jsonl
+	Of       int     `json:"of"`             // recorded contexts that ask for the flag
+	Line     int     `json:"line"`           // of the first one, in tests/contexts/<service>.jsonl
+	Gone     bool    `json:"gone,omitempty"` // that line is the base's: the head has it no longer
 	Places   []Place `json:"places"`
 }
 
@@ -28,6 +29,7 @@ type question struct {
 	Flag    string        `json:"flag"`
 	Context flags.Context `json:"context"`
 	line    int
+	gone    bool // recorded in the base alone
 }
 
 // Unasked says from which flag on a service's recorded contexts were not
@@ -91,7 +93,7 @@ func (m *maker) outcome(o Outcome, p Place) {
 		m.unasked(o.Service, "")
 		return
 	}
-	key := fmt.Sprintf("%q", []any{o.Service, o.Flag, o.From, o.To, o.Contexts, o.Of, o.Line})
+	key := fmt.Sprintf("%q", []any{o.Service, o.Flag, o.From, o.To, o.Contexts, o.Of, o.Line, o.Gone})
 	i, ok := m.outcomes[key]
 	if !ok {
 		i = len(m.out.Outcomes)
@@ -121,30 +123,58 @@ func (m *maker) ask(service string, old, next []byte) ([]Outcome, error) {
 	return m.outcomesOf(service, before, after, qs), m.ctx.Err()
 }
 
-// questions reads a service's recorded contexts once; nil when there are none.
+// questions reads a service's recorded contexts once, and those of the base that
+// the head dropped; nil when there are none.
 func (m *maker) questions(service string) ([]question, error) {
 	if qs, ok := m.asked[service]; ok {
 		return qs, nil
 	}
-	file := contexts(service)
-	raw, ok, err := m.b.File(m.ctx, m.head.commit, file)
+	qs, err := m.recorded(m.head, service)
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
-		m.note("flags of %s change, and no context is recorded in %s", service, file)
-		return nil, nil
+	if len(qs) == 0 {
+		m.note("flags of %s change, and no context is recorded in %s", service, contexts(service))
 	}
-	qs := parseQuestions(raw)
+	was, err := m.recorded(m.base, service)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range missingFrom(qs, was) {
+		q.gone = true
+		qs = append(qs, q)
+		m.out.Dropped++
+	}
 	m.asked[service] = qs
 	m.out.Asked += len(qs)
 	return qs, nil
 }
 
+func (m *maker) recorded(s *side, service string) ([]question, error) {
+	if s.commit == "" {
+		return nil, nil
+	}
+	raw, _, err := m.b.File(m.ctx, s.commit, contexts(service))
+	return parseQuestions(raw), err
+}
+
+// missingFrom are the questions of a list that others don't ask.
+func missingFrom(others, list []question) []question {
+	key := func(q question) string {
+		raw, _ := json.Marshal(q) // of what was JSON
+		return string(raw)
+	}
+	asked := map[string]bool{}
+	for _, q := range others {
+		asked[key(q)] = true
+	}
+	return slices.DeleteFunc(list, func(q question) bool { return asked[key(q)] })
+}
+
 // parseQuestions reads recorded contexts. A line that is none is a fault of the
 // check; here it is passed over.
 func parseQuestions(raw []byte) []question {
-	out := []question{}
+	var out []question
 	line := 0
 	for text := range bytes.Lines(raw) {
 		line++
@@ -195,7 +225,7 @@ func (m *maker) outcomesFor(key string, before, after *flags.Set, qs []question)
 		if !known {
 			i = len(out)
 			found[pair] = i
-			out = append(out, Outcome{Flag: key, From: pair[0], To: pair[1], Line: q.line})
+			out = append(out, Outcome{Flag: key, From: pair[0], To: pair[1], Line: q.line, Gone: q.gone})
 			m.purse.pay(stepsFound)
 		}
 		out[i].Contexts++

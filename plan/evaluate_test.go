@@ -37,3 +37,26 @@ func TestEvaluationIsBounded(t *testing.T) {
 		t.Errorf("no %q in\n%s", want, b.String())
 	}
 }
+
+// A context that a change drops is evaluated all the same; one that moved or is
+// written differently is not dropped.
+func TestDroppedContextsAreEvaluated(t *testing.T) {
+	buyer := `{"flag": "checkout-flow", "context": {"targetingKey": "guest-2"}}` + "\n"
+	other := `{"flag": "checkout-flow", "context": {"targetingKey": "guest-3", "n": 1}}` + "\n"
+	for name, c := range map[string]struct{ head, want, not string }{
+		"a line":  {other, "RECORDED CONTEXTS\nflag checkout-flow  1 of 2 contexts:  classic → one-page  was tests/contexts/checkout.jsonl:1\n", ""},
+		"counted": {other, "evaluated: 2 recorded contexts of services whose flags change; 1 of them the head drops\n", ""},
+		"all":     {"", "evaluated: 2 recorded contexts of services whose flags change; 2 of them the head drops\n", ""},
+		"moved":   {`{"context":{"n":1.0,"targetingKey":"guest-3"},"flag":"checkout-flow"}` + "\n" + buyer, "classic → one-page  tests/contexts/checkout.jsonl:2\n", "drops"},
+	} {
+		h := newHistory(t)
+		h.commit(map[string]string{"tests/contexts/checkout.jsonl": buyer + other})
+		h.edit(checkoutFlags, "[one-page, 10]", "[one-page, 60]")
+		h.commit(map[string]string{"tests/contexts/checkout.jsonl": c.head})
+		var b strings.Builder
+		h.plan(plan.Options{}).WriteText(&b)
+		if !strings.Contains(b.String(), c.want) || c.not != "" && strings.Contains(b.String(), c.not) {
+			t.Errorf("%s: no %q, or %q, in\n%s", name, c.want, c.not, b.String())
+		}
+	}
+}

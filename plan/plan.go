@@ -35,7 +35,8 @@ type Plan struct {
 	Unchanged Unchanged      `json:"unchanged"`
 	Items     []Placed       `json:"items"` // what differs, and where
 	Outcomes  []Outcome      `json:"outcomes"`
-	Asked     int            `json:"asked"` // recorded contexts of services whose flags change
+	Asked     int            `json:"asked"`             // recorded contexts of services whose flags change
+	Dropped   int            `json:"dropped,omitempty"` // those of them that the base has and the head has not
 	Unasked   []Unasked      `json:"unasked,omitempty"`
 	Modes     []Mode         `json:"safeModes"`
 	Warnings  bundler.Faults `json:"warnings"`            // new ones, and those of changed files

@@ -277,7 +277,7 @@ func TestVerdicts(t *testing.T) {
 		"a context that asks for all flags": {change: func(h *history) {
 			h.files["tests/contexts/checkout.jsonl"] = `{"context": {"targetingKey": "guest-2"}}`
 			h.edit(checkoutFlags, "[one-page, 10]", "[one-page, 10000]")
-		}, verdict: plan.Changes, text: []string{"flag checkout-flow  1 of 1 context:  classic → one-page  tests/contexts/checkout.jsonl:1"}},
+		}, verdict: plan.Changes, text: []string{"flag checkout-flow  2 of 3 contexts:  classic → one-page  tests/contexts/checkout.jsonl:1"}},
 		"no contexts": {change: func(h *history) {
 			delete(h.files, "tests/contexts/checkout.jsonl")
 			h.edit(checkoutFlags, "[one-page, 10]", "[one-page, 20]")

@@ -197,7 +197,11 @@ func (p *Plan) outcomesText() string {
 		}
 		head := fmt.Sprintf("flag %s  %d of %s:", visible(o.Flag), o.Contexts, counted(o.Of, "context"))
 		at := bundler.Position{File: contexts(o.Service), Line: o.Line}
-		lines(&b, head, []string{visible(o.From), "→ " + visible(o.To)}, where(&at))
+		place := where(&at)
+		if o.Gone {
+			place = "was " + place
+		}
+		lines(&b, head, []string{visible(o.From), "→ " + visible(o.To)}, place)
 		wrap(&b, "    "+p.placesText(o.Places))
 	}
 	for i, u := range p.Unasked {
@@ -208,7 +212,11 @@ func (p *Plan) outcomesText() string {
 		wrap(&b, u.text())
 	}
 	if p.Asked > 0 {
-		fmt.Fprintf(&b, "evaluated: %s of services whose flags change\n", counted(p.Asked, "recorded context"))
+		dropped := ""
+		if p.Dropped > 0 {
+			dropped = fmt.Sprintf("; %d of them the head drops", p.Dropped)
+		}
+		fmt.Fprintf(&b, "evaluated: %s of services whose flags change%s\n", counted(p.Asked, "recorded context"), dropped)
 	}
 	return b.String()
 }
