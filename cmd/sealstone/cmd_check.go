@@ -96,7 +96,7 @@ func annotation(f bundler.Fault) string {
 		at = append(at, fmt.Sprintf("line=%d,col=%d", f.Line, max(1, f.Col)))
 	}
 	at = append(at, "title="+f.Rule)
-	return fmt.Sprintf("::%s %s::%s", f.Severity, strings.Join(at, ","), escapeData(f.Message+". "+f.Fix))
+	return printable(fmt.Sprintf("::%s %s::%s", f.Severity, strings.Join(at, ","), escapeData(f.Message+". "+f.Fix)))
 }
 
 // A name or a value out of a repository must not end a command and begin one of

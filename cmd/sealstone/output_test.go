@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundler"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -23,6 +24,15 @@ func TestPrintable(t *testing.T) {
 		if got := printable(text); got != want {
 			t.Errorf("%q is shown as %q, want %q", text, got, want)
 		}
+	}
+}
+
+// An annotation is one line that commands nothing but itself, not even the log
+// that shows it.
+func TestAnnotationIsOneCommand(t *testing.T) {
+	f := bundler.Fault{Severity: bundler.Error, Rule: "E_X", File: "a\x1b[31m,line=9:\u202e.yaml", Line: 2, Message: "50 %\n::error::no\a", Fix: "stop"}
+	if got, want := annotation(f), "::error file=a?[31m%2Cline=9%3A?.yaml,line=2,col=1,title=E_X::50 %25%0A::error::no?. stop"; got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 
