@@ -349,10 +349,21 @@ func (a *app) trustHint() string {
 
 // proof is a change's proof as a file.
 func (c *client) proof(ctx context.Context, index string) ([]byte, error) {
-	var e ledger.Evidence
-	if err := c.get(ctx, "/v1/changes/"+url.PathEscape(index), url.Values{"proof": {"1"}}, &e); err != nil {
+	e, err := c.evidence(ctx, index)
+	if err != nil {
 		return nil, err
 	}
+	return proofFile(e)
+}
+
+// evidence is the proof of a change.
+func (c *client) evidence(ctx context.Context, index string) (*ledger.Evidence, error) {
+	var e ledger.Evidence
+	err := c.get(ctx, "/v1/changes/"+url.PathEscape(index), url.Values{"proof": {"1"}}, &e)
+	return &e, err
+}
+
+func proofFile(e *ledger.Evidence) ([]byte, error) {
 	b, err := json.MarshalIndent(e, "", "  ")
 	return append(b, '\n'), err
 }

@@ -191,7 +191,7 @@ func grants(list []ledger.Grant) string {
 // checkModes tells, for each scope, which safe modes can be entered and which
 // instances haven't staged them.
 func (d *doctor) checkModes(ctx context.Context) {
-	live, _, err := d.c.live(ctx, nil, liveOptions{instances: 1000})
+	live, err := d.c.live(ctx, nil, liveOptions{instances: 1000})
 	if err != nil {
 		d.add("fail", "safe modes", err.Error(), "")
 		return

@@ -39,7 +39,8 @@ func newHistory(a *app) *cobra.Command {
 		Long: "Show, newest first, every bundle that was in effect for service@scope, with the\n" +
 			"change that brought it. Times are those at which the log recorded the changes. A\n" +
 			"table shows the newest 50; -o json, jsonl, yaml and csv hold all, for audits. With\n" +
-			"--proofs every change that the answer names is written to DIR as changes proof\n" +
+			"--trust every row, and that none is kept back, is proven by the log; one that isn't\n" +
+			"ends the command with exit 3. With --proofs every change that the answer names is written to DIR as changes proof\n" +
 			"does, to verify without a server.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -74,12 +75,21 @@ func (a *app) history(ctx context.Context, target string, o historyOptions) erro
 	if o.before > 0 {
 		q.Set("before", fmt.Sprint(o.before))
 	}
-	h, err := c.history(ctx, q, o.limit)
+	var trust *ledger.Trust
+	if o.proofs != "" {
+		trust, err = a.needTrust(ctx, c)
+	} else {
+		trust, err = a.rowsTrust(ctx, c, false)
+	}
+	if err != nil {
+		return err
+	}
+	h, proven, err := a.provenHistory(ctx, c, trust, q, o)
 	if err != nil {
 		return err
 	}
 	if o.proofs != "" {
-		if err := a.writeProofs(ctx, c, o.proofs, h.Intervals); err != nil {
+		if err := a.writeProofs(o.proofs, h.Intervals, proven.proofs); err != nil {
 			return err
 		}
 	}
@@ -227,8 +237,9 @@ func plainCell(s string) string {
 	return s
 }
 
-// writeProofs writes the proof of every change that intervals name.
-func (a *app) writeProofs(ctx context.Context, c *client, dir string, intervals []api.Interval) error {
+// writeProofs writes the proof of every change that intervals name: those that
+// the rows were held to.
+func (a *app) writeProofs(dir string, intervals []api.Interval, proofs map[int64]*ledger.Evidence) error {
 	named := map[int64]bool{}
 	for _, iv := range intervals {
 		named[iv.Index], named[iv.Main.Index] = true, true
@@ -243,7 +254,7 @@ func (a *app) writeProofs(ctx context.Context, c *client, dir string, intervals 
 		return err
 	}
 	for _, index := range slices.Sorted(maps.Keys(named)) {
-		b, err := c.proof(ctx, fmt.Sprint(index))
+		b, err := proofFile(proofs[index])
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/ledger"
 )
 
 // liveOptions say what of the answer is wanted.
@@ -27,8 +28,10 @@ func newLive(a *app) *cobra.Command {
 		Use:   "live [SERVICE]",
 		Short: "Show what is live, where, since when, by whose change",
 		Long: "Show, by service and scope, what the ledger proves to be in effect beside what\n" +
-			"running instances report, and where the two differ. With --at it is what the ledger\n" +
-			"proves to have been in effect then, and who reported what at that time.",
+			"running instances report, and where the two differ. With --trust every row is proven\n" +
+			"by the log, and one that isn't ends the command with exit 3; what instances report\n" +
+			"stays their word. With --at it is what the server says to have been in effect then,\n" +
+			"and who reported what at that time; history proves the past of a target.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if !c.Flags().Changed("instances") {
@@ -63,7 +66,11 @@ func (a *app) live(ctx context.Context, args []string, o liveOptions) (drifts bo
 	if err != nil {
 		return false, err
 	}
-	live, drifts, err := c.live(ctx, args, o)
+	trust, err := a.rowsTrust(ctx, c, o.at != "")
+	if err != nil {
+		return false, err
+	}
+	live, drifts, err := a.provenLive(ctx, c, trust, args, o)
 	if err != nil {
 		return false, err
 	}
@@ -80,17 +87,45 @@ func (a *app) live(ctx context.Context, args []string, o liveOptions) (drifts bo
 	})
 }
 
-// live asks for what is live, and keeps what is wanted of it.
-func (c *client) live(ctx context.Context, args []string, o liveOptions) (live api.Live, drifts bool, err error) {
+// provenLive asks for what is live, proves it where there is a trust file, and
+// keeps what is wanted of it.
+func (a *app) provenLive(ctx context.Context, c *client, trust *ledger.Trust, args []string, o liveOptions) (live api.Live, drifts bool, err error) {
+	for range provenTries {
+		if live, err = c.live(ctx, args, o); err != nil || trust == nil {
+			break
+		}
+		if err = a.proveAllLive(ctx, c, trust, &live, o.instance == ""); codeOf(err) != exitProof {
+			break
+		}
+	}
+	return live, wanted(&live, o), err
+}
+
+// rowsTrust is --trust, to prove rows with. Without it, and of another time, they
+// are the server's word, and that is said.
+func (a *app) rowsTrust(ctx context.Context, c *client, past bool) (*ledger.Trust, error) {
+	switch {
+	case a.trust == "":
+		fmt.Fprintln(a.err, "note: the rows are the server's word: pass --trust FILE to prove them")
+		return nil, nil
+	case past:
+		fmt.Fprintln(a.err, "note: what was live at another time is the server's word: sealstone history proves it, target by target")
+		return nil, nil
+	}
+	return a.needTrust(ctx, c)
+}
+
+// live asks for what is live.
+func (c *client) live(ctx context.Context, args []string, o liveOptions) (live api.Live, err error) {
 	q := url.Values{}
 	if len(args) > 0 {
 		if service, _, target := strings.Cut(args[0], "@"); target {
-			return live, false, fmt.Errorf("live takes a service: sealstone live %s, or sealstone history %s", service, args[0])
+			return live, fmt.Errorf("live takes a service: sealstone live %s, or sealstone history %s", service, args[0])
 		}
 		q.Set("service", args[0])
 	}
 	if err := setTimes(q, map[string]string{"at": o.at}); err != nil {
-		return live, false, err
+		return live, err
 	}
 	if o.instances >= 0 {
 		q.Set("instances", fmt.Sprint(o.instances))
@@ -100,9 +135,12 @@ func (c *client) live(ctx context.Context, args []string, o liveOptions) (live a
 			q.Set(name, v)
 		}
 	}
-	if err := c.get(ctx, "/v1/live", q, &live); err != nil {
-		return live, false, err
-	}
+	err = c.get(ctx, "/v1/live", q, &live)
+	return live, err
+}
+
+// wanted drops what isn't, and tells whether anything drifts.
+func wanted(live *api.Live, o liveOptions) (drifts bool) {
 	for i, s := range live.Services {
 		kept := s.Scopes[:0:0]
 		for _, sc := range s.Scopes {
@@ -113,7 +151,7 @@ func (c *client) live(ctx context.Context, args []string, o liveOptions) (live a
 		}
 		live.Services[i].Scopes = kept
 	}
-	return live, drifts, nil
+	return drifts
 }
 
 // nothingLive explains an empty table.

@@ -28,6 +28,10 @@ func (a *app) watchLive(ctx context.Context, args []string, o liveOptions) error
 	if err != nil {
 		return err
 	}
+	trust, err := a.rowsTrust(ctx, c, false)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	changed := make(chan struct{}, 1)
@@ -39,7 +43,7 @@ func (a *app) watchLive(ctx context.Context, args []string, o liveOptions) error
 	})
 	show, shown := a.watchOutput(o), ""
 	for first := true; ; first = false {
-		live, _, err := c.live(ctx, args, o)
+		live, _, err := a.provenLive(ctx, c, trust, args, o)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
