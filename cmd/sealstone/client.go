@@ -125,11 +125,13 @@ func problem(res *http.Response, b []byte) error {
 	if strings.HasPrefix(res.Request.URL.Path, "/v2/") || e.Hint != "" {
 		return e
 	}
-	e.Hint = "is that a Sealstone server? --server is its address without a path, for example http://127.0.0.1:7460"
+	e.Hint = notOurs
 	return e
 }
 
 const tokenHint = "pass --token-file FILE or set SEALSTONE_TOKEN_FILE; clients.yaml of the repository lists who has a token"
+
+const notOurs = "is that a Sealstone server? --server is its address without a path, for example http://127.0.0.1:7460"
 
 // get decodes a JSON answer into v.
 func (c *client) get(ctx context.Context, path string, query url.Values, v any) error {
@@ -141,7 +143,7 @@ func (c *client) get(ctx context.Context, path string, query url.Values, v any) 
 		return err
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("answer of %s: %w", path, err)
+		return &api.Error{Code: api.CodeInternal, Detail: fmt.Sprintf("answer of %s: %v", path, err), Hint: notOurs, Err: err}
 	}
 	return nil
 }

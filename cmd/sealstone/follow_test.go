@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,17 @@ func serveIn(t *testing.T, f http.HandlerFunc) {
 	old := http.DefaultTransport
 	t.Cleanup(func() { http.DefaultTransport = old })
 	http.DefaultTransport = inProcess{f}
+}
+
+// Whoever asks something else than a Sealstone server is told so.
+func TestAnotherServerIsNamed(t *testing.T) {
+	for _, status := range []int{http.StatusNotFound, http.StatusOK} {
+		serveIn(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status); _, _ = w.Write([]byte("<html>")) })
+		var said bytes.Buffer
+		if run(t.Context(), []string{"live", "--server", "http://server/x"}, nil, &said, &said) != exitError || !strings.Contains(said.String(), "next: is that a Sealstone server?") {
+			t.Errorf("%d: %s", status, said.String())
+		}
+	}
 }
 
 // A search for words goes on where an answer found none, until one finds some,
