@@ -60,6 +60,8 @@ func TestKilledMirrorsAndRecoveriesGoOn(t *testing.T) {
 	}
 	t.Logf("%d of %d mirrors were killed before they ended, at %d entries in the end", cut, rounds, size)
 
+	mirrors := cut
+
 	again := []string{"ledger", "recover", "--data", r.Data, "--mirror", mirror}
 	began, cut = time.Now(), 0
 	r.OK(append(again, "--dry-run")...)
@@ -80,6 +82,9 @@ func TestKilledMirrorsAndRecoveriesGoOn(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d recoveries were killed before they ended", cut, rounds)
+	if mirrors+cut == 0 {
+		t.Error("nothing was killed, so nothing was tried")
+	}
 	s = r.Serve()
 	postNotes(t, r, s.URL, 1)
 	s.OK("verify")
