@@ -259,7 +259,12 @@ func TestVerdicts(t *testing.T) {
 		}, verdict: plan.Changes, text: []string{"catalog@staging"}},
 		"what a safe mode says": {change: func(h *history) {
 			h.edit("services/checkout/safe-modes/degraded/safe-mode.yaml", "ttl: 4h", "ttl: 13h")
-		}, verdict: plan.Changes, text: []string{"checkout  staging  moves", "checkout degraded: changed", "ttl 4h0m0s → 13h0m0s"}},
+		}, verdict: plan.Changes, text: []string{"checkout  prod     waits  5d5e9002d381  ", "checkout  staging  moves", "checkout degraded: changed", "ttl 4h0m0s → 13h0m0s"}},
+		"what a safe mode says where all scopes are pinned": {change: func(h *history) {
+			h.files["activations/checkout.yaml"] = "service: checkout\nactivations:\n  - scope: prod\n    release: " + h.commits[0] + "\n"
+			h.commit(nil)
+			h.edit("services/checkout/safe-modes/degraded/safe-mode.yaml", "ttl: 4h", "ttl: 5m")
+		}, verdict: plan.Waits, text: []string{"WAITS  nothing goes live; waits for promotion: checkout@prod\n", "checkout degraded: changed (after promotion)\n    ttl 4h0m0s → 5m0s\n", "sealstone promote checkout --to prod\n"}},
 		"the demand for signatures": {change: func(h *history) {
 			h.files["sealstone.yaml"] += "source: {require_signed: false}\n"
 		}, verdict: plan.Changes, text: []string{"sealstone.yaml"}},

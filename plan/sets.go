@@ -19,7 +19,7 @@ const (
 	SetMoves     State = "moves"     // the activation names another release, of the same content
 	SetWithdrawn State = "withdrawn" // an outer activation takes over, or nothing does
 	SetRefused   State = "refused"   // the last good set stays
-	SetWaits     State = "waits"     // pinned: other content once it is promoted
+	SetWaits     State = "waits"     // pinned: other content, or a safe mode that says other things, once it is promoted
 	SetUnknown   State = "unknown"   // goes live; what is in effect now can't be built
 )
 
@@ -73,12 +73,12 @@ func (m *maker) activation(t *turn, scope api.Scope) error {
 		row.State = SetNew
 	case old.Digest != next.Digest:
 		row.State = SetChanges
-	case was == nil || was.Release != is.Release || !reflect.DeepEqual(old.SafeModes, next.SafeModes):
+	case was == nil || was.Release != is.Release || !alike(old, next):
 		row.State = SetMoves
 	}
 	places := placesOf(t.service, scope, scopesOf(t.before, t.after), old, next)
 	if row.State == "" {
-		return m.waiting(row, t.from, is, places)
+		return m.waiting(row, t.from, old, is, places)
 	}
 	at := scope
 	if is != nil {
@@ -87,6 +87,11 @@ func (m *maker) activation(t *turn, scope api.Scope) error {
 	m.commands(&row, at)
 	m.out.Sets = append(m.out.Sets, row)
 	return m.compare(places, old, next, true)
+}
+
+// alike reports sets of the same content whose safe modes are entered alike.
+func alike(a, b *bundler.Built) bool {
+	return a != nil && a.Digest == b.Digest && reflect.DeepEqual(a.SafeModes, b.SafeModes)
 }
 
 func pinned(a *bundler.Activation) bool { return a.Release != bundler.ReleaseLatest }
@@ -105,9 +110,9 @@ func releaseOf(b *bundler.Built) *Release {
 	return &Release{b.Commit, b.Digest}
 }
 
-// waiting plans what a promotion of the head would do to a pinned scope, as far
-// as it comes of this revision.
-func (m *maker) waiting(row Set, from *side, a *bundler.Activation, places []Place) error {
+// waiting plans what a promotion of the head would do to a pinned scope, where
+// now is in effect, as far as it comes of this revision.
+func (m *maker) waiting(row Set, from *side, now *bundler.Built, a *bundler.Activation, places []Place) error {
 	if !pinned(a) || m.head.commit == m.base.commit {
 		m.out.Unchanged.Sets++
 		return nil
@@ -120,7 +125,7 @@ func (m *maker) waiting(row Set, from *side, a *bundler.Activation, places []Pla
 	if err != nil {
 		return err
 	}
-	if next.Digest == row.Old.Set || old != nil && old.Digest == next.Digest {
+	if alike(now, next) || alike(old, next) {
 		m.out.Unchanged.Sets++
 		return nil
 	}
