@@ -232,7 +232,9 @@ func newChangesErase(a *app) *cobra.Command {
 		Long: "Erase the detail of a change: names and words, which lie outside the log. Or\n" +
 			"withhold an object that leaked: a bundle, a document, a set that nothing in force\n" +
 			"is made of. Servers answer 410 for it from then on, and don't build it again; who\n" +
-			"has it already keeps it. Proofs stay valid, and verify says what is gone.",
+			"has it already keeps it. The bundles of a set and the documents of a bundle are\n" +
+			"objects of their own, and served on: the command lists them. Proofs stay valid,\n" +
+			"and verify says what is gone.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (object != "") {
@@ -240,7 +242,12 @@ func newChangesErase(a *app) *cobra.Command {
 			}
 			if object != "" {
 				o.kind, o.sets = ledger.ObjectErased, []string{"object=" + object}
-				return a.recordFact(cmd.Context(), &o)
+				parts := a.partsOf(cmd.Context(), o.target.Service, api.Digest(object))
+				if err := a.recordFact(cmd.Context(), &o); err != nil {
+					return err
+				}
+				a.tellServed(cmd.Context(), o.target, parts)
+				return nil
 			}
 			index := strings.TrimPrefix(args[0], "log:")
 			var r api.Record
