@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -22,10 +23,24 @@ type Evidence struct {
 // asked for, its detail.
 type EvidenceChange struct {
 	Index  int64          `json:"index"`
-	Leaf   []byte         `json:"leaf"`
+	Leaf   Leaf           `json:"leaf"`
 	Proof  []string       `json:"proof"`
 	Salt   string         `json:"salt,omitempty"`
 	Detail map[string]any `json:"detail,omitempty"`
+}
+
+// Leaf is the exact bytes of an entry; in JSON base64 in its one spelling.
+type Leaf []byte
+
+// UnmarshalJSON is stricter than Go's reading of bytes, which passes over stray
+// bits and line ends.
+func (l *Leaf) UnmarshalJSON(b []byte) (err error) {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	*l, err = decodeBase64(s)
+	return err
 }
 
 // Check names the step of verification that failed.

@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -484,8 +485,12 @@ func TestGrantsCoverTheirPlaces(t *testing.T) {
 		"safe-mode doesn't record": {grant("safe-mode", "*", "*"), note("checkout", "prod"), false},
 		"meant for another log":    {grant("record", "*", "*"), elsewhere, false},
 	} {
-		if _, err := c.ops.Judge(c.st); (err == nil) != c.ok {
+		_, err := c.ops.Judge(c.st)
+		if (err == nil) != c.ok {
 			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil && (strings.Contains(err.Error(), "  ") || strings.Contains(err.Error(), "@ ")) {
+			t.Errorf("%s: an empty place: %v", name, err)
 		}
 	}
 }
@@ -524,4 +529,18 @@ func TestWhatIsReadIsBounded(t *testing.T) {
 		}
 	}
 	prove(t, l, l.evidence(0), nil)
+}
+
+// A leaf has one spelling in JSON: stray bits and line ends, which Go's own
+// reading of bytes passes over, are refused.
+func TestALeafHasOneSpelling(t *testing.T) {
+	for text, ok := range map[string]bool{`"YQ=="`: true, `"YR=="`: false, `"YQ"`: false, `"Y\nQ=="`: false, `7`: false} {
+		var c ledger.EvidenceChange
+		if err := json.Unmarshal([]byte(`{"leaf":`+text+`}`), &c); (err == nil) != ok || ok && string(c.Leaf) != "a" {
+			t.Errorf("%s: %q, %v", text, c.Leaf, err)
+		}
+	}
+	if b, err := json.Marshal(ledger.EvidenceChange{Leaf: []byte("a")}); err != nil || !strings.Contains(string(b), `"leaf":"YQ=="`) {
+		t.Errorf("%s, %v", b, err)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/internal/canon"
@@ -183,8 +184,11 @@ func (o *Operators) Judge(s *Signed) (By, error) {
 			return By{op.ID, key.ID()}, nil
 		}
 	}
-	where := api.Target{Service: s.Service, Scope: s.Scope}.String()
-	return By{}, fmt.Errorf("%w: operator %q (%s) may not %s at %s by operators version %d", ErrPermission, op.ID, key.ID(), do, where, o.Version)
+	where := ""
+	if s.Service != "" {
+		where = " at " + strings.TrimSuffix(api.Target{Service: s.Service, Scope: s.Scope}.String(), "@")
+	}
+	return By{}, fmt.Errorf("%w: operator %q (%s) may not %s%s by operators version %d", ErrPermission, op.ID, key.ID(), do, where, o.Version)
 }
 
 func (o *Operators) signer(e *Envelope) (*Operator, SSHKey, error) {

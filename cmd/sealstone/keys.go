@@ -28,28 +28,34 @@ func (a *app) signer() (ledger.Signer, error) {
 }
 
 // openSigner opens a key by path. For KEY.pub the private key beside it is
-// taken, else the agent's.
+// taken, else the agent's; the agent also has those that need a passphrase.
 func openSigner(path string) (ledger.Signer, error) {
-	if private, ok := strings.CutSuffix(path, ".pub"); ok {
-		s, err := fileSigner(private)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return s, err
-		}
-		line, err := os.ReadFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("key: %w", err)
-		}
-		return agentSigner(string(line))
-	}
-	s, err := fileSigner(path)
+	private, public := strings.CutSuffix(path, ".pub")
+	s, err := fileSigner(private)
 	if locked := (*ssh.PassphraseMissingError)(nil); errors.As(err, &locked) {
-		line, readErr := os.ReadFile(path + ".pub")
-		if readErr != nil {
-			return nil, fmt.Errorf("key %s has a passphrase: add it to ssh-agent with ssh-add and pass its .pub file", path)
-		}
-		return agentSigner(string(line))
+		return lockedSigner(private)
 	}
-	return s, err
+	if !public || !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	line, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	return agentSigner(string(line))
+}
+
+// lockedSigner asks ssh-agent for a key that has a passphrase.
+func lockedSigner(path string) (ledger.Signer, error) {
+	line, err := os.ReadFile(path + ".pub")
+	if err == nil && os.Getenv("SSH_AUTH_SOCK") != "" {
+		s, err := agentSigner(string(line))
+		if err != nil {
+			err = fmt.Errorf("key %s has a passphrase: %w", path, err)
+		}
+		return s, err
+	}
+	return nil, fmt.Errorf("key %s has a passphrase: start ssh-agent, add the key with ssh-add, and pass %s.pub", path, path)
 }
 
 func fileSigner(path string) (ledger.Signer, error) {
