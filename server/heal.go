@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -31,7 +30,6 @@ type wholeness struct {
 // wholes is the outcome of a look. Immutable.
 type wholes struct {
 	sets    int              // in effect
-	whole   *sync.Map        // digests of objects that were read, or stored since
 	damaged []api.DamagedSet // that could not be built again
 }
 
@@ -45,7 +43,7 @@ func (s *Server) heal(ctx context.Context) {
 	s.whole.mu.Lock()
 	defer s.whole.mu.Unlock()
 	s.whole.doubt.Store(false)
-	now := &wholes{whole: &sync.Map{}}
+	now, read := &wholes{}, map[api.Digest]bool{}
 	st := s.store.Snapshot().State
 	for _, service := range sortedKeys(st.Services) {
 		for _, c := range st.ServiceChains(service) {
@@ -53,12 +51,13 @@ func (s *Server) heal(ctx context.Context) {
 				continue
 			}
 			now.sets++
-			if err := s.mend(ctx, now.whole, service, c); err != nil {
-				now.damaged = append(now.damaged, api.DamagedSet{Service: service, Scope: c.Scope, Set: c.Set.Digest, Why: err.Error()})
+			if err := s.mend(ctx, read, service, c); err != nil {
+				now.damaged = append(now.damaged, api.DamagedSet{Service: service, Scope: c.Scope, Set: c.Set.Digest, Why: clean(err.Error())})
 			}
 		}
 	}
 	if ctx.Err() != nil {
+		s.whole.doubt.Store(true)
 		return
 	}
 	s.whole.looked = time.Now()
@@ -82,24 +81,14 @@ func (s *Server) healIfDue(ctx context.Context) {
 // damaged lists the sets in effect that are not whole.
 func (s *Server) damaged() []api.DamagedSet { return s.whole.found.Load().damaged }
 
-// stored hears of objects that were made durable.
-func (s *Server) stored(objs iter.Seq2[api.Digest, []byte]) {
-	whole := s.whole.found.Load().whole
-	for d := range objs {
-		whole.Store(d, true)
-	}
-}
-
-// lost hears of an object that a read found missing or damaged. If it was whole
-// before, a round is asked for: nobody can ask for one by reading what is known
-// to be lost.
+// lost hears of an object that a read found missing or damaged. If it is part of
+// what is in effect, a round is asked for; while something is known to be lost,
+// every round looks anyway.
 func (s *Server) lost(d api.Digest) {
-	found := s.whole.found.Load()
-	if found == nil {
+	if found := s.whole.found.Load(); found == nil || len(found.damaged) > 0 {
 		return
 	}
-	if _, was := found.whole.LoadAndDelete(d); was {
-		s.whole.doubt.Store(true)
+	if s.programs.uses(s.store.Snapshot().State, d) && s.whole.doubt.CompareAndSwap(false, true) {
 		s.Sync()
 	}
 }
@@ -118,8 +107,8 @@ func (s *Server) healSets(ctx context.Context, service string) {
 }
 
 // mend makes a set in effect whole.
-func (s *Server) mend(ctx context.Context, whole *sync.Map, service string, c ledger.Chain) error {
-	fault := s.look(whole, service, c.Set.Digest)
+func (s *Server) mend(ctx context.Context, read map[api.Digest]bool, service string, c ledger.Chain) error {
+	fault := s.look(read, service, c.Set.Digest)
 	if fault == nil {
 		return nil
 	}
@@ -143,41 +132,64 @@ func (s *Server) mend(ctx context.Context, whole *sync.Map, service string, c le
 		}
 	}
 	s.log.WarnContext(ctx, "a set in effect was built again from Git", slog.String("service", service), slog.String("scope", string(c.Scope)), slog.Any("it had", fault))
-	return s.look(whole, service, c.Set.Digest)
+	return s.look(read, service, c.Set.Digest)
 }
 
-// look reads all that a set names, and says what is wrong first. What the log
-// says is erased is not there, and that is right.
-func (s *Server) look(whole *sync.Map, service string, set api.Digest) error {
-	if !s.isNamed(service, set) {
-		return fmt.Errorf("set %s is not shown to readers of %s", set.Short(), service)
+// look reads all that a set names and was not read before, and says what is wrong
+// first.
+func (s *Server) look(read map[api.Digest]bool, service string, name api.Digest) error {
+	if !s.isNamed(service, name) {
+		return fmt.Errorf("set %s is not shown to readers of %s", name.Short(), service)
 	}
-	var first error
-	read := func(d api.Digest) []byte {
-		b, err := s.store.Object(d)
-		if err == nil {
-			whole.Store(d, true)
-		} else if !errors.Is(err, store.ErrErased) && first == nil {
-			first = err
-		}
-		return b
+	b, err := s.present(name)
+	if b == nil {
+		return err
 	}
-	parsed, err := bundle.ParseSet(read(set))
+	set, err := bundle.ParseSet(b)
 	if err != nil {
-		return first
+		return err
 	}
-	for _, e := range parsed.Entries {
-		m, err := bundle.ParseManifest(read(e.Digest))
-		if err != nil {
-			continue
+	for _, e := range set.Entries {
+		if err := s.lookAt(read, e.Digest); err != nil {
+			return err
 		}
-		for _, l := range append(slices.Clone(m.Layers), m.Config) {
-			if _, ok := whole.Load(l.Digest); !ok {
-				read(l.Digest)
+	}
+	return nil
+}
+
+// lookAt reads a bundle.
+func (s *Server) lookAt(read map[api.Digest]bool, name api.Digest) error {
+	if read[name] {
+		return nil
+	}
+	b, err := s.present(name)
+	if b == nil {
+		return err
+	}
+	m, err := bundle.ParseManifest(b)
+	if err != nil {
+		return err
+	}
+	for _, l := range append(slices.Clone(m.Layers), m.Config) {
+		if !read[l.Digest] {
+			if _, err := s.present(l.Digest); err != nil {
+				return err
 			}
+			read[l.Digest] = true
 		}
 	}
-	return first
+	read[name] = true
+	return nil
+}
+
+// present returns an object; nil for one that the log says is erased: it is not
+// there, and that is right.
+func (s *Server) present(d api.Digest) ([]byte, error) {
+	b, err := s.store.Object(d)
+	if errors.Is(err, store.ErrErased) {
+		return nil, nil
+	}
+	return b, err
 }
 
 // readyz is about reads: 200 while a client that knows nothing could start from

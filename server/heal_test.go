@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -46,6 +47,7 @@ func TestAStartBuildsLostObjectsAgainWithoutGit(t *testing.T) {
 	before := r.get(200, "/v2/checkout/manifests/prod")
 	r.loseObjects()
 	r.restart(filepath.Join(r.dir, "gone.git"))
+	r.round(t.Context())
 	if got := r.get(200, "/readyz"); string(got) != "ok\n" {
 		t.Errorf("%s", got)
 	}
@@ -101,14 +103,12 @@ func TestLostObjectsShowUntilGitIsBack(t *testing.T) {
 func TestADamagedObjectIsFoundByItsReaderAndMended(t *testing.T) {
 	r := newRig(t, nil)
 	r.sync()
-	manifest := r.get(200, "/v2/checkout/manifests/prod")
-	var blob api.Digest
-	for d := range r.whole.found.Load().whole.Range {
-		if strings.Contains(string(manifest), string(d.(api.Digest))) {
-			blob = d.(api.Digest)
-		}
+	r.programs.prepare(r.store.Snapshot().State) // as the publish loop does
+	m, err := bundle.ParseManifest(r.get(200, "/v2/checkout/manifests/prod"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	path := "/v2/checkout/blobs/" + string(blob)
+	path := "/v2/checkout/blobs/" + string(m.Layers[0].Digest)
 	body := r.get(200, path)
 	file := filepath.Join(r.dir, "data", "objects.db")
 	all, err := os.ReadFile(file)
@@ -141,8 +141,21 @@ func TestAStartShowsASetThatLostItsRows(t *testing.T) {
 	r.rows(map[string][]byte{namedRow("checkout", set): nil, modesRow(set): nil})
 	r.get(404, "/v2/checkout/manifests/"+string(set))
 	r.restart(r.url)
+	r.round(t.Context())
 	r.get(200, "/v2/checkout/manifests/"+string(set))
 	if got := r.checkRows().Findings; len(got) > 0 {
 		t.Error(got)
 	}
+}
+
+// An emergency doesn't wait for the first round.
+func TestSafeModeHealsTheSetsThatItNeeds(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	r.loseObjects()
+	r.restart(filepath.Join(r.dir, "gone.git"))
+	r.get(200, "/v1/safe-modes?service=checkout&scope=prod")
+	r.loseObjects()
+	r.restart(filepath.Join(r.dir, "gone.git"))
+	r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -63,6 +64,30 @@ func (p *programs) prepare(st *ledger.State) {
 	}
 	forget(&p.sets, sets)
 	forget(&p.bundles, bundles)
+}
+
+// uses tells whether an object is part of what a state lists, as far as that was
+// read before.
+func (p *programs) uses(st *ledger.State, d api.Digest) bool {
+	for _, svc := range st.Services {
+		for _, c := range svc.Chains {
+			if c.Lane == ledger.LaneMain && c.Set != nil && (c.Set.Digest == d || p.setUses(c.Set.Digest, d)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (p *programs) setUses(name, d api.Digest) bool {
+	set, ok := p.sets.Load(name)
+	if !ok {
+		return false
+	}
+	return slices.ContainsFunc(set.(*bundle.Set).Entries, func(e bundle.Entry) bool {
+		prog, ok := p.bundles.Load(e.Digest)
+		return e.Digest == d || ok && slices.ContainsFunc(append(slices.Clone(prog.(*program).Manifest.Layers), prog.(*program).Manifest.Config), func(l bundle.Descriptor) bool { return l.Digest == d })
+	})
 }
 
 func forget(m *sync.Map, keep map[api.Digest]bool) {

@@ -155,6 +155,7 @@ func (s *Server) hasCommit(id string) bool {
 // round is one pass of the loop with its outcome kept for status and metrics.
 func (s *Server) round(ctx context.Context) {
 	start := time.Now()
+	s.healIfDue(ctx) // out of what is here, however long the fetch takes
 	err := s.Reconcile(ctx)
 	s.healIfDue(ctx)
 	if ctx.Err() != nil {
@@ -319,7 +320,6 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 		if err := s.store.PutObjects(ctx, b.Objects()); err != nil {
 			return err
 		}
-		s.stored(b.Objects())
 	}
 	next := s.next(ctx, u, now)
 	decide := func(st *ledger.State) (store.Decision, error) { return s.decide(st, u, now, &next) }

@@ -93,7 +93,7 @@ func New(cfg Config) (*Server, error) {
 	if err := s.rederive(); err != nil { // only older sets lack their rows: reads go on
 		s.log.Error("what a recovery left out is not made again; it is tried at the next start", slog.Any("error", err))
 	}
-	s.heal(context.Background())
+	s.whole.found.Store(&wholes{}) // the first round looks
 	s.restorePending()
 	s.metrics = newMetrics(s)
 	s.handler = s.routes()
