@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -110,13 +111,24 @@ func (a *app) printRecovered(r recovered, data string) error {
 			fmt.Fprintln(w, "  "+printable(s))
 		}
 		fmt.Fprintf(w, "%s %s: %d entries, root %s\n", verb, r.Origin, r.Size, r.Root)
-		for _, i := range r.Missing {
-			fmt.Fprintf(w, "the detail of entry %d is lost: say so in the log with sealstone changes erase %d\n", i, i)
+		if n := len(r.Missing); n > 0 {
+			fmt.Fprintf(w, "the details of %s are lost, of entry %s; say so in the log with sealstone changes erase INDEX, for each\n", count(n, "change"), someOf(r.Missing))
 		}
 		if !r.DryRun {
 			fmt.Fprintf(w, "next: sealstone serve --data %s, then sealstone verify\n", data)
 		}
 	})
+}
+
+// maxShown is how many entries a line names.
+const maxShown = 8
+
+func someOf(list []int64) string {
+	text := strings.ReplaceAll(strings.Trim(fmt.Sprint(list[:min(len(list), maxShown)]), "[]"), " ", ", ")
+	if len(list) > maxShown {
+		text += " and more, which -o json lists"
+	}
+	return text
 }
 
 func openCheckpoints(trust *ledger.Trust, files []string) (known []ledger.Tree, err error) {

@@ -403,6 +403,10 @@ func (a *app) printTrust(ctx context.Context) error {
 			fmt.Fprintf(a.err, "root       %s\n", k.ID())
 		}
 	}
+	if terminal(a.out) {
+		fmt.Fprintln(a.err, "next: sealstone trust >trust.json writes the file itself")
+		return nil
+	}
 	_, err = fmt.Fprint(a.out, string(t.File()))
 	return err
 }
