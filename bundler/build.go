@@ -47,6 +47,7 @@ type Builder struct {
 	folders  *memo[folderKey, *tipFolder]
 	tipFiles *memo[fileKey, *tipFile]
 	reached  reachMemo
+	most     amount // of a Batch
 	done     progress
 }
 
@@ -68,6 +69,7 @@ func (b *Builder) Progress() Progress {
 func New(repo *Repo) *Builder {
 	return &Builder{
 		repo:     repo,
+		most:     maxBuilt,
 		known:    newMemo[fileKey, *found](knownMemory),
 		made:     newMemo[string, *made](madeMemory),
 		compiled: newMemo[string, *compiledSchema](compiledMost),
@@ -125,32 +127,36 @@ func (b *Built) Objects() iter.Seq2[api.Digest, []byte] {
 	}
 }
 
-// Build builds the set that an activation of tip asks for. The error is Faults
-// when the repository is at fault and something else (storage, ctx) when it
-// isn't. Nothing about other services matters to it.
+// Build is [Batch.Build] of one set alone.
 func (b *Builder) Build(ctx context.Context, tip *Tip, a Activation) (*Built, error) {
+	return b.Batch().Build(ctx, tip, a)
+}
+
+// activated builds what an activation asks for. The content is there as well
+// when it has faults.
+func (b *Builder) activated(ctx context.Context, tip *Tip, a Activation) (*Built, *content, error) {
 	at := a.at()
 	commit := a.Release
 	if commit == ReleaseLatest {
 		commit = tip.Commit
 	}
 	if err := b.reachable(ctx, tip, a); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	built, c, err := b.build(ctx, commit, a.Service, a.Scope, at)
 	if err != nil {
-		return nil, err
+		return nil, c, err
 	}
 	if commit == tip.Commit {
 		if fs := c.unlisted(tip.Config, a.Service); len(fs) > 0 {
-			return nil, sorted(fs)
+			return nil, c, sorted(fs)
 		}
 	}
 	if a.Expect != "" && a.Expect != built.Digest {
 		f := fault(ruleExpect, at, "the set of release %.12s has digest %s, expected %s", commit, built.Digest.Short(), a.Expect.Short())
-		return nil, stamp(Faults{f}, a.Service)
+		return nil, c, stamp(Faults{f}, a.Service)
 	}
-	return built, nil
+	return built, c, nil
 }
 
 // build builds (service, commit, scope); at is where somebody asked for it.
@@ -163,11 +169,11 @@ func (b *Builder) build(ctx context.Context, commit, service string, scope api.S
 		return nil, nil, err
 	}
 	c, err := b.content(ctx, rel, service, scope)
-	if err == nil {
-		err = asError(c.faults)
-	}
 	if err != nil {
 		return nil, nil, err
+	}
+	if err := asError(c.faults); err != nil {
+		return nil, c, err
 	}
 	return &Built{
 		Service: service, Scope: scope, Commit: rel.commit, Tree: rel.tree, Contract: rel.contract,
@@ -311,15 +317,15 @@ func (b *Builder) BuildAll(ctx context.Context, commit string, filter BuildFilte
 	if tip == nil {
 		return nil, faults
 	}
-	jobs := filter.jobs(tip)
+	jobs, all := filter.jobs(tip), b.Batch()
 	built := make([]*Built, len(jobs))
 	failed := make([]error, len(jobs))
-	b.eachService(ctx, jobs, func(i int) { built[i], failed[i] = b.Build(ctx, tip, jobs[i]) })
+	b.eachService(ctx, jobs, func(i int) { built[i], failed[i] = all.Build(ctx, tip, jobs[i]) })
 	faults = faults.Errors()
 	if filter.Service != "" {
 		faults = slices.DeleteFunc(faults, func(f Fault) bool { return f.Service != "" && f.Service != filter.Service })
 	}
-	for _, err := range failed {
+	for _, err := range append(failed, asError(all.Over())) {
 		faults = append(faults, asFaults(err)...)
 	}
 	if err := ctx.Err(); err != nil {

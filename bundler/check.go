@@ -77,6 +77,7 @@ func shared(fs Faults) Faults {
 func (r *reader) repository(rep *Report, opt CheckOptions) {
 	tip, faults := r.b.Tip(r.ctx, rep.Commit)
 	r.add(faults...)
+	all := r.b.Batch()
 	rel, err := r.b.release(r.ctx, rep.Commit)
 	if err != nil || rel == nil {
 		r.err = err
@@ -89,7 +90,7 @@ func (r *reader) repository(rep *Report, opt CheckOptions) {
 		tip = &Tip{Commit: rep.Commit, Services: slices.Sorted(maps.Keys(rel.services))}
 	} else {
 		r.since(tip, opt.Since)
-		r.pins(tip, opt.Services)
+		r.pins(tip, opt.Services, all)
 		r.idleScopes(tip)
 		r.checkOperatorsSig(tip)
 		if tip.Operators != nil {
@@ -97,7 +98,8 @@ func (r *reader) repository(rep *Report, opt CheckOptions) {
 			r.add(faults...)
 		}
 	}
-	r.everyService(rep, rel, tip, opt.Services)
+	r.everyService(rep, rel, tip, opt.Services, all)
+	r.add(all.Over()...)
 }
 
 // rootNames looks at the root for what only a check cares about.
@@ -176,7 +178,7 @@ func (r *reader) everySchema(rel *release) {
 }
 
 // pins builds what pinned activations ask for.
-func (r *reader) pins(tip *Tip, only []string) {
+func (r *reader) pins(tip *Tip, only []string, all *Batch) {
 	var pinned []Activation
 	for _, a := range tip.Activations {
 		if only != nil && !slices.Contains(only, a.Service) {
@@ -191,7 +193,7 @@ func (r *reader) pins(tip *Tip, only []string) {
 		}
 	}
 	failed := make([]error, len(pinned))
-	each(r.ctx, len(pinned), func(i int) { _, failed[i] = r.b.Build(r.ctx, tip, pinned[i]) })
+	each(r.ctx, len(pinned), func(i int) { _, failed[i] = all.Build(r.ctx, tip, pinned[i]) })
 	for i, err := range failed {
 		r.pinned(pinned[i], err)
 	}
@@ -205,6 +207,9 @@ func (r *reader) pinned(a Activation, err error) {
 		r.err = err
 	}
 	for _, f := range fs.Errors() {
+		if f.Rule == ruleBuildLimit.ID {
+			continue // said once, of all
+		}
 		if f.File != a.File {
 			f.Message = "release " + a.Release[:12] + ": " + f.File + ":" + strconv.Itoa(f.Line) + ": " + f.Message
 			f.File, f.Line, f.Col = a.File, a.Line, a.Col
@@ -321,14 +326,14 @@ func (r *reader) activationNames(commit string) map[string]plumbing.Hash {
 // everyService reads all services of the commit and builds what a promotion of
 // it would: the set of each scope where the service is activated, and of each
 // outermost scope that its overlays are for; with neither, of every env.
-func (r *reader) everyService(rep *Report, rel *release, tip *Tip, only []string) {
+func (r *reader) everyService(rep *Report, rel *release, tip *Tip, only []string, all *Batch) {
 	names := slices.Sorted(maps.Keys(rel.services))
 	rep.Services = len(names)
 	if only != nil {
 		names = slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(only, name) })
 	}
 	r.b.done.wanted.Add(int64(len(names)))
-	read := &readSoFar{}
+	read := &readSoFar{sets: all}
 	for part := range slices.Chunk(names, 16*runtime.GOMAXPROCS(0)) {
 		if r.stop() || len(r.faults) > 2*maxFaults {
 			break // the report is full; reading on would only cost memory
@@ -342,7 +347,10 @@ func (r *reader) everyService(rep *Report, rel *release, tip *Tip, only []string
 }
 
 // readSoFar is what the services of one check have in all.
-type readSoFar struct{ values, bytes atomic.Int64 }
+type readSoFar struct {
+	values, bytes atomic.Int64
+	sets          *Batch
+}
 
 func (s *readSoFar) full() bool {
 	return s.values.Load() > maxCheckValues || s.bytes.Load() > maxCheckBytes
@@ -353,7 +361,7 @@ func (r *reader) someServices(rep *Report, rel *release, tip *Tip, names []strin
 	files := make([]int, len(names))
 	errs := make([]error, len(names))
 	each(r.ctx, len(names), func(i int) {
-		if !read.full() {
+		if !read.full() && read.sets.Over() == nil {
 			found[i], files[i], errs[i] = r.b.checkService(r.ctx, rel, tip, names[i], read)
 		}
 	})
@@ -399,13 +407,17 @@ func (b *Builder) checkService(ctx context.Context, rel *release, tip *Tip, name
 	var out Faults
 	effects, bytes := map[string]bool{}, 0
 	for i, scope := range checkScopes(tip, s) {
+		if read.sets.Over() != nil {
+			return out, s.files, nil
+		}
 		c, err := b.content(ctx, rel, name, scope)
 		if err != nil {
 			return nil, 0, err
 		}
+		read.sets.count(c)
 		out = append(out, c.faults...)
 		if bytes += c.bytes; bytes > 2*maxSetBytes {
-			out = append(out, stamp(Faults{fault(ruleSetLimit, place{file: s.dir}, "its sets have more than %d bytes of distinct files", 2*maxSetBytes)}, name)...)
+			out = append(out, stamp(Faults{fault(ruleSetLimit, place{file: s.dir}, "its sets have more than %d bytes of distinct files and manifests", 2*maxSetBytes)}, name)...)
 			break
 		}
 		if i == 0 && len(tip.Config.Scopes) > 0 {

@@ -29,7 +29,9 @@ type content struct {
 	entries  []bundle.Entry
 	bundles  map[api.Digest]*bundle.Bundle
 	modes    map[api.Mode]SafeMode
-	bytes    int // of distinct files
+	asked    int // bundles
+	values   int // of distinct files
+	bytes    int // of distinct files, and of manifests
 	faults   Faults
 	effects  map[string]bool // files of layers, and whether they changed anything
 	overlays []overlay       // of the service and of common, by scope
@@ -149,7 +151,8 @@ func (a *assembler) run(scope api.Scope) {
 	}
 	slices.Sort(modes)
 	scopes := setScopes(a.common, a.service, scope)
-	if len(scopes)*len(modes) > maxEntries {
+	if a.out.asked = len(scopes) * len(modes); a.out.asked > maxEntries {
+		a.out.asked = 1
 		a.add(fault(ruleSetLimit, place{file: a.service.dir}, "%d scopes in %d modes are more than %d bundles", len(scopes), len(modes), maxEntries))
 		return
 	}
@@ -198,10 +201,15 @@ func (a *assembler) use(name string, ls []*layer, resolve func(*resolver, []*lay
 	for file, did := range r.effects {
 		a.out.effects[file] = a.out.effects[file] || did
 	}
-	if a.bytes += len(r.bytes); a.bytes > maxSetBytes {
-		a.add(fault(ruleSetLimit, place{file: a.service.dir}, "the set has more than %d bytes of distinct files", maxSetBytes))
-	}
+	a.out.values += countValues(r.bytes)
+	a.grow(len(r.bytes))
 	return r
+}
+
+func (a *assembler) grow(bytes int) {
+	if a.bytes += bytes; a.bytes > maxSetBytes {
+		a.add(fault(ruleSetLimit, place{file: a.service.dir}, "the set has more than %d bytes of distinct files and manifests", maxSetBytes))
+	}
 }
 
 func (a *assembler) bundle(scope api.Scope, mode api.Mode, files map[string][]byte) {
@@ -218,6 +226,7 @@ func (a *assembler) bundle(scope api.Scope, mode api.Mode, files map[string][]by
 		a.add(fault(ruleBundleLimit, place{file: a.service.dir}, "the bundle for %s in mode %s: %.200s", scope, mode, err))
 		return
 	}
+	a.grow(len(b.Manifest))
 	a.out.bundles[b.Digest] = b
 	a.out.entries = append(a.out.entries, bundle.Entry{Scope: scope, Mode: mode, Digest: b.Digest, Size: int64(len(b.Manifest))})
 }

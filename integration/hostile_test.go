@@ -165,6 +165,13 @@ func packHeader(kind plumbing.ObjectType, size uint64) []byte {
 	return binary.AppendUvarint([]byte{first | 0x80}, size)
 }
 
+// common is one document, and an overlay of it for each of n scopes.
+func (r *trees) common(n int, document string) object.TreeEntry {
+	scopes := r.many(n, "r%04d", r.folder("config", r.folder("d.json", r.blob(`{"k":1}`))))
+	return r.folder("config", r.folder("d.json", r.blob(document)), "service.yaml", r.blob("schemas: {'config/*': none}\n"),
+		"overlays", r.folder("prod", scopes))
+}
+
 const looseMeta = "owner: x\nschemas: {'config/*': none}\n"
 
 // TestHostileRepositoriesEnd checks repositories that were made to do harm with
@@ -232,6 +239,12 @@ func TestHostileRepositoriesEnd(t *testing.T) {
 			_, small := r.packed(256 << 20)
 			r.commit(r.folder("s", r.folder("config", r.folder("d.yaml", small), "service.yaml", r.blob(looseMeta))))
 		},
+		"three thousand scopes of common, in 150 services": func(r *trees) {
+			r.commit(r.many(150, "s%03d", r.folder("service.yaml", r.blob("owner: x\n"))), "common", r.common(3000, `{"a":1}`))
+		},
+		"four hundred scopes of a dense document of common, in 150 services": func(r *trees) {
+			r.commit(r.many(150, "s%03d", r.folder("service.yaml", r.blob("owner: x\n"))), "common", r.common(400, `{"a":[`+strings.Repeat("1,", 131_000)+`1]}`))
+		},
 		"flags without end": func(r *trees) {
 			var b strings.Builder
 			b.WriteString("flags:\n")
@@ -278,6 +291,46 @@ func TestAHostilePushIsRefused(t *testing.T) {
 	}
 	proctest.Git(t, r.Bare, "update-ref", "refs/heads/main", good)
 	proctest.Until(t, "a status without the error", func() bool { return s.Status().Source.LastError == "" })
+}
+
+// TestATipThatAsksForTooMuchIsRefused: a push of a few hundred files that ask
+// for more bundles than a server builds stops nobody, and is mended by the next.
+func TestATipThatAsksForTooMuchIsRefused(t *testing.T) {
+	if testing.Short() || proctest.Race() {
+		t.Skip("slow")
+	}
+	r := proctest.New(t, examples.Shop())
+	newForge(t, r)
+	s := r.Serve()
+	good := r.Git("rev-parse", "HEAD")
+	s.UntilTip(good)
+	c := openSDK(t, sdkConfig(t, r, "checkout@prod", s.URL))
+	write := func(path, text string) {
+		t.Helper()
+		path = filepath.Join(r.Work, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		proctest.WriteFile(t, path, text, 0o644)
+	}
+	for i := range 400 {
+		write(fmt.Sprintf("common/overlays/prod/us-east-1/p%d/config/telemetry.yaml", i), "traces: {samplePercent: 50}\n")
+	}
+	for i := range 350 {
+		write(fmt.Sprintf("services/s%d/service.yaml", i), "owner: x\n")
+		write(fmt.Sprintf("activations/s%d.yaml", i), fmt.Sprintf("service: s%d\nactivations:\n  - {scope: prod, release: latest}\n", i))
+	}
+	bad := r.Push("Ask for too much")
+	proctest.Until(t, "the refusal", func() bool { return strings.Contains(s.Status().Source.LastError, "E_LIMIT_BUILD") })
+	if st := s.Status(); st.Source.Tip != good || st.Source.Seen != bad || !strings.Contains(st.Source.LastError, "Use fewer overlays") {
+		t.Errorf("status: %+v", st.Source)
+	}
+	wantReady(t, c)
+	r.Git("revert", "--no-edit", "HEAD")
+	s.UntilTip(r.Push("Mend it"))
+	if st := s.Status(); st.Source.LastError != "" || len(st.Rejected) != 0 {
+		t.Errorf("status: %+v", st)
+	}
 }
 
 func ends(t *testing.T, dir string) {

@@ -301,6 +301,9 @@ type unit struct {
 }
 
 func (s *Server) advance(ctx context.Context, now accepted, commit string, skipped int) error {
+	if s.over.commit == commit {
+		return s.over.err
+	}
 	tip, faults := s.builder.Tip(ctx, commit)
 	if tip == nil {
 		return fmt.Errorf("commit %s can't be read as a config repository: %w", commit[:12], faults)
@@ -314,6 +317,10 @@ func (s *Server) advance(ctx context.Context, now accepted, commit string, skipp
 		return err
 	}
 	if err := s.build(ctx, u); err != nil {
+		if over, ok := bundler.FaultsOf(err); ok {
+			s.over = overLimit{commit, fmt.Errorf("commit %s: %w", commit[:12], over)}
+			return s.over.err
+		}
 		return err
 	}
 	for _, b := range u.built {
@@ -366,8 +373,16 @@ func (s *Server) next(ctx context.Context, u *unit, now accepted) accepted {
 	return next
 }
 
+// overLimit is the newest tip that asked for more than is built, and what was
+// said of it: it is not built again at every round, at the same cost.
+type overLimit struct {
+	commit string
+	err    error
+}
+
 // build builds every activation of the tip. A service at fault drops out alone;
-// only an error that is nobody's fault stops the round.
+// only an error that is nobody's fault stops the round, and the fault of a tip
+// that asks for too much in all.
 func (s *Server) build(ctx context.Context, u *unit) error {
 	for _, a := range u.tip.Activations {
 		if u.entries[a.Service] == nil {
@@ -380,13 +395,14 @@ func (s *Server) build(ctx context.Context, u *unit) error {
 	var mu sync.Mutex
 	var errs []error
 	var wg sync.WaitGroup
+	all := s.builder.Batch()
 	slots := make(chan struct{}, 4)
 	wanted := slices.DeleteFunc(slices.Clone(u.tip.Activations), func(a bundler.Activation) bool { return a.Retired || len(u.failed[a.Service]) > 0 })
 	for _, a := range wanted {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			b, err := s.builder.Build(ctx, u.tip, a)
+			b, err := all.Build(ctx, u.tip, a)
 			mu.Lock()
 			defer mu.Unlock()
 			if faults, ok := errors.AsType[bundler.Faults](err); ok {
@@ -399,6 +415,9 @@ func (s *Server) build(ctx context.Context, u *unit) error {
 		})
 	}
 	wg.Wait()
+	if over := all.Over(); over != nil {
+		return over
+	}
 	u.built = slices.DeleteFunc(u.built, func(b *bundler.Built) bool { return len(u.failed[b.Service]) > 0 })
 	slices.SortFunc(u.built, func(a, b *bundler.Built) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Scope.Depth(), b.Scope.Depth()), cmp.Compare(a.Scope, b.Scope))

@@ -41,6 +41,7 @@ type Server struct {
 	log     *slog.Logger
 	store   *store.Store
 	builder *bundler.Builder
+	over    overLimit // of the reconcile loop
 	repo    *bundler.Repo
 	started time.Time
 

@@ -36,8 +36,11 @@ import (
 //
 // Files lie over those of base.txtar. SEALSTONE_UPDATE=1 rewrites what is shown.
 
-// neverShown are rules that check can't report.
-var neverShown = map[string]string{"E_INTERNAL": "a build that was cancelled; a check returns an error then"}
+// neverShown are rules that check can't report, or not soon.
+var neverShown = map[string]string{
+	"E_INTERNAL":    "a build that was cancelled; a check returns an error then",
+	"E_LIMIT_BUILD": "it takes 131,072 bundles; TestAllSetsTogetherAreBounded of bundler and the hostile repositories of integration have it",
+}
 
 func TestEveryRuleHasAGolden(t *testing.T) {
 	base := readArchive(t, "base")
