@@ -137,9 +137,17 @@ func refetch(t *testing.T, events <-chan sse) (e sse, data map[string]any) {
 // ended expects a stream to end without another event.
 func ended(t *testing.T, events <-chan sse) {
 	t.Helper()
-	for e := range events {
-		if e["data"] != "" {
-			t.Errorf("unexpected event %v", e)
+	for {
+		select {
+		case e, ok := <-events:
+			if !ok {
+				return
+			}
+			if e["data"] != "" {
+				t.Errorf("unexpected event %v", e)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("the stream goes on")
 		}
 	}
 }
