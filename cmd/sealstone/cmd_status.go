@@ -70,7 +70,7 @@ func statusFaults(st api.Status) (list []fault) {
 	src := st.Source
 	add(src.Refused != "", "the branch was rewritten: "+src.Refused, "push the branch back, or sealstone source accept --rev NEW")
 	add(src.Unsigned != "", "the tip is not signed by an operator: "+src.Unsigned, "have somebody who may sign the tip")
-	add(src.LastError != "", "Git: "+src.LastError, "nothing that is live depends on it; mend the repository's address or token")
+	add(src.LastError != "", "Git: "+src.LastError, "nothing that is live depends on it; mend what it names: the repository's address or token, or the commit at the tip")
 	add(src.LastSuccess == "" && src.LastError == "", "the repository has not been read yet", "wait for the first round")
 	add(src.Operators != "", "the tip's operators are not in force: "+src.Operators, "sealstone operators sign DIR --key ROOT")
 	add(src.Clients != "", "the tip's clients.yaml is not in force: "+src.Clients, "sealstone check DIR")

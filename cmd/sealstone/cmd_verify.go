@@ -188,15 +188,18 @@ func (a *app) verdict(v *verification) error {
 	return err
 }
 
-// prove says in words what a proven change is.
-func (v *verification) prove(ec *ledger.EvidenceChange) {
+// prove says in words what a proven change is, and whose key verified it: the
+// key id beside a signature is anybody's word.
+func (v *verification) prove(ec *ledger.EvidenceChange, sets map[int64]*ledger.Operators) {
 	c, err := ledger.ParseLeaf(ec.Leaf)
 	if err != nil {
 		return // a finding by now
 	}
 	line := fmt.Sprintf("entry %d: %s %s %s, recorded %s", ec.Index, c.Kind(), c.Subject, what(&c.Data.Fields), c.RecordedTime)
 	if c.Statement != nil {
-		line += ", signed by " + c.Statement.Envelope.Signatures[0].KeyID
+		if by, err := sets[c.Data.Operators].Signer(c.Statement); err == nil {
+			line += fmt.Sprintf(", signed by %s with %s", by.Operator, by.Key)
+		}
 	}
 	if c.Kind() == ledger.OperatorsChanged {
 		line += ", says who may sign"
@@ -272,10 +275,26 @@ func (a *app) verifyFile(path string, v *verification) error {
 		v.find("%v", err)
 	}
 	v.Entries += int64(len(e.Changes))
+	sets := operatorsIn(trust, &e)
 	for _, ec := range e.Changes {
-		v.prove(&ec)
+		v.prove(&ec, sets)
 	}
 	return nil
+}
+
+// operatorsIn reads the operators sets that came along, by entry.
+func operatorsIn(trust *ledger.Trust, e *ledger.Evidence) map[int64]*ledger.Operators {
+	sets := map[int64]*ledger.Operators{}
+	for _, ec := range e.Changes {
+		c, err := ledger.ParseLeaf(ec.Leaf)
+		if err != nil || c.Roots == nil {
+			continue
+		}
+		if set, err := trust.OperatorsAt(ec.Index, c.Data.Statement); err == nil {
+			sets[ec.Index] = set
+		}
+	}
+	return sets
 }
 
 // verifyData checks the files of a stopped server, or of a copy.
