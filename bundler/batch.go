@@ -62,3 +62,7 @@ func (t *Batch) Over() Faults {
 	}
 	return Faults{fault(ruleBuildLimit, place{file: "services"}, "all sets together have more than %d bundles, %d values or %d bytes; not all were built", t.most.bundles, t.most.values, t.most.bytes)}
 }
+
+// RefusesAll reports whether a server takes nothing of a commit with this fault,
+// although each service builds.
+func (f Fault) RefusesAll() bool { return f.Rule == ruleBuildLimit.ID }

@@ -207,7 +207,7 @@ func (r *reader) pinned(a Activation, err error) {
 		r.err = err
 	}
 	for _, f := range fs.Errors() {
-		if f.Rule == ruleBuildLimit.ID {
+		if f.RefusesAll() {
 			continue // said once, of all
 		}
 		if f.File != a.File {

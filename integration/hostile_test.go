@@ -257,7 +257,10 @@ func TestHostileRepositoriesEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newTrees(t)
 			make(r)
-			ends(t, r.dir)
+			ends(t, "check", r.dir)
+			if strings.Contains(name, "scopes of") {
+				ends(t, "plan", r.dir, "--head", "HEAD")
+			}
 		})
 	}
 }
@@ -334,11 +337,11 @@ func TestATipThatAsksForTooMuchIsRefused(t *testing.T) {
 	}
 }
 
-func ends(t *testing.T, dir string) {
+func ends(t *testing.T, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute) // a guard against hanging: how long a busy machine takes says nothing
 	defer cancel()
-	cmd := exec.CommandContext(ctx, proctest.Program(), "check", dir)
+	cmd := exec.CommandContext(ctx, proctest.Program(), args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()

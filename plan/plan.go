@@ -177,6 +177,7 @@ type side struct {
 	commit string
 	tip    *bundler.Tip // nil when nothing can be said
 	faults bundler.Faults
+	sets   *bundler.Batch                        // bounds what is built of this side in all
 	built  map[bundler.Activation]*bundler.Built // nil when refused
 	lost   bool                                  // activations that never built
 }
@@ -199,7 +200,7 @@ func newMaker(ctx context.Context, b *bundler.Builder, base, head string, opt Op
 }
 
 func (m *maker) side(commit, rev string) (*side, Revision, error) {
-	s := &side{commit: commit, built: map[bundler.Activation]*bundler.Built{}}
+	s := &side{commit: commit, sets: m.b.Batch(), built: map[bundler.Activation]*bundler.Built{}}
 	r := Revision{Rev: rev, Commit: commit}
 	if commit == "" {
 		return s, r, nil
@@ -224,6 +225,7 @@ func (m *maker) check(touched []string) error {
 		return err
 	}
 	m.out.Errors = append(m.out.Errors, after.Faults.Errors()...)
+	m.out.Whole = m.out.Whole || slices.ContainsFunc(after.Faults, bundler.Fault.RefusesAll)
 	old, err := m.oldWarnings(touched, after.Faults.Warnings())
 	if err != nil {
 		return err
@@ -335,7 +337,7 @@ func (m *maker) build(s *side, a bundler.Activation) (*bundler.Built, error) {
 	if b, ok := s.built[a]; ok {
 		return b, nil
 	}
-	b, err := m.b.Build(m.ctx, s.tip, a)
+	b, err := s.sets.Build(m.ctx, s.tip, a)
 	if fs, faulty := bundler.FaultsOf(err); faulty {
 		b, err = nil, nil
 		if m.edited && s == m.head {
