@@ -90,7 +90,7 @@ func (p *provenPast) walk(ctx context.Context, c *client, scope api.Scope, low i
 		if len(open) == 0 {
 			return nil
 		}
-		if _, wanted := open[r.ChainKey]; !wanted {
+		if _, wanted := open[r.ChainKey]; !wanted || r.Index >= p.Tree.Size { // newer than the head that is proven
 			continue
 		}
 		change, err := p.prove(ctx, c, r.Index)
