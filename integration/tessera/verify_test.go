@@ -169,9 +169,9 @@ func logs(t *testing.T, r *proctest.Rig, s *proctest.Server, trust trustFile) {
 // who was told the new one both pass until the old one is retired.
 func newLogKey(t *testing.T, r *proctest.Rig, s *proctest.Server, old trustFile) {
 	fsck := buildFsck(t)
-	next := filepath.Join(r.Dir, "next.json")
 	install := func(flag string) trustFile {
 		t.Helper()
+		next := filepath.Join(t.TempDir(), "next.json")
 		r.OK("trust", "update", "--server", s.URL, "--trust", r.Trust, "--key", r.Root, "--keys", r.Data+".keys", flag, "--out", next)
 		r.OK("trust", "install", next, "--data", r.Data)
 		want := proctest.ReadFile(t, r.Trust)
