@@ -40,7 +40,7 @@ lint:
 unit:
 	@if [ -z "$(RACE)" ]; then echo "no C compiler: testing without the race detector"; fi
 	go test $(RACE) -shuffle=on -timeout 12m ./...
-	@if [ -n "$(RACE)" ]; then echo "what the race detector's own memory would hide:"; go test -timeout 5m -run '^TestHostileRepositoriesEnd$$' ./integration; fi
+	@if [ -n "$(RACE)" ]; then echo "what the race detector's own memory would hide:"; go test -timeout 5m -run '^Test(HostileRepositoriesEnd|AHostilePushIsRefused|ATipThatAsksForTooMuchIsRefused)$$' ./integration; fi
 
 # Other people's tools judge what we write. Each has a module of its own, so that
 # the product depends on none of them.

@@ -300,7 +300,7 @@ func TestAHostilePushIsRefused(t *testing.T) {
 // for more bundles than a server builds stops nobody, and is mended by the next.
 func TestATipThatAsksForTooMuchIsRefused(t *testing.T) {
 	if testing.Short() || proctest.Race() {
-		t.Skip("slow")
+		t.Skip("slow, and more so under the race detector")
 	}
 	r := proctest.New(t, examples.Shop())
 	newForge(t, r)
