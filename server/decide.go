@@ -27,7 +27,7 @@ func trimNewline(b []byte) []byte { return bytes.TrimSuffix(b, []byte("\n")) }
 // commit appends drafts together with the row that says which tip they are of,
 // and adopts that row: one transaction, one swap.
 func (s *Server) commit(ctx context.Context, next *accepted, decide func(*ledger.State) (store.Decision, error)) error {
-	_, err := s.store.Append(ctx, func(st *ledger.State, _ time.Time) (store.Decision, error) {
+	_, err := s.append(ctx, func(st *ledger.State, _ time.Time) (store.Decision, error) {
 		d, err := decide(st)
 		if err != nil {
 			return store.Decision{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -21,13 +22,31 @@ import (
 // pending holds safe-mode statements that were judged right while the log could
 // not take them. They are served, obeyed, and appended when the log is back.
 type pending struct {
-	holding sync.Mutex // over deciding and adding, so that rivals see each other
-	file    pendingFile
-	keeping sync.Mutex // over reading the list and writing it
-	mu      sync.RWMutex
-	list    []held
-	unkept  atomic.Bool // the list is in memory only
+	holding  sync.Mutex // over deciding and adding, so that rivals see each other
+	settling turn       // over appending what waits, in its order
+	file     pendingFile
+	keeping  turn // over reading the list and writing it
+	mu       sync.RWMutex
+	list     []held
+	unkept   atomic.Bool // the list is in memory only
 }
+
+// turn is a mutex that nobody waits for longer than he wants to: a disk that
+// hangs keeps it for ever.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) leave() { <-t }
 
 type held struct {
 	st     *ledger.Signed
@@ -44,6 +63,9 @@ func (s *Server) hold(st *ledger.Signed, detail *ledger.Detail, cause error) (*a
 	defer s.pending.holding.Unlock()
 	state := s.store.Snapshot().State
 	if !s.pending.has(st) {
+		if _, taken := s.store.ByID(st.ID); taken || s.pending.hasID(st.ID) {
+			return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("id %s is that of another statement", st.ID), Hint: "make a new id for a new statement"}
+		}
 		if err := errors.Join(judge(state, st), checkClock(st, time.Now())); err != nil {
 			return nil, err
 		}
@@ -77,11 +99,34 @@ func (p *pending) chain(state *ledger.State, st *ledger.Signed) ledger.Chain {
 	return ledger.Chain{}
 }
 
+// keepTimeout bounds how long an answer waits for the file.
+const keepTimeout = 2 * time.Second
+
 // keepPending writes what waits to the file: a restart in the middle of the
-// trouble must not forget what was acknowledged.
+// trouble must not forget what was acknowledged. On a disk that hangs it is not
+// kept yet, and the answer says so.
 func (s *Server) keepPending() {
-	s.pending.keeping.Lock()
-	defer s.pending.keeping.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), keepTimeout)
+	defer cancel()
+	err := s.pending.keeping.take(ctx)
+	if err == nil {
+		wrote := make(chan error, 1)
+		go func() {
+			defer s.pending.keeping.leave()
+			wrote <- s.writePending()
+		}()
+		select {
+		case err = <-wrote:
+		case <-ctx.Done():
+			err = fmt.Errorf("the disk hasn't answered for %s", keepTimeout)
+		}
+	}
+	if was := s.pending.unkept.Swap(err != nil); err != nil && !was {
+		s.log.Error("pending statements are in memory only; a restart would forget them", slog.Any("error", err))
+	}
+}
+
+func (s *Server) writePending() error {
 	list := []api.Submission{}
 	for _, h := range s.pending.all() {
 		sub := api.Submission{Statement: h.st.Raw}
@@ -90,10 +135,7 @@ func (s *Server) keepPending() {
 		}
 		list = append(list, sub)
 	}
-	err := s.pending.file.write(list)
-	if was := s.pending.unkept.Swap(err != nil); err != nil && !was {
-		s.log.Error("pending statements are in memory only; a restart would forget them", slog.Any("error", err))
-	}
+	return s.pending.file.write(list)
 }
 
 // restorePending reads them back. What does not verify any more is dropped.
@@ -144,6 +186,10 @@ func (p *pending) waits(st *ledger.Signed) bool {
 
 func (p *pending) has(st *ledger.Signed) bool {
 	return slices.ContainsFunc(p.all(), func(h held) bool { return string(h.st.Raw) == string(st.Raw) })
+}
+
+func (p *pending) hasID(id string) bool {
+	return slices.ContainsFunc(p.all(), func(h held) bool { return h.st.ID == id })
 }
 
 func (p *pending) add(h held) bool {
@@ -221,30 +267,63 @@ func (s *Server) pendingLoop(ctx context.Context) {
 		if s.pending.unkept.Load() && len(s.pending.all()) > 0 {
 			s.keepPending()
 		}
-		for _, h := range s.pending.all() {
-			if s.settle(ctx, h) {
-				s.pending.remove(h.st)
-				s.keepPending()
-				s.announcePending(h.st.Service)
-			}
-		}
+		_ = s.settlePending(ctx) // tried again at the next tick
 	}
 }
 
-// settle appends a pending statement, or the evidence that it came too late;
-// true when it is in the log. Nothing that was acknowledged is dropped.
-func (s *Server) settle(ctx context.Context, h held) bool {
+// append is the way into the log of every change but those that wait for it.
+// They go first: what was judged right, and answered, and obeyed by clients, was
+// judged by the state that they will follow. A full disk changes nothing about
+// what they mean.
+func (s *Server) append(ctx context.Context, d store.Decide) ([]store.Receipt, error) {
+	if err := s.settlePending(ctx); err != nil {
+		return nil, err
+	}
+	return s.store.Append(ctx, func(st *ledger.State, now time.Time) (store.Decision, error) {
+		if len(s.pending.all()) > 0 {
+			return store.Decision{}, &api.Error{Code: api.CodeStorage, Detail: "safe-mode statements wait for the log, and go first", Hint: "send it again"}
+		}
+		return d(st, now)
+	})
+}
+
+// settlePending appends what waits, oldest first. It stops at the first that the
+// log doesn't take.
+func (s *Server) settlePending(ctx context.Context) error {
+	if len(s.pending.all()) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	if err := s.pending.settling.take(ctx); err != nil {
+		return err
+	}
+	defer s.pending.settling.leave()
+	for _, h := range s.pending.all() {
+		if err := s.settle(ctx, h); err != nil {
+			return err
+		}
+		s.pending.remove(h.st)
+		s.keepPending()
+		s.announcePending(h.st.Service)
+	}
+	return nil
+}
+
+// settle appends a pending statement, or the evidence that it does not fit.
+// Nothing that was acknowledged is dropped.
+func (s *Server) settle(ctx context.Context, h held) error {
 	r, err := s.submitPending(ctx, h)
 	if err == nil {
 		s.log.InfoContext(ctx, "a pending statement is in the log", slog.Int64("index", r.Index), slog.Bool("late", r.Late))
-		return true
+		return nil
 	}
 	if code := api.CodeOf(err); code == api.CodeStorage || code == api.CodeReadOnly || ctx.Err() != nil {
-		return false
+		return err
 	}
 	s.log.ErrorContext(ctx, "a pending statement does not fit any more and is kept as late", slog.String("id", h.st.ID), slog.Any("error", err))
 	_, err = s.store.Append(ctx, func(*ledger.State, time.Time) (store.Decision, error) { return late(h.st, h.detail, "refused"), nil })
-	return err == nil
+	return err
 }
 
 func (s *Server) getPending(c echo.Context) error {

@@ -95,6 +95,7 @@ func New(cfg Config) (*Server, error) {
 		s.log.Error("what a recovery left out is not made again; it is tried at the next start", slog.Any("error", err))
 	}
 	s.whole.found.Store(&wholes{}) // the first round looks
+	s.pending.settling, s.pending.keeping = newTurn(), newTurn()
 	s.restorePending()
 	s.metrics = newMetrics(s)
 	s.handler = s.routes()

@@ -26,6 +26,7 @@ const (
 	maxRecordAge  = 30 * 24 * time.Hour
 	lateAfter     = time.Minute // an older statement that lost its race was pending somewhere
 	appendTimeout = 30 * time.Second
+	modeTimeout   = 5 * time.Second // of a safe mode: then it is pending
 )
 
 // postChange takes a signed statement: the bare envelope, or a Submission with
@@ -49,7 +50,11 @@ func (s *Server) postChange(c echo.Context) error {
 		return &api.Error{Code: api.CodeUnprocessable, Detail: "the statement names a detail, and it did not come along; nothing was recorded",
 			Hint: "send the whole file that sealstone wrote, {\"statement\", \"salt\", \"detail\"}; if the detail is lost, sign again"}
 	}
-	ctx, cancel := context.WithTimeout(c.Request().Context(), appendTimeout)
+	wait := appendTimeout
+	if st.Kind.Lane() == ledger.LaneOverride {
+		wait = modeTimeout
+	}
+	ctx, cancel := context.WithTimeout(c.Request().Context(), wait)
 	defer cancel()
 	receipt, err := s.submit(ctx, st, detail)
 	if err != nil {
@@ -129,7 +134,7 @@ func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.D
 	if st.Kind.Lane() == ledger.LaneOverride {
 		s.healSets(ctx, st.Service)
 	}
-	receipts, err := s.store.Append(ctx, func(state *ledger.State, now time.Time) (store.Decision, error) {
+	receipts, err := s.append(ctx, func(state *ledger.State, now time.Time) (store.Decision, error) {
 		if err := checkClock(st, now); err != nil {
 			if _, ok := s.store.ByID(st.ID); !ok {
 				return store.Decision{}, err
@@ -144,7 +149,8 @@ func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.D
 		return old, nil // a retry whose first try won
 	}
 	code := api.CodeOf(err)
-	cannot := code == api.CodeStorage || code == api.CodeReadOnly || code == api.CodeConflict && s.pending.waits(st) // signed on top of those
+	cannot := code == api.CodeStorage || code == api.CodeReadOnly || errors.Is(err, context.DeadlineExceeded) || // a disk that hangs
+		code == api.CodeConflict && s.pending.waits(st) // signed on top of those
 	if st.Kind.Lane() == ledger.LaneOverride && cannot {
 		return s.hold(st, detail, err)
 	}
@@ -483,7 +489,7 @@ func (s *Server) expiryLoop(ctx context.Context) {
 }
 
 func (s *Server) expire(ctx context.Context, d ledger.Deadline) error {
-	_, err := s.store.Append(ctx, func(state *ledger.State, now time.Time) (store.Decision, error) {
+	_, err := s.append(ctx, func(state *ledger.State, now time.Time) (store.Decision, error) {
 		key := ledger.ChainKey{Lane: ledger.LaneOverride, Service: d.Service, Scope: d.Chain.Scope}
 		c, ok := state.Chain(key)
 		if !ok || c.Generation != d.Chain.Generation || c.Overdue {
