@@ -245,6 +245,11 @@ func (s *Server) watchChanges(c echo.Context) error {
 		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("entry %d is beyond this log, whose last one is %d", after, last),
 			Hint: "if that entry was read from this log, it was rolled back: keep what you have of it, and run sealstone verify"}
 	}
+	leave, err := s.hub.follow(who(c).name)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	as := eventStream
 	if strings.Contains(c.Request().Header.Get(echo.HeaderAccept), jsonLines.contentType) {
 		as = jsonLines
@@ -254,7 +259,9 @@ func (s *Server) watchChanges(c echo.Context) error {
 	return s.stream(c, as, as.alive, events, func(p *principal) bool { return p.log })
 }
 
-// feed sends each change after one, as long as somebody listens.
+// feed sends each change after one, as long as somebody listens. It reads the
+// next one when the last was taken, so a slow follower holds one, not those that
+// it has yet to read.
 func (s *Server) feed(ctx context.Context, after int64, as framing, events chan<- string) {
 	defer close(events)
 	for {

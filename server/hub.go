@@ -19,10 +19,34 @@ import (
 type hub struct {
 	mu       sync.Mutex
 	watchers map[string]map[chan string]bool // by service
+	followed map[string]int                  // streams of the whole log, by client
 	closed   bool
 }
 
-func (h *hub) init() { h.watchers = map[string]map[chan string]bool{} }
+func (h *hub) init() {
+	h.watchers, h.followed = map[string]map[chan string]bool{}, map[string]int{}
+}
+
+// maxFollowed is how many streams of the whole log a client may have open. A
+// watcher costs a notice; each of these reads every change for itself.
+const maxFollowed = 64
+
+// follow lets a client open one more stream of the whole log.
+func (h *hub) follow(client string) (leave func(), err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.followed[client] >= maxFollowed {
+		return nil, &api.Error{Code: api.CodeTooMany, Detail: fmt.Sprintf("client %q follows the log %d times already", client, maxFollowed), Hint: "end one of these streams, or give whoever else follows a token of its own"}
+	}
+	h.followed[client]++
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.followed[client]--; h.followed[client] == 0 {
+			delete(h.followed, client)
+		}
+	}, nil
+}
 
 // join adds a watcher of a service. Its channel holds one event beyond the one
 // in flight; a watcher that doesn't read loses events, not others' time.
@@ -66,6 +90,9 @@ func (h *hub) count() int {
 	n := 0
 	for _, set := range h.watchers {
 		n += len(set)
+	}
+	for _, open := range h.followed {
+		n += open
 	}
 	return n
 }

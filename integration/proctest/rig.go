@@ -115,6 +115,25 @@ func (r *Rig) CLIWith(env []string, args ...string) Result {
 	return runBin(r.t, r.Dir, append(r.env(), env...), args...)
 }
 
+// Start runs a command until the test ends, and returns what it has printed.
+func (r *Rig) Start(args ...string) (stdout, stderr func() string) {
+	r.t.Helper()
+	cmd := exec.Command(bin, args...)
+	var out, errs safeBuffer
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = r.Dir, r.env(), &out, &errs
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()
+		if r.t.Failed() {
+			r.t.Logf("sealstone %s said:\n%s", strings.Join(args, " "), errs.String())
+		}
+	})
+	return out.String, errs.String
+}
+
 // Killed runs a command and kills it after a while: kill -9. It tells whether
 // the command was still running then; one that ended must have succeeded.
 func (r *Rig) Killed(after time.Duration, args ...string) bool {
