@@ -175,8 +175,13 @@ func TestADiskThatHangsMakesSafeModesPending(t *testing.T) {
 		if eff, err := r.resolve(api.Target{Service: "checkout", Scope: "prod"}); err != nil || eff.Mode != "degraded" {
 			t.Errorf("%+v, %v", eff, err)
 		}
+		if why := string(r.get(503, "/readyz/writes")); !strings.Contains(why, "the disk hasn't answered for") {
+			t.Error(why)
+		}
 		close(release)
 		<-done
+		synctest.Wait()
+		r.get(200, "/readyz/writes")
 		r.pending.keeping.leave()
 		if err := r.settlePending(t.Context()); err != nil {
 			t.Fatal(err)

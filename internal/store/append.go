@@ -116,7 +116,9 @@ func (s *Store) loop() {
 				return
 			}
 		}
+		s.health.begin(time.Now())
 		waiting = s.run(s.drain(waiting))
+		s.health.end()
 	}
 }
 

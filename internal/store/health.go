@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	berrors "go.etcd.io/bbolt/errors"
 
@@ -20,6 +21,26 @@ type health struct {
 	behind  bool             // of the anchor: the log had changes that aren't here
 	trouble *api.Error       // storage failed: goes when an append succeeds
 	undone  map[string]error // tasks that failed and will be tried again, each with why
+	since   time.Time        // the batch at work began; zero: none is
+}
+
+// hangs is how long a batch may take before storage is taken to hang.
+const hangs = 5 * time.Second
+
+func (h *health) begin(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.since = now
+}
+
+func (h *health) end() { h.begin(time.Time{}) }
+
+// hung is the trouble of a batch that doesn't end. h.mu is held.
+func (h *health) hung(now time.Time) *api.Error {
+	if took := now.Sub(h.since); !h.since.IsZero() && took > hangs {
+		return &api.Error{Code: api.CodeStorage, Detail: fmt.Sprintf("the disk hasn't answered for %s", took.Round(time.Second)), Hint: "look at the disk of the data directory: is it hung, or overloaded?"}
+	}
+	return nil
 }
 
 // Tasks that may stay undone while changes are taken.
@@ -72,7 +93,7 @@ func (h *health) set(trouble *api.Error) {
 
 // Writes is nil while the ledger takes changes, else why not: an *api.Error with
 // CodeReadOnly for a finding, which stays, or CodeStorage for trouble, which the
-// next append that succeeds ends, or the next Probe.
+// next append that succeeds ends, or the next Probe; also while a disk hangs.
 func (s *Store) Writes() error {
 	s.health.mu.Lock()
 	defer s.health.mu.Unlock()
@@ -83,6 +104,9 @@ func (s *Store) Writes() error {
 		return s.health.finding
 	case s.health.trouble != nil:
 		return s.health.trouble
+	}
+	if err := s.health.hung(time.Now()); err != nil {
+		return err
 	}
 	return nil
 }
