@@ -29,9 +29,6 @@ type Report struct {
 	Files    int    `json:"files"`
 }
 
-// OK reports whether nothing keeps the commit from being served in full.
-func (r *Report) OK() bool { return len(r.Faults.Errors()) == 0 }
-
 // Check finds all faults of everything in a commit, in one run: its files, and
 // every set that its activations ask for or that a promotion of it would make.
 // It reads the commit alone, never the work tree. The error is about storage or

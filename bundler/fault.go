@@ -70,11 +70,6 @@ func (fs Faults) Warnings() Faults {
 	return fs.only(func(f Fault) bool { return f.Severity == Warning })
 }
 
-// Of returns the faults of one service.
-func (fs Faults) Of(service string) Faults {
-	return fs.only(func(f Fault) bool { return f.Service == service })
-}
-
 func (fs Faults) only(is func(Fault) bool) Faults {
 	var out Faults
 	for _, f := range fs {

@@ -72,7 +72,7 @@ func TestACancelledContextEndsWork(t *testing.T) {
 	if _, err := b.Build(ctx, tip, tip.Activations[0]); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if rep, err := b.Check(context.Background(), commit, bundler.CheckOptions{}); err != nil || !rep.OK() {
+	if rep, err := b.Check(context.Background(), commit, bundler.CheckOptions{}); err != nil || len(rep.Faults.Errors()) > 0 {
 		t.Error("a cancelled build left its mark:", rep, err)
 	}
 }
@@ -80,11 +80,11 @@ func TestACancelledContextEndsWork(t *testing.T) {
 func TestStrictMakesErrorsOfWarnings(t *testing.T) {
 	b, commit := open(t, gittest.With(shop(), map[string]string{over: "timeout: 30\n"}))
 	rep, err := b.Check(context.Background(), commit, bundler.CheckOptions{})
-	if err != nil || !rep.OK() {
+	if err != nil || len(rep.Faults.Errors()) > 0 {
 		t.Error(rep, err)
 	}
 	rep, err = b.Check(context.Background(), commit, bundler.CheckOptions{Strict: true})
-	if err != nil || rep.OK() {
+	if err != nil || len(rep.Faults.Errors()) == 0 {
 		t.Error(rep, err)
 	}
 }

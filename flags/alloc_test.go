@@ -89,7 +89,6 @@ func TestAccessorsDoNotAllocate(t *testing.T) {
 	for name, rule := range map[string]string{"static": "", "one rule": emailRule, "ten rules": tenRules()} {
 		f := benchSet(t, rule).Flag("f")
 		noAllocs(t, name, func() { sink, sinkResult = f.Boolean(ctx, false, now) })
-		noAllocs(t, name+", value", func() { sink = f.BooleanValue(ctx, false, now) })
 		noAllocs(t, name+", untyped", func() { sinkResult = f.Evaluate(ctx, now) })
 		noAllocs(t, name+", mismatch", func() { _, sinkResult = f.String(ctx, "", now) })
 		noAllocs(t, name+", float", func() { _, sinkResult = f.Float(ctx, 0, now) })

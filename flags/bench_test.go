@@ -167,8 +167,7 @@ var (
 // Each of the three rules is measured by handle with the whole Resolution and as
 // a bare value; ByHand gives the bare value.
 
-func BenchmarkStatic(b *testing.B)      { benchFlag(b, "") }
-func BenchmarkStaticValue(b *testing.B) { benchValue(b, "") }
+func BenchmarkStatic(b *testing.B) { benchFlag(b, "") }
 func BenchmarkStaticByHand(b *testing.B) {
 	m := map[string]*handFlag{"f": {true, false, false}}
 	b.ReportAllocs()
@@ -177,8 +176,7 @@ func BenchmarkStaticByHand(b *testing.B) {
 	}
 }
 
-func BenchmarkEndsWith(b *testing.B)      { benchFlag(b, emailRule) }
-func BenchmarkEndsWithValue(b *testing.B) { benchValue(b, emailRule) }
+func BenchmarkEndsWith(b *testing.B) { benchFlag(b, emailRule) }
 func BenchmarkEndsWithByHand(b *testing.B) {
 	m, ctx := map[string]*handFlag{"f": {on: true}}, benchContext()
 	b.ReportAllocs()
@@ -187,8 +185,7 @@ func BenchmarkEndsWithByHand(b *testing.B) {
 	}
 }
 
-func BenchmarkTenRules(b *testing.B)      { benchFlag(b, tenRules()) }
-func BenchmarkTenRulesValue(b *testing.B) { benchValue(b, tenRules()) }
+func BenchmarkTenRules(b *testing.B) { benchFlag(b, tenRules()) }
 func BenchmarkTenRulesByHand(b *testing.B) {
 	m, ctx, rules := map[string]*handFlag{"f": {on: true}}, benchContext(), handRules()
 	b.ReportAllocs()
@@ -213,14 +210,6 @@ func benchFlag(b *testing.B, targeting string) {
 	b.ReportAllocs()
 	for b.Loop() {
 		sink, _ = f.Boolean(ctx, false, now)
-	}
-}
-
-func benchValue(b *testing.B, targeting string) {
-	f, ctx, now := benchSet(b, targeting).Flag("f"), benchContext(), time.Now()
-	b.ReportAllocs()
-	for b.Loop() {
-		sink = f.BooleanValue(ctx, false, now)
 	}
 }
 

@@ -43,7 +43,7 @@ func Example() {
 	// ERROR TYPE_MISMATCH
 }
 
-func ExampleFlag_BooleanValue() {
+func ExampleFlag_Boolean() {
 	set, err := flags.Compile([]byte(exampleDoc))
 	if err != nil {
 		fmt.Println(err)
@@ -51,7 +51,8 @@ func ExampleFlag_BooleanValue() {
 	}
 	checkout := set.Flag("new-checkout") // looked up once
 	for _, user := range []string{"user-1", "user-2", "user-3", "user-16"} {
-		fmt.Println(user, checkout.BooleanValue(flags.Context{"targetingKey": user}, false, time.Now()))
+		on, _ := checkout.Boolean(flags.Context{"targetingKey": user}, false, time.Now())
+		fmt.Println(user, on)
 	}
 	// Output:
 	// user-1 false

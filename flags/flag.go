@@ -105,15 +105,6 @@ type Flag struct {
 	overrun  Resolution // the rule used up its steps
 }
 
-// Key returns the flag's key.
-func (f *Flag) Key() string { return f.key }
-
-// Type returns the type of the flag's variants.
-func (f *Flag) Type() Type { return f.typ }
-
-// Enabled reports whether the flag's state is ENABLED.
-func (f *Flag) Enabled() bool { return f.enabled }
-
 // Variants returns the names of the variants, sorted.
 func (f *Flag) Variants() []string {
 	names := make([]string, len(f.variants))
@@ -121,15 +112,6 @@ func (f *Flag) Variants() []string {
 		names[i] = f.variants[i].name
 	}
 	return names
-}
-
-// DefaultVariant returns the default variant's name, "" for none: the code that
-// asks brings its own default.
-func (f *Flag) DefaultVariant() string {
-	if f.preset < 0 {
-		return ""
-	}
-	return f.variants[f.preset].name
 }
 
 // Metadata returns the set's metadata overlaid by the flag's. Do not change it.
@@ -306,50 +288,4 @@ func (f *Flag) prepare() {
 
 func (f *Flag) failure(code ErrorCode, detail string) Resolution {
 	return Resolution{Reason: ReasonError, ErrorCode: code, ErrorDetail: detail, Metadata: f.metadata}
-}
-
-// BooleanValue is Boolean without the Resolution, for hot paths.
-func (f *Flag) BooleanValue(ctx Context, def bool, now time.Time) bool {
-	if n := f.settle(ctx, now); n >= 0 && f.typ == Boolean {
-		return f.variants[n].truth
-	}
-	return def
-}
-
-// StringValue is String without the Resolution.
-func (f *Flag) StringValue(ctx Context, def string, now time.Time) string {
-	if n := f.settle(ctx, now); n >= 0 && f.typ == String {
-		return f.variants[n].str
-	}
-	return def
-}
-
-// FloatValue is Float without the Resolution.
-func (f *Flag) FloatValue(ctx Context, def float64, now time.Time) float64 {
-	if n := f.settle(ctx, now); n >= 0 && f.typ == Number {
-		return f.variants[n].num
-	}
-	return def
-}
-
-// IntValue is Int without the Resolution.
-func (f *Flag) IntValue(ctx Context, def int64, now time.Time) int64 {
-	if n := f.settle(ctx, now); n >= 0 && f.typ == Number {
-		if whole := int64(f.variants[n].num); float64(whole) == f.variants[n].num {
-			return whole
-		}
-	}
-	return def
-}
-
-// settle returns the number of the variant that holds, or one below 0.
-func (f *Flag) settle(ctx Context, now time.Time) int {
-	if f.pick == nil {
-		return f.staticVariant()
-	}
-	n := f.run(ctx, now)
-	if n == none {
-		return f.preset
-	}
-	return n
 }

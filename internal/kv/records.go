@@ -33,15 +33,6 @@ func (t *Tx) Put(bucket, key string, value []byte) error {
 	return b.Put([]byte(key), value)
 }
 
-// Delete removes a record; one that isn't there is no error.
-func (t *Tx) Delete(bucket, key string) error {
-	b := t.tx.Bucket(recordBucket(bucket))
-	if b == nil {
-		return nil
-	}
-	return b.Delete([]byte(key))
-}
-
 // GetJSON reads a record into a value.
 func (t *Tx) GetJSON(bucket, key string, into any) error {
 	b, err := t.Get(bucket, key)
@@ -89,15 +80,6 @@ func (db *DB) View(f func(*Tx) error) error {
 // Update changes records, all or none; durable when it returns nil.
 func (db *DB) Update(f func(*Tx) error) error {
 	return db.Write(func(tx *bbolt.Tx) error { return f(&Tx{tx}) })
-}
-
-// Get returns a copy of one record: ErrNotFound when it isn't there.
-func (db *DB) Get(bucket, key string) (value []byte, err error) {
-	err = db.View(func(tx *Tx) error {
-		value, err = tx.Get(bucket, key)
-		return err
-	})
-	return value, err
 }
 
 // Put writes one record durably.

@@ -153,6 +153,6 @@ func (s *Store) isErased(i int64) (gone bool, err error) {
 
 func erasedIn(tx *bbolt.Tx, i, size int64) bool {
 	p := &termPosting{c: tx.Bucket(bucketTerms).Cursor(), prefix: termPrefix(termErased, string(be64(i)))}
-	at, ok := p.next(0)
+	at, ok := p.from(0, true)
 	return ok && at < size
 }

@@ -87,7 +87,7 @@ func (p *past) Last(lane ledger.Lane, scope api.Scope, below int64) (ledger.Chai
 	list := p.posting(lane, scope)
 	var marks []*ledger.Change
 	for below = min(below, p.size); ; {
-		i, ok := list.prev(below - 1)
+		i, ok := list.from(below-1, false)
 		if below <= 0 || !ok {
 			return ledger.Chain{}, false
 		}
@@ -105,7 +105,7 @@ func (p *past) Last(lane ledger.Lane, scope api.Scope, below int64) (ledger.Chai
 }
 
 func (p *past) Next(lane ledger.Lane, scope api.Scope, from int64) (int64, bool) {
-	i, ok := p.posting(lane, scope).next(from)
+	i, ok := p.posting(lane, scope).from(from, true)
 	return i, ok && i < p.size && p.err == nil
 }
 

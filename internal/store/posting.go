@@ -8,13 +8,20 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// posting is a sorted list of indexes that can be entered anywhere: next is the
-// first at or above i, prev the last at or below. One that would have to look
-// far may answer sooner with an index that isn't in it, but never with i then,
-// and never beyond one that is.
+// posting is a sorted list of indexes that can be entered anywhere: from is the
+// first at or above i, or, not ascending, the last at or below. One that would
+// have to look far may answer sooner with an index that isn't in it, but never
+// with i then, and never beyond one that is.
 type posting interface {
-	next(i int64) (int64, bool)
-	prev(i int64) (int64, bool)
+	from(i int64, ascending bool) (int64, bool)
+}
+
+// before is the row that stands before the one that a cursor was set to.
+func before(c *bbolt.Cursor, k []byte) (key, value []byte) {
+	if k == nil {
+		return c.Last()
+	}
+	return c.Prev()
 }
 
 // termPosting is the list of one index term. A term's value may be binary: only
@@ -33,20 +40,10 @@ func (p *termPosting) index(k []byte) (int64, bool) {
 
 func (p *termPosting) key(i int64) []byte { return append(slices.Clip(p.prefix), be64(i)...) }
 
-func (p *termPosting) next(i int64) (int64, bool) {
+func (p *termPosting) from(i int64, ascending bool) (int64, bool) {
 	k, _ := p.c.Seek(p.key(i))
-	return p.index(k)
-}
-
-func (p *termPosting) prev(i int64) (int64, bool) {
-	k, _ := p.c.Seek(p.key(i))
-	if at, ok := p.index(k); ok && at == i {
-		return i, true
-	}
-	if k == nil {
-		k, _ = p.c.Last()
-	} else {
-		k, _ = p.c.Prev()
+	if at, ok := p.index(k); !ascending && (!ok || at != i) {
+		k, _ = before(p.c, k)
 	}
 	return p.index(k)
 }
@@ -54,18 +51,9 @@ func (p *termPosting) prev(i int64) (int64, bool) {
 // union is the list of what is in any of its parts.
 type union []posting
 
-func (u union) next(i int64) (best int64, ok bool) {
+func (u union) from(i int64, ascending bool) (best int64, ok bool) {
 	for _, p := range u {
-		if at, has := p.next(i); has && (!ok || at < best) {
-			best, ok = at, true
-		}
-	}
-	return best, ok
-}
-
-func (u union) prev(i int64) (best int64, ok bool) {
-	for _, p := range u {
-		if at, has := p.prev(i); has && (!ok || at > best) {
+		if at, has := p.from(i, ascending); has && (!ok || at < best == ascending) {
 			best, ok = at, true
 		}
 	}
@@ -75,23 +63,15 @@ func (u union) prev(i int64) (best int64, ok bool) {
 // list is a sorted slice of indexes.
 type list []int64
 
-func (l list) next(i int64) (int64, bool) {
-	at, _ := slices.BinarySearch(l, i)
-	if at == len(l) {
+func (l list) from(i int64, ascending bool) (int64, bool) {
+	at, found := slices.BinarySearch(l, i)
+	if !found && !ascending {
+		at--
+	}
+	if at < 0 || at == len(l) {
 		return 0, false
 	}
 	return l[at], true
-}
-
-func (l list) prev(i int64) (int64, bool) {
-	at, found := slices.BinarySearch(l, i)
-	if found {
-		return i, true
-	}
-	if at == 0 {
-		return 0, false
-	}
-	return l[at-1], true
 }
 
 // timePosting is the list of the entries whose time is in [lo, hi), by their rows.
@@ -112,23 +92,14 @@ func (p *timePosting) has(row []byte) bool {
 	return at >= p.lo && at < p.hi
 }
 
-func (p *timePosting) next(i int64) (int64, bool) {
+func (p *timePosting) from(i int64, ascending bool) (int64, bool) {
 	k, v := p.c.Seek(be64(i))
-	return p.step(k, v, p.c.Next)
-}
-
-func (p *timePosting) prev(i int64) (int64, bool) {
-	k, v := p.c.Seek(be64(i))
-	switch {
-	case k == nil:
-		k, v = p.c.Last()
-	case fromBE64(k) > i:
-		k, v = p.c.Prev()
+	move := p.c.Next
+	if !ascending {
+		if move = p.c.Prev; k == nil || fromBE64(k) > i {
+			k, v = before(p.c, k)
+		}
 	}
-	return p.step(k, v, p.c.Prev)
-}
-
-func (p *timePosting) step(k, v []byte, move func() (k, v []byte)) (int64, bool) {
 	for n := 0; n < timesAhead && k != nil && !p.has(v); n++ {
 		k, v = move()
 	}
@@ -138,8 +109,7 @@ func (p *timePosting) step(k, v []byte, move func() (k, v []byte)) (int64, bool)
 // all is every index from 0 on.
 type all struct{}
 
-func (all) next(i int64) (int64, bool) { return i, true }
-func (all) prev(i int64) (int64, bool) { return i, i >= 0 }
+func (all) from(i int64, _ bool) (int64, bool) { return i, i >= 0 }
 
 // intersect calls f with the indexes that are in every list, within [lo, hi],
 // in order, until f returns false or ctx ends. The lists leapfrog: each jumps to
@@ -168,14 +138,7 @@ func intersect(ctx context.Context, lists []posting, lo, hi int64, ascending boo
 // is where the walk stands.
 func meet(lists []posting, at int64, ascending bool) (int64, bool) {
 	for _, p := range lists {
-		var next int64
-		var ok bool
-		if ascending {
-			next, ok = p.next(at)
-		} else {
-			next, ok = p.prev(at)
-		}
-		if !ok || next != at {
+		if next, ok := p.from(at, ascending); !ok || next != at {
 			return next, ok
 		}
 	}

@@ -54,8 +54,10 @@ type counted struct {
 	steps int
 }
 
-func (c *counted) next(i int64) (int64, bool) { c.steps++; return c.posting.next(i) }
-func (c *counted) prev(i int64) (int64, bool) { c.steps++; return c.posting.prev(i) }
+func (c *counted) from(i int64, ascending bool) (int64, bool) {
+	c.steps++
+	return c.posting.from(i, ascending)
+}
 
 // A range of times that holds the whole log costs what the answer needs, and
 // finds what a list of it finds.

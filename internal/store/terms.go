@@ -2,6 +2,8 @@ package store
 
 import (
 	"encoding/binary"
+	"encoding/hex"
+	"strings"
 
 	"go.etcd.io/bbolt"
 
@@ -124,34 +126,8 @@ func idsOf(c *ledger.Change) []string {
 
 // idKey packs a UUID into its 16 bytes.
 func idKey(id string) ([]byte, bool) {
-	out := make([]byte, 0, 16)
-	for i := 0; i < len(id); {
-		if id[i] == '-' {
-			i++
-			continue
-		}
-		if i+1 >= len(id) {
-			return nil, false
-		}
-		hi, ok1 := unhex(id[i])
-		lo, ok2 := unhex(id[i+1])
-		if !ok1 || !ok2 {
-			return nil, false
-		}
-		out = append(out, hi<<4|lo)
-		i += 2
-	}
-	return out, len(out) == 16
-}
-
-func unhex(c byte) (byte, bool) {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0', true
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10, true
-	}
-	return 0, false
+	b, err := hex.DecodeString(strings.ReplaceAll(id, "-", ""))
+	return b, err == nil && len(b) == 16 && id == strings.ToLower(id)
 }
 
 // writeIndex writes a change's terms, times and ids.
