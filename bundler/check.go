@@ -295,26 +295,14 @@ func (r *reader) retired(name string, h plumbing.Hash) bool {
 
 func (r *reader) activationNames(commit string) map[string]plumbing.Hash {
 	out := map[string]plumbing.Hash{}
-	c, err := r.b.repo.Commit(commit)
-	if err != nil {
+	h, ok, err := r.b.idAt(commit, "activations")
+	if !ok || err != nil {
 		return out // a shallow clone has no parent to compare with
 	}
-	entries, err := r.b.repo.tree(plumbing.NewHash(c.Tree))
-	if err != nil {
-		return out
-	}
-	for _, e := range entries {
-		if e.name != "activations" || e.kind != kindDir {
-			continue
-		}
-		files, err := r.b.repo.tree(e.hash)
-		if err != nil {
-			return out
-		}
-		for _, f := range files {
-			if f.kind == kindFile {
-				out[f.name] = f.hash
-			}
+	files, _ := r.b.repo.tree(h)
+	for _, f := range files {
+		if f.kind == kindFile {
+			out[f.name] = f.hash
 		}
 	}
 	return out

@@ -1,6 +1,7 @@
 package bundler
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,7 +43,7 @@ func WriteLayout(dir string, built []*Built) error {
 // layoutIndex is sorted by service and scope.
 func layoutIndex(built []*Built) ([]byte, error) {
 	built = slices.SortedFunc(slices.Values(built), func(a, b *Built) int {
-		return compareTargets(api.Target{Service: a.Service, Scope: a.Scope}, api.Target{Service: b.Service, Scope: b.Scope})
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Scope, b.Scope))
 	})
 	manifests := make([]any, len(built))
 	for i, b := range built {
@@ -56,14 +57,4 @@ func layoutIndex(built []*Built) ([]byte, error) {
 		}
 	}
 	return canon.Encode(map[string]any{"schemaVersion": 2, "mediaType": bundle.TypeIndex, "manifests": manifests})
-}
-
-func compareTargets(a, b api.Target) int {
-	if a.Service != b.Service {
-		if a.Service < b.Service {
-			return -1
-		}
-		return 1
-	}
-	return slices.Compare([]byte(a.Scope), []byte(b.Scope))
 }

@@ -290,13 +290,15 @@ func contents(o plumbing.EncodedObject) ([]byte, error) {
 // visit is an ancestor of old: none of those can lead to old, whatever their
 // times say.
 func (r *Repo) IsAncestor(ctx context.Context, old, new string) (bool, error) {
-	found := false
-	target := plumbing.NewHash(old)
-	err := r.walk(ctx, old, new, func(h plumbing.Hash, c colour) bool {
-		found = h == target && c&below != 0
-		return !found
-	})
-	return found, err
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w, err := r.walker(func(c colour) bool { return c == below }, old, new)
+	if err != nil {
+		return false, err
+	}
+	found := func() bool { return w.colours[plumbing.NewHash(old)]&below != 0 }
+	err = w.run(ctx, func() bool { return w.open > 0 && !found() }, func(*object.Commit) {})
+	return err == nil && found(), err
 }
 
 // MergeBases finds the commits that both histories have and that lead to no
@@ -321,23 +323,16 @@ func (r *Repo) meeting(ctx context.Context, a, b string) ([]*object.Commit, erro
 		return nil, err
 	}
 	var met []*object.Commit
-	for w.open > 0 {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		c := w.pop()
+	err = w.run(ctx, func() bool { return w.open > 0 }, func(c *object.Commit) {
 		if w.colours[c.Hash] == above|below {
 			met = append(met, c)
 			w.colours[c.Hash] |= beneath
 		}
-		if err := w.expand(c); err != nil {
-			return nil, err
-		}
-	}
+	})
 	slices.SortFunc(met, func(x, y *object.Commit) int {
 		return cmp.Or(y.Committer.When.Compare(x.Committer.When), strings.Compare(x.Hash.String(), y.Hash.String()))
 	})
-	return met, nil
+	return met, err
 }
 
 // independent leaves out those that are ancestors of another.
@@ -388,15 +383,12 @@ func (r *Repo) CountBetween(ctx context.Context, old, new string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for n := 0; w.open > 0 && n < maxBetween; n++ {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		if err := w.expand(w.pop()); err != nil {
-			return 0, err
-		}
+	n := 0
+	err = w.run(ctx, func() bool { return w.open > 0 && n < maxBetween }, func(*object.Commit) { n++ })
+	if err == nil {
+		err = w.settle()
 	}
-	if err := w.settle(); err != nil {
+	if err != nil {
 		return 0, err
 	}
 	count := 0
@@ -419,38 +411,8 @@ const (
 	beneath                    // ancestors of a commit that both have
 )
 
-// walk visits ancestors of old and new, newest first, until only commits that
-// both have are left or visit returns false. A commit is visited again when it
-// turns out to have a further colour.
-func (r *Repo) walk(ctx context.Context, old, new string, visit func(plumbing.Hash, colour) bool) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	w, err := r.walker(func(c colour) bool { return c == below }, old, new)
-	if err != nil {
-		return err
-	}
-	for w.open > 0 {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		c := w.pop()
-		if !visit(c.Hash, w.colours[c.Hash]) {
-			return nil
-		}
-		if err := w.expand(c); err != nil {
-			return err
-		}
-	}
-	// What is left is common; old itself may be among it.
-	for len(w.queue) > 0 {
-		c := w.pop()
-		if !visit(c.Hash, w.colours[c.Hash]) {
-			return nil
-		}
-	}
-	return nil
-}
-
+// A walker visits ancestors of two commits, newest first, and again when they
+// turn out to have a further colour.
 type walker struct {
 	repo    *Repo
 	colours map[plumbing.Hash]colour
@@ -467,6 +429,21 @@ func (r *Repo) walker(asks func(colour) bool, old, new string) (*walker, error) 
 		return nil, err
 	}
 	return w, w.push(plumbing.NewHash(new), below)
+}
+
+// run visits commits while more says so.
+func (w *walker) run(ctx context.Context, more func() bool, visit func(*object.Commit)) error {
+	for more() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c := w.pop()
+		visit(c)
+		if err := w.expand(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *walker) asking(c colour) int {
@@ -602,18 +579,13 @@ func (r *Repo) meet(ctx context.Context, tip string, wanted map[plumbing.Hash]bo
 	if err != nil {
 		return err
 	}
-	for len(w.queue) > 0 && len(wanted) > 0 && !w.queue[0].Committer.When.Before(oldest) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		c := w.pop()
+	more := func() bool {
+		return len(w.queue) > 0 && len(wanted) > 0 && !w.queue[0].Committer.When.Before(oldest)
+	}
+	return w.run(ctx, more, func(c *object.Commit) {
 		if wanted[c.Hash] {
 			delete(wanted, c.Hash)
 			out[c.Hash.String()] = true
 		}
-		if err := w.expand(c); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }

@@ -28,12 +28,12 @@ const (
 	refAccepted = "refs/sealstone/accepted" // what the server accepted
 )
 
-// What a Fetch can end with, for errors.Is. The text names the redacted URL and
+// What a Fetch can end with. The text names the redacted URL and
 // the cause, and never holds a credential.
 var (
-	ErrUnreachable     = errors.New("source unreachable")
-	ErrBranchGone      = errors.New("branch does not exist at the source")
-	ErrEmptyRepository = errors.New("source is an empty repository")
+	errUnreachable     = errors.New("source unreachable")
+	errBranchGone      = errors.New("branch does not exist at the source")
+	errEmptyRepository = errors.New("source is an empty repository")
 )
 
 // defaultTimeout is how long a host may stay silent.
@@ -167,9 +167,9 @@ func pickTip(adv *packp.AdvRefs, branch string) (plumbing.Hash, error) {
 	case ok:
 		return tip, nil
 	case len(adv.References) == 0:
-		return plumbing.ZeroHash, ErrEmptyRepository
+		return plumbing.ZeroHash, errEmptyRepository
 	default:
-		return plumbing.ZeroHash, fmt.Errorf("%w: %.100q", ErrBranchGone, branch)
+		return plumbing.ZeroHash, fmt.Errorf("%w: %.100q", errBranchGone, branch)
 	}
 }
 
@@ -236,13 +236,13 @@ func (s *Source) setRef(name string, h plumbing.Hash) error {
 func (s *Source) explain(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, transport.ErrEmptyRemoteRepository):
-		err = ErrEmptyRepository
-	case errors.Is(err, ErrShallow), errors.Is(err, ErrBranchGone), errors.Is(err, ErrEmptyRepository), errors.Is(err, errHeavy), localFault(err):
+		err = errEmptyRepository
+	case errors.Is(err, ErrShallow), errors.Is(err, errBranchGone), errors.Is(err, errEmptyRepository), errors.Is(err, errHeavy), localFault(err):
 	default:
 		if cause := context.Cause(ctx); cause != nil {
 			err = errors.Join(cause, err)
 		}
-		return s.redacted(ErrUnreachable, err)
+		return s.redacted(errUnreachable, err)
 	}
 	return s.redacted(nil, err)
 }
@@ -257,7 +257,7 @@ func localFault(err error) bool {
 // with a password, or a page of HTML. Kinds stay visible to errors.Is.
 func (s *Source) redacted(kind, err error) error {
 	text := cleanText(err.Error(), s.secrets())
-	for _, k := range []error{ErrShallow, ErrBranchGone, ErrEmptyRepository, context.Canceled, context.DeadlineExceeded, errSilent,
+	for _, k := range []error{ErrShallow, errBranchGone, errEmptyRepository, context.Canceled, context.DeadlineExceeded, errSilent,
 		transport.ErrAuthenticationRequired, transport.ErrAuthorizationFailed, transport.ErrRepositoryNotFound, fs.ErrNotExist} {
 		if errors.Is(err, k) {
 			return &sourceError{url: s.URL(), kind: kind, cause: k, text: text}

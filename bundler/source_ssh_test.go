@@ -124,7 +124,7 @@ func TestFetchOverSSH(t *testing.T) {
 	r.git("init", "-q", "--bare", "-b", "main", bare)
 	s := openTestSource(t, SourceConfig{URL: "ssh://git@" + addr + bare, SSHKeyFile: file,
 		KnownHostsFile: knownHostsFile(t, addr, hostKey.PublicKey())})
-	if _, err := s.Fetch(t.Context()); !errors.Is(err, ErrEmptyRepository) {
+	if _, err := s.Fetch(t.Context()); !errors.Is(err, errEmptyRepository) {
 		t.Fatalf("empty repository: %v", err)
 	}
 	exercise(t, r, s, func() { r.git("push", "-q", "-f", bare, "main") })
@@ -149,7 +149,7 @@ func TestSSHFaultsAreNamed(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := openTestSource(t, SourceConfig{URL: fmt.Sprintf("ssh://git@%s%s", addr, c.path), SSHKeyFile: c.key, KnownHostsFile: c.hosts})
 			_, err := s.Fetch(t.Context())
-			if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), c.want) {
+			if !errors.Is(err, errUnreachable) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q in it", err, c.want)
 			}
 		})

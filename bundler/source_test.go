@@ -214,7 +214,7 @@ func TestFetchOverHTTP(t *testing.T) {
 	srv := httptest.NewServer(gitHTTP(t, root))
 	defer srv.Close()
 	s := openTestSource(t, SourceConfig{URL: srv.URL + "/c.git"})
-	if _, err := s.Fetch(t.Context()); !errors.Is(err, ErrEmptyRepository) {
+	if _, err := s.Fetch(t.Context()); !errors.Is(err, errEmptyRepository) {
 		t.Fatalf("empty repository: %v", err)
 	}
 	exercise(t, r, s, func() { r.git("push", "-q", "-f", filepath.Join(root, "c.git"), "main") })
@@ -229,16 +229,16 @@ func TestFetchTellsWhyThereIsNoTip(t *testing.T) {
 			t.Fatalf("got %v, want %v", err, want)
 		}
 	}
-	check(s, ErrEmptyRepository)
+	check(s, errEmptyRepository)
 	tip := r.commit("a", "1")
 	mustFetch(t, s, tip)
 	r.git("branch", "-m", "trunk")
-	check(s, ErrBranchGone)
+	check(s, errBranchGone)
 	if s.ref(refRemote).String() != tip {
 		t.Error("a deleted branch moved the ref")
 	}
 	gone := openTestSource(t, SourceConfig{URL: filepath.Join(t.TempDir(), "nothing")})
-	check(gone, ErrUnreachable)
+	check(gone, errUnreachable)
 	check(gone, transport.ErrRepositoryNotFound)
 }
 
@@ -261,7 +261,7 @@ func TestFetchRefusesShallowRemote(t *testing.T) {
 func TestOpenSourceNeedsNoNetwork(t *testing.T) {
 	s := openTestSource(t, SourceConfig{URL: "https://user:hunter2@127.0.0.1:1/x.git"})
 	_, err := s.Fetch(t.Context())
-	if !errors.Is(err, ErrUnreachable) {
+	if !errors.Is(err, errUnreachable) {
 		t.Fatalf("got %v", err)
 	}
 	if strings.Contains(err.Error(), "hunter2") || strings.Contains(s.URL(), "hunter2") {
@@ -296,7 +296,7 @@ func TestTokenFileIsReadAtEachAttempt(t *testing.T) {
 	good = "token-two"
 	second := r.commit("a", "2")
 	_, err := s.Fetch(t.Context())
-	if !errors.Is(err, ErrUnreachable) || !errors.Is(err, transport.ErrAuthenticationRequired) {
+	if !errors.Is(err, errUnreachable) || !errors.Is(err, transport.ErrAuthenticationRequired) {
 		t.Fatalf("old token: %v", err)
 	}
 	if strings.Contains(err.Error(), "token-one") {
@@ -348,7 +348,7 @@ func TestHangingHostIsCutOff(t *testing.T) {
 		s := openTestSource(t, SourceConfig{URL: scheme + "://" + l.Addr().String() + "/x.git", Timeout: 100 * time.Millisecond,
 			KnownHostsFile: file, SSHKeyFile: testSSHKey(t)})
 		_, err := s.Fetch(t.Context())
-		if !errors.Is(err, ErrUnreachable) || !errors.Is(err, errSilent) {
+		if !errors.Is(err, errUnreachable) || !errors.Is(err, errSilent) {
 			t.Errorf("%s: %v", scheme, err)
 		}
 	}
