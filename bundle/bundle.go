@@ -68,6 +68,18 @@ type Manifest struct {
 	Layers        []Descriptor `json:"layers"`
 }
 
+// Objects are the digests of all that the manifest points to.
+func (m *Manifest) Objects() []api.Digest {
+	out := []api.Digest{m.Config.Digest}
+	for _, l := range m.Layers {
+		out = append(out, l.Digest)
+	}
+	return out
+}
+
+// Flags is the digest of flags.json, the title that sorts last.
+func (m *Manifest) Flags() api.Digest { return m.Layers[len(m.Layers)-1].Digest }
+
 // Config is what a bundle says of itself, so that one service's bundle, or a
 // normal one, can't pass for another.
 type Config struct {
@@ -216,15 +228,16 @@ func validBlob(d Descriptor, limit int64) bool {
 
 // Content is a bundle opened and checked to the last byte.
 type Content struct {
-	Digest api.Digest
-	Config Config
-	Files  map[string][]byte // by title
+	Digest   api.Digest
+	Manifest *Manifest
+	Config   Config
+	Files    map[string][]byte // by title
 }
 
 // Open checks a manifest against its name and identity and reads every blob by
 // get, which may return anything: size and digest are checked here. A service
 // or mode other than the wanted one is refused.
-func Open(name api.Digest, manifest []byte, service string, mode api.Mode, get func(Descriptor) ([]byte, error)) (*Content, error) {
+func Open(name api.Digest, manifest []byte, service string, mode api.Mode, get func(api.Digest) ([]byte, error)) (*Content, error) {
 	if !name.Names(manifest) {
 		return nil, fmt.Errorf("%w: manifest bytes are not %s", ErrDigest, name.Short())
 	}
@@ -232,7 +245,7 @@ func Open(name api.Digest, manifest []byte, service string, mode api.Mode, get f
 	if err != nil {
 		return nil, err
 	}
-	c := &Content{Digest: name, Files: make(map[string][]byte, len(m.Layers))}
+	c := &Content{Digest: name, Manifest: m, Files: make(map[string][]byte, len(m.Layers))}
 	raw, err := read(m.Config, get)
 	if err != nil {
 		return nil, err
@@ -258,8 +271,8 @@ var (
 	ErrIdentity = errors.New("another service's or mode's bundle")
 )
 
-func read(d Descriptor, get func(Descriptor) ([]byte, error)) ([]byte, error) {
-	b, err := get(d)
+func read(d Descriptor, get func(api.Digest) ([]byte, error)) ([]byte, error) {
+	b, err := get(d.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("object %s: %w", d.Digest.Short(), err)
 	}

@@ -215,7 +215,7 @@ func TestOpenChecksEveryByte(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	get := func(d Descriptor) ([]byte, error) { return b.Blobs[d.Digest], nil }
+	get := func(d api.Digest) ([]byte, error) { return b.Blobs[d], nil }
 	c, err := Open(b.Digest, b.Manifest, "checkout", api.ModeNormal, get)
 	if err != nil || string(c.Files["config/a.json"]) != `{"a":1}` {
 		t.Fatal(c, err)
@@ -229,8 +229,8 @@ func TestOpenChecksEveryByte(t *testing.T) {
 	if _, err := Open(api.DigestOf(nil), b.Manifest, "checkout", api.ModeNormal, get); !errors.Is(err, ErrDigest) {
 		t.Error("a manifest passes under another name:", err)
 	}
-	tampered := func(d Descriptor) ([]byte, error) {
-		return bytes.Replace(b.Blobs[d.Digest], []byte("1"), []byte("2"), 1), nil
+	tampered := func(d api.Digest) ([]byte, error) {
+		return bytes.Replace(b.Blobs[d], []byte("1"), []byte("2"), 1), nil
 	}
 	if _, err := Open(b.Digest, b.Manifest, "checkout", api.ModeNormal, tampered); !errors.Is(err, ErrDigest) {
 		t.Error("tampered objects pass:", err)

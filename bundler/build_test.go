@@ -103,7 +103,7 @@ func fileOf(t *testing.T, b *bundler.Built, scope api.Scope, mode api.Mode, titl
 	if !ok {
 		t.Fatalf("no bundle for %s in mode %s", scope, mode)
 	}
-	c, err := bundle.Open(e.Digest, objects[e.Digest], b.Service, mode, func(d bundle.Descriptor) ([]byte, error) { return objects[d.Digest], nil })
+	c, err := bundle.Open(e.Digest, objects[e.Digest], b.Service, mode, func(d api.Digest) ([]byte, error) { return objects[d], nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -138,9 +138,7 @@ func (s *stager) openAll(entries []bundle.Entry) (map[api.Mode]*program, error) 
 // set has compiled from the same bytes. Nothing is collected meanwhile, so
 // s.got needs no lock.
 func (s *stager) open(e bundle.Entry) (*program, error) {
-	content, err := bundle.Open(e.Digest, s.got[e.Digest], s.target.Service, e.Mode, func(d bundle.Descriptor) ([]byte, error) {
-		return s.got[d.Digest], nil
-	})
+	content, err := bundle.Open(e.Digest, s.got[e.Digest], s.target.Service, e.Mode, func(d api.Digest) ([]byte, error) { return s.got[d], nil })
 	switch {
 	case errors.Is(err, bundle.ErrIdentity):
 		return nil, ledger.Refuse(ledger.CheckManifest, err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -145,11 +144,7 @@ func (s *Server) flagsDigest(b api.Digest) (api.Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(m.Layers, func(l bundle.Descriptor) bool { return l.Title() == bundle.FlagsTitle })
-	if i < 0 {
-		return "", fmt.Errorf("bundle %s has no flags", b.Short())
-	}
-	return m.Layers[i].Digest, nil
+	return m.Flags(), nil
 }
 
 func shortFlag(key string, def json.RawMessage) api.LiveFlag {

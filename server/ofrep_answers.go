@@ -6,7 +6,6 @@ import (
 	"maps"
 
 	"github.com/sealstone/sealstone/api"
-	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/flags"
 	"github.com/sealstone/sealstone/internal/canon"
 )
@@ -37,7 +36,7 @@ func (p *programs) answers(prog *program, service string, mode api.Mode) (*answe
 	if a := prog.answers.Load(); a != nil {
 		return a, nil
 	}
-	document, err := p.flagsDocument(prog)
+	document, err := p.store.Object(prog.Manifest.Flags())
 	if err != nil {
 		return nil, err
 	}
@@ -47,15 +46,6 @@ func (p *programs) answers(prog *program, service string, mode api.Mode) (*answe
 	}
 	prog.answers.Store(a)
 	return a, nil
-}
-
-func (p *programs) flagsDocument(prog *program) ([]byte, error) {
-	for _, d := range prog.Manifest.Layers {
-		if d.Title() == bundle.FlagsTitle {
-			return p.store.Object(d.Digest)
-		}
-	}
-	return nil, fmt.Errorf("bundle %s: no %s", prog.Digest.Short(), bundle.FlagsTitle)
 }
 
 func newAnswers(prog *program, document []byte, service string, mode api.Mode) (*answers, error) {

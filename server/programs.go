@@ -86,7 +86,7 @@ func (p *programs) setUses(name, d api.Digest) bool {
 	}
 	return slices.ContainsFunc(set.(*bundle.Set).Entries, func(e bundle.Entry) bool {
 		prog, ok := p.bundles.Load(e.Digest)
-		return e.Digest == d || ok && slices.ContainsFunc(append(slices.Clone(prog.(*program).Manifest.Layers), prog.(*program).Manifest.Config), func(l bundle.Descriptor) bool { return l.Digest == d })
+		return e.Digest == d || ok && slices.Contains(prog.(*program).Manifest.Objects(), d)
 	})
 }
 
@@ -127,11 +127,7 @@ func (p *programs) bundle(d api.Digest, service string, mode api.Mode) (*program
 	if err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", d.Short(), err)
 	}
-	content, err := bundle.Open(d, manifest, service, mode, func(x bundle.Descriptor) ([]byte, error) { return p.object(x.Digest) })
-	if err != nil {
-		return nil, err
-	}
-	m, err := bundle.ParseManifest(manifest)
+	content, err := bundle.Open(d, manifest, service, mode, p.object)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +135,7 @@ func (p *programs) bundle(d api.Digest, service string, mode api.Mode) (*program
 	if err != nil {
 		return nil, err
 	}
-	prog := &program{Digest: d, Manifest: m, Flags: set}
+	prog := &program{Digest: d, Manifest: content.Manifest, Flags: set}
 	p.bundles.Store(d, prog)
 	return prog, nil
 }

@@ -135,7 +135,7 @@ func (d *derived) bundle(service string, b api.Digest) (whole bool, err error) {
 		return d.nameIf(service, b, d.withheld(b)), nil
 	}
 	whole = true
-	for _, o := range append([]api.Digest{m.Config.Digest}, layers(m)...) {
+	for _, o := range m.Objects() {
 		has, err := d.st.HasObject(o)
 		if err != nil {
 			return false, err
@@ -143,13 +143,6 @@ func (d *derived) bundle(service string, b api.Digest) (whole bool, err error) {
 		whole = d.nameIf(service, o, has || d.withheld(o)) && whole
 	}
 	return d.nameIf(service, b, whole), nil
-}
-
-func layers(m *bundle.Manifest) (out []api.Digest) {
-	for _, l := range m.Layers {
-		out = append(out, l.Digest)
-	}
-	return out
 }
 
 func (d *derived) name(service string, o api.Digest) { d.rows[namedRow(service, o)] = []byte{1} }

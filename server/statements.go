@@ -342,9 +342,8 @@ func (s *Server) inForce(state *ledger.State) (map[api.Digest]bool, error) {
 				if err != nil {
 					return nil, err
 				}
-				out[e.Digest], out[p.Manifest.Config.Digest] = true, true
-				for _, l := range p.Manifest.Layers {
-					out[l.Digest] = true
+				for _, o := range append(p.Manifest.Objects(), e.Digest) {
+					out[o] = true
 				}
 			}
 		}

@@ -187,12 +187,12 @@ func (a *app) flagSet(ctx context.Context, o evalOptions) (set *flags.Set, from 
 }
 
 // modeOf reads a bundle's mode out of its config.
-func modeOf(manifest []byte, get func(bundle.Descriptor) ([]byte, error)) (api.Mode, error) {
+func modeOf(manifest []byte, get func(api.Digest) ([]byte, error)) (api.Mode, error) {
 	m, err := bundle.ParseManifest(manifest)
 	if err != nil {
 		return "", err
 	}
-	b, err := get(m.Config)
+	b, err := get(m.Config.Digest)
 	if err != nil {
 		return "", err
 	}

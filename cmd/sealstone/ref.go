@@ -109,7 +109,7 @@ func (r *resolver) digest(ctx context.Context, ref string) (*resolved, error) {
 		names = serviceNames(all)
 	}
 	for _, name := range names {
-		out, err := r.fetched(ctx, c, name, d)
+		out, err := identify(name, c.objects(ctx, name), d)
 		if api.CodeOf(err) != api.CodeNotFound {
 			return out, err
 		}
@@ -117,9 +117,9 @@ func (r *resolver) digest(ctx context.Context, ref string) (*resolved, error) {
 	return nil, &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("no activation of %s names %s", dash(strings.Join(names, ", ")), d), Hint: "sealstone history and sealstone changes show digests; what only Git has is named by its commit"}
 }
 
-// fetched tells whether a digest is a set's or a bundle's.
-func (r *resolver) fetched(ctx context.Context, c *client, service string, d api.Digest) (*resolved, error) {
-	out := &resolved{Service: service, object: c.objects(ctx, service)}
+// identify tells whether a digest is a set's or a bundle's.
+func identify(service string, object func(api.Digest) ([]byte, error), d api.Digest) (*resolved, error) {
+	out := &resolved{Service: service, object: object}
 	b, err := out.object(d)
 	if err != nil {
 		return nil, err
@@ -129,7 +129,7 @@ func (r *resolver) fetched(ctx context.Context, c *client, service string, d api
 		return out, nil
 	}
 	out.Bundle = d
-	out.Mode, err = modeOf(b, func(x bundle.Descriptor) ([]byte, error) { return out.object(x.Digest) })
+	out.Mode, err = modeOf(b, out.object)
 	return out, err
 }
 
@@ -194,7 +194,7 @@ func (r *resolved) pickResolved(scope string, e *ledger.Event) error {
 		return err
 	}
 	r.Bundle = best.Bundle
-	r.Mode, err = modeOf(manifest, func(x bundle.Descriptor) ([]byte, error) { return r.object(x.Digest) })
+	r.Mode, err = modeOf(manifest, r.object)
 	return err
 }
 
@@ -311,7 +311,7 @@ func (r *resolved) content() (*bundle.Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	return bundle.Open(r.Bundle, manifest, r.Service, r.Mode, func(d bundle.Descriptor) ([]byte, error) { return r.object(d.Digest) })
+	return bundle.Open(r.Bundle, manifest, r.Service, r.Mode, r.object)
 }
 
 // provenAt is what the server's ledger says is in effect for a target, or was at

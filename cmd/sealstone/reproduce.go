@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 
@@ -80,14 +78,17 @@ func findDigest(built []*bundler.Built, d api.Digest) string {
 	return ""
 }
 
-// An oldObject gets what is named by a digest; kind is manifests or blobs.
-type oldObject func(ctx context.Context, service, kind string, d api.Digest) ([]byte, error)
-
 // oldObjects reads a layout, or asks the server.
-func (a *app) oldObjects(layout string) (oldObject, error) {
+func (a *app) oldObjects(ctx context.Context, layout string) (of func(service string) func(api.Digest) ([]byte, error), err error) {
 	if layout != "" {
-		return func(_ context.Context, _, _ string, d api.Digest) ([]byte, error) {
-			return os.ReadFile(filepath.Join(layout, "blobs", "sha256", d.Hex()))
+		return func(string) func(api.Digest) ([]byte, error) {
+			return func(d api.Digest) ([]byte, error) {
+				raw, err := os.ReadFile(filepath.Join(layout, "blobs", "sha256", d.Hex()))
+				if err == nil && !d.Names(raw) {
+					err = fmt.Errorf("the bytes of %s are others", d.Short())
+				}
+				return raw, err
+			}
 		}, nil
 	}
 	if a.server == "" {
@@ -97,137 +98,86 @@ func (a *app) oldObjects(layout string) (oldObject, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context, service, kind string, d api.Digest) ([]byte, error) {
-		return c.do(ctx, http.MethodGet, "/v2/"+service+"/"+kind+"/"+string(d), nil)
-	}, nil
+	return func(service string) func(api.Digest) ([]byte, error) { return c.objects(ctx, service) }, nil
 }
 
 // firstDifference compares what the digest names with what was built of the same
 // service for the same scope.
 func (a *app) firstDifference(ctx context.Context, layout string, digest api.Digest, built []*bundler.Built) (string, error) {
-	fetch, err := a.oldObjects(layout)
+	objects, err := a.oldObjects(ctx, layout)
 	if err != nil {
 		return "", err
 	}
-	var errs error
 	for i, b := range built {
 		if i > 0 && built[i-1].Service == b.Service {
 			continue
 		}
-		c := comparison{ctx, fetch, b.Service, built}
-		what, err := c.object(digest)
-		if err == nil {
+		var old *resolved
+		if old, err = identify(b.Service, objects(b.Service), digest); err != nil {
+			continue
+		}
+		var what string
+		if what, err = old.differs(built); err == nil {
 			return what, nil
 		}
-		errs = err
 	}
-	return "", errs
+	return "", err
 }
 
-type comparison struct {
-	ctx     context.Context
-	fetch   oldObject
-	service string
-	built   []*bundler.Built
-}
-
-func (c *comparison) get(kind string, d api.Digest) ([]byte, error) {
-	raw, err := c.fetch(c.ctx, c.service, kind, d)
-	if err == nil && !d.Names(raw) {
-		err = fmt.Errorf("the bytes of %s are others", d.Short())
+// differs compares with what was built; the outermost scope comes first.
+func (r *resolved) differs(built []*bundler.Built) (string, error) {
+	first := *r
+	if r.Set != nil {
+		first.Scope, first.Mode, first.Bundle = r.Set.Entries[0].Scope, r.Set.Entries[0].Mode, r.Set.Entries[0].Digest
 	}
-	return raw, err
-}
-
-func (c *comparison) object(d api.Digest) (string, error) {
-	raw, err := c.get("manifests", d)
-	if err != nil {
+	if _, err := first.content(); err != nil { // of another service, perhaps
 		return "", err
 	}
-	if set, err := bundle.ParseSet(raw); err == nil {
-		return c.set(set)
-	}
-	old, config, err := c.open(d)
-	if err != nil {
-		return "", err
-	}
-	for _, b := range c.built {
+	for _, b := range built {
+		if b.Service != r.Service || r.Set != nil && b.Scope != first.Scope {
+			continue
+		}
+		if r.Set != nil {
+			return r.setDiffers(b)
+		}
 		for _, e := range b.Entries {
-			if b.Service == c.service && e.Mode == config.Mode { // the outermost scope comes first
-				return c.bundle(old, b, e)
+			if e.Mode == r.Mode {
+				return r.bundleDiffers(b, e)
 			}
 		}
 	}
-	return fmt.Sprintf("it is a bundle of %s in mode %s, which this revision has not", config.Service, config.Mode), nil
+	if r.Set != nil {
+		return fmt.Sprintf("it is a set of %s@%s, which nothing builds here; pass --service and --scope", r.Service, first.Scope), nil
+	}
+	return fmt.Sprintf("it is a bundle of %s in mode %s, which this revision has not", r.Service, r.Mode), nil
 }
 
-// set compares by scope and mode; the first entry is the outermost scope's.
-func (c *comparison) set(old *bundle.Set) (string, error) {
-	if _, _, err := c.open(old.Entries[0].Digest); err != nil {
-		return "", err
-	}
-	for _, b := range c.built {
-		if b.Service == c.service && b.Scope == old.Entries[0].Scope {
-			return c.entries(old, b)
-		}
-	}
-	return fmt.Sprintf("it is a set of %s@%s, which nothing builds here; pass --service and --scope", c.service, old.Entries[0].Scope), nil
-}
-
-func (c *comparison) entries(old *bundle.Set, b *bundler.Built) (string, error) {
+func (r *resolved) setDiffers(b *bundler.Built) (string, error) {
 	for i, e := range b.Entries {
-		if i >= len(old.Entries) || old.Entries[i].Scope != e.Scope || old.Entries[i].Mode != e.Mode {
+		if i >= len(r.Set.Entries) || r.Set.Entries[i].Scope != e.Scope || r.Set.Entries[i].Mode != e.Mode {
 			return fmt.Sprintf("set %s@%s: the bundles differ from %s in mode %s on", b.Service, b.Scope, e.Scope, e.Mode), nil
 		}
-		if old.Entries[i].Digest == e.Digest {
-			continue
+		if r.Set.Entries[i].Digest != e.Digest {
+			old := *r
+			old.Mode, old.Bundle = e.Mode, r.Set.Entries[i].Digest
+			return old.bundleDiffers(b, e)
 		}
-		content, _, err := c.open(old.Entries[i].Digest)
-		if err != nil {
-			return "", err
-		}
-		return c.bundle(content, b, e)
 	}
 	return fmt.Sprintf("set %s@%s: the old one has more bundles", b.Service, b.Scope), nil
 }
 
-// open reads an old bundle of the service, whatever its mode.
-func (c *comparison) open(d api.Digest) (map[string][]byte, *bundle.Config, error) {
-	raw, err := c.get("manifests", d)
+func (r *resolved) bundleDiffers(b *bundler.Built, e bundle.Entry) (string, error) {
+	old, err := r.content()
 	if err != nil {
-		return nil, nil, err
+		return "", err
 	}
-	m, err := bundle.ParseManifest(raw)
-	if err != nil {
-		return nil, nil, err
-	}
-	text, err := c.get("blobs", m.Config.Digest)
-	if err != nil {
-		return nil, nil, err
-	}
-	var config bundle.Config
-	err = json.Unmarshal(text, &config) // bundle.Open is strict about the rest
-	if err == nil && config.Service != c.service {
-		err = fmt.Errorf("%s is of service %s", d.Short(), config.Service)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	opened, err := bundle.Open(d, raw, c.service, config.Mode, func(d bundle.Descriptor) ([]byte, error) { return c.get("blobs", d.Digest) })
-	if err != nil {
-		return nil, nil, err
-	}
-	return opened.Files, &config, nil
-}
-
-func (c *comparison) bundle(old map[string][]byte, b *bundler.Built, e bundle.Entry) (string, error) {
 	now := b.Bundles[e.Digest]
-	opened, err := bundle.Open(e.Digest, now.Manifest, b.Service, e.Mode, func(d bundle.Descriptor) ([]byte, error) { return now.Blobs[d.Digest], nil })
+	opened, err := bundle.Open(e.Digest, now.Manifest, b.Service, e.Mode, func(d api.Digest) ([]byte, error) { return now.Blobs[d], nil })
 	if err != nil {
 		return "", err
 	}
 	at := fmt.Sprintf("%s@%s in mode %s", b.Service, e.Scope, e.Mode)
-	diff, err := plan.Compare(old, opened.Files)
+	diff, err := plan.Compare(old.Files, opened.Files)
 	if err != nil {
 		return "", err
 	}
