@@ -69,8 +69,9 @@ type compiledSchema struct {
 	blobs  map[string]plumbing.Hash // zero for a name that had no file
 }
 
-func (c *compiledSchema) current(f *schemaFolder) bool {
-	for name, h := range c.blobs {
+// holds reports whether schemas have these blobs here.
+func (f *schemaFolder) holds(blobs map[string]plumbing.Hash) bool {
+	for name, h := range blobs {
 		if f.files[name] != h {
 			return false
 		}
@@ -81,7 +82,7 @@ func (c *compiledSchema) current(f *schemaFolder) bool {
 // compile returns a schema by name, from memory when its files are the same.
 func (f *schemaFolder) compile(ctx context.Context, name string) (*compiledSchema, error) {
 	key := name + "\x00" + f.files[name].String()
-	if c, ok := f.b.compiled.get(key); ok && c.current(f) {
+	if c, ok := f.b.compiled.get(key); ok && f.holds(c.blobs) {
 		return c, nil
 	}
 	c := &compiledSchema{blobs: map[string]plumbing.Hash{}}

@@ -98,7 +98,6 @@ type Built struct {
 	Entries   []bundle.Entry
 	Bundles   map[api.Digest]*bundle.Bundle
 	SafeModes map[api.Mode]SafeMode
-	Warnings  Faults
 }
 
 // Find is the bundle that a target runs in a mode.
@@ -177,7 +176,7 @@ func (b *Builder) build(ctx context.Context, commit, service string, scope api.S
 	}
 	return &Built{
 		Service: service, Scope: scope, Commit: rel.commit, Tree: rel.tree, Contract: rel.contract,
-		Set: c.set, Digest: c.digest, Entries: c.entries, Bundles: c.bundles, SafeModes: c.modes, Warnings: c.faults.Warnings(),
+		Set: c.set, Digest: c.digest, Entries: c.entries, Bundles: c.bundles, SafeModes: c.modes,
 	}, c, nil
 }
 

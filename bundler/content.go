@@ -54,7 +54,7 @@ const (
 // schemas, contract, scope).
 func (b *Builder) content(ctx context.Context, rel *release, service string, scope api.Scope) (*content, error) {
 	key := builtKey{service, rel.services[service], rel.common, rel.contract, scope}
-	if c, ok := b.built.get(key); ok && (c.schemas == rel.schemaTree || sameBlobs(c.blobs, rel.schemas)) {
+	if c, ok := b.built.get(key); ok && (c.schemas == rel.schemaTree || rel.schemas.holds(c.blobs)) {
 		return c, nil
 	}
 	p, err := b.project(ctx, rel, service)
@@ -81,15 +81,6 @@ func overlaysOf(sources ...*source) []overlay {
 		}
 	}
 	return out
-}
-
-func sameBlobs(blobs map[string]plumbing.Hash, f *schemaFolder) bool {
-	for name, h := range blobs {
-		if f.files[name] != h {
-			return false
-		}
-	}
-	return true
 }
 
 func (c *content) weight() int {

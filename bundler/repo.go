@@ -103,7 +103,6 @@ type Commit struct {
 	Author  string
 	Email   string
 	Subject string
-	Time    time.Time // of the committer
 }
 
 // Commit reads a commit by its 40 hex digits.
@@ -115,7 +114,7 @@ func (r *Repo) Commit(id string) (Commit, error) {
 		return Commit{}, err
 	}
 	out := Commit{
-		ID: c.Hash.String(), Tree: c.TreeHash.String(), Author: c.Author.Name, Email: c.Author.Email, Time: c.Committer.When,
+		ID: c.Hash.String(), Tree: c.TreeHash.String(), Author: c.Author.Name, Email: c.Author.Email,
 	}
 	out.Subject, _, _ = strings.Cut(strings.TrimSpace(c.Message), "\n")
 	for _, p := range c.ParentHashes {

@@ -16,7 +16,6 @@ import (
 // do what. Services' content is read from releases, by Build.
 type Tip struct {
 	Commit       string
-	Tree         string
 	Config       Layout
 	Operators    []byte // operators.yaml as it is, nil when absent
 	OperatorsSig []byte // operators.sig as it is, nil when absent
@@ -98,7 +97,7 @@ func (r *reader) tip(commit string) *Tip {
 			r.rootKind(e)
 		}
 	}
-	t := &Tip{Commit: c.ID, Tree: c.Tree}
+	t := &Tip{Commit: c.ID}
 	if !r.layout(t, entries) {
 		return nil
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,9 +36,6 @@ var ErrNotFound = errors.New("no such schema")
 
 // A Schema is ready to validate. It is safe for concurrent use.
 type Schema struct {
-	Name string
-	Uses []string // names that were read from the source, sorted; not built-in ones
-
 	compile func() (*instance, error)
 	mu      sync.Mutex
 	idle    []*instance
@@ -55,11 +51,10 @@ type instance struct {
 // Compile compiles the schema called name, from source or else the built-in
 // ones. source may be nil.
 func Compile(name string, source Source) (*Schema, error) {
-	s := &Schema{Name: name}
+	s := &Schema{}
 	loader := &loader{source: source}
 	s.compile = func() (*instance, error) { return compile(name, loader) }
 	first, err := s.compile()
-	s.Uses = loader.uses()
 	if err != nil {
 		return s, err
 	}
@@ -92,17 +87,6 @@ type loader struct {
 	mu     sync.Mutex
 	read   map[string][]byte
 	failed error
-}
-
-func (l *loader) uses() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var names []string
-	for name := range l.read {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 func (l *loader) load(url string) (io.ReadCloser, error) {

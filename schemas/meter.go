@@ -93,15 +93,13 @@ func (c meterCompiler) Compile(_ jsonschema.CompilerContext, schema map[string]a
 		w += len(e) / 16
 	}
 	open, _ := schema["x-not-secret"].(bool)
-	unique, _ := schema["uniqueItems"].(bool)
-	return &step{m: c.m, weight: w, open: open, unique: unique}, nil
+	return &step{m: c.m, weight: w, open: open}, nil
 }
 
 type step struct {
 	m      *meter
 	weight int
 	open   bool // x-not-secret: true
-	unique bool
 }
 
 func (s *step) Validate(_ jsonschema.ValidationContext, v any) error {

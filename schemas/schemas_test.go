@@ -71,17 +71,29 @@ func source(files map[string]string) Source {
 	}
 }
 
+// noting tells which of a source's files were read.
+func noting(from Source, read *[]string) Source {
+	return func(name string) ([]byte, error) {
+		b, err := from(name)
+		if err == nil {
+			*read = append(*read, name)
+		}
+		return b, err
+	}
+}
+
 func TestNothingOutsideIsReachable(t *testing.T) {
 	for _, ref := range []string{
 		"file:///etc/passwd", "/etc/passwd", "../../etc/passwd.schema.json", "http://127.0.0.1:1/a.json", "https://example.com/a.schema.json",
 		"sealstone:///other/a.schema.json", "missing.schema.json", "a/b.schema.json", "%2e%2e/a.schema.json", "//host/a.schema.json", "x.schema.json?y",
 	} {
-		s, err := Compile("a", source(map[string]string{"a": fmt.Sprintf(`{"properties":{"x":{"$ref":%q}}}`, ref)}))
+		var read []string
+		_, err := Compile("a", noting(source(map[string]string{"a": fmt.Sprintf(`{"properties":{"x":{"$ref":%q}}}`, ref)}), &read))
 		if _, ok := errors.AsType[*RefError](err); !ok {
 			t.Errorf("%s: %v", ref, err)
 		}
-		if !slices.Equal(s.Uses, []string{"a"}) {
-			t.Errorf("%s: uses %v", ref, s.Uses)
+		if !slices.Equal(read, []string{"a"}) {
+			t.Errorf("%s: read %v", ref, read)
 		}
 	}
 	// An $id moves the base; what is relative to it is outside too.
@@ -96,15 +108,16 @@ func TestNothingOutsideIsReachable(t *testing.T) {
 }
 
 func TestNeighboursAndDrafts(t *testing.T) {
-	s, err := Compile("a", source(map[string]string{
+	var read []string
+	s, err := Compile("a", noting(source(map[string]string{
 		"a": `{"properties":{"x":{"$ref":"b.schema.json#/$defs/n"},"f":{"$ref":"flags.schema.json"},"g":{"$ref":"https://flagd.dev/schema/v0/targeting.json"}}}`,
 		"b": `{"$schema":"http://json-schema.org/draft-07/schema#","$defs":{"n":{"type":"integer"}}}`,
-	}))
+	}), &read))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(s.Uses, []string{"a", "b"}) {
-		t.Errorf("uses %v", s.Uses)
+	if !slices.Equal(read, []string{"a", "b"}) {
+		t.Errorf("read %v", read)
 	}
 	res, err := s.Validate(map[string]any{"x": "no", "f": map[string]any{"flags": map[string]any{}}, "g": map[string]any{}})
 	if err != nil || len(res.Faults) != 1 || res.Faults[0].Pointer != "/x" {
@@ -119,13 +132,13 @@ func TestFaults(t *testing.T) {
 		value  any
 		want   []Fault
 	}{
-		{`{"type":"string"}`, 1.0, []Fault{{"", "type", "expected string, but got number", nil}}},
-		{`{"required":["a"]}`, map[string]any{}, []Fault{{"", "required", "missing member 'a'", nil}}},
-		{`{"additionalProperties":false}`, map[string]any{"a/b": 1.0}, []Fault{{"", "additionalProperties", "unknown member", []string{"a/b"}}}},
-		{`{"properties":{"a b~/":{"maxLength":1}}}`, map[string]any{"a b~/": "xx"}, []Fault{{"/a b~0~1", "maxLength", "length must be <= 1, but got 2", nil}}},
-		{`{"format":"email"}`, long, []Fault{{"", "format", "not valid for the format that the schema asks for", nil}}},
-		{`{"anyOf":[{"type":"string"},{"properties":{"a":{"type":"string"}}}]}`, map[string]any{"a": 1.0}, []Fault{{"/a", "type", "expected string, but got number", nil}}},
-		{`{"properties":{"a":{"type":"integer"}},"items":{"type":"string"}}`, []any{"x", 1.0}, []Fault{{"/1", "type", "expected string, but got number", nil}}},
+		{`{"type":"string"}`, 1.0, []Fault{{"", "expected string, but got number", nil}}},
+		{`{"required":["a"]}`, map[string]any{}, []Fault{{"", "missing member 'a'", nil}}},
+		{`{"additionalProperties":false}`, map[string]any{"a/b": 1.0}, []Fault{{"", "unknown member", []string{"a/b"}}}},
+		{`{"properties":{"a b~/":{"maxLength":1}}}`, map[string]any{"a b~/": "xx"}, []Fault{{"/a b~0~1", "length must be <= 1, but got 2", nil}}},
+		{`{"format":"email"}`, long, []Fault{{"", "not valid for the format that the schema asks for", nil}}},
+		{`{"anyOf":[{"type":"string"},{"properties":{"a":{"type":"string"}}}]}`, map[string]any{"a": 1.0}, []Fault{{"/a", "expected string, but got number", nil}}},
+		{`{"properties":{"a":{"type":"integer"}},"items":{"type":"string"}}`, []any{"x", 1.0}, []Fault{{"/1", "expected string, but got number", nil}}},
 	} {
 		s, err := Compile("a", source(map[string]string{"a": c.schema}))
 		if err != nil {

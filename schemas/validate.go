@@ -18,7 +18,6 @@ import (
 // when that is the fault.
 type Fault struct {
 	Pointer string
-	Keyword string
 	Message string
 	Extra   []string
 }
@@ -132,7 +131,7 @@ func depth(ve *jsonschema.ValidationError) int {
 var quoted = regexp.MustCompile(`'((?:[^'\\]|\\.)*)'`)
 
 func faultOf(ve *jsonschema.ValidationError, keyword string) Fault {
-	f := Fault{Pointer: unescape(ve.InstanceLocation), Keyword: keyword, Message: ve.Message}
+	f := Fault{Pointer: unescape(ve.InstanceLocation), Message: ve.Message}
 	switch keyword {
 	case "additionalProperties", "unevaluatedProperties":
 		for _, m := range quoted.FindAllStringSubmatch(ve.Message, -1) {

@@ -20,7 +20,6 @@ import (
 // within it needs nothing more.
 type staged struct {
 	main    ledger.Chain // the change that named the set
-	set     *bundle.Set
 	modes   map[api.Mode]*program
 	objects map[api.Digest]bool // all of it: set, manifests, blobs
 }
@@ -87,7 +86,7 @@ func (s *stager) stage(ctx context.Context, main ledger.Chain) (*staged, error) 
 		}
 		entries = append(entries, entry)
 	}
-	st := &staged{main: main, set: set, objects: map[api.Digest]bool{}}
+	st := &staged{main: main, objects: map[api.Digest]bool{}}
 	if st.modes, err = s.openAll(entries); err != nil {
 		return nil, err
 	}

@@ -39,16 +39,11 @@ func ociService(c echo.Context) (string, error) {
 	return service, mayRead(c, service)
 }
 
-// tag is one name that a service's repository has now.
-type tag struct {
-	name  string
-	entry bundle.Entry
-}
-
-// tags lists what each scope and mode of a service means now.
-func (s *Server) tags(service string) ([]tag, error) {
+// tags lists the names that a service's repository has now: one for each scope
+// and mode.
+func (s *Server) tags(service string) ([]string, error) {
 	chains := s.store.Snapshot().State.ServiceChains(service)
-	seen := map[string]tag{}
+	seen := map[string]bool{}
 	for _, c := range chains {
 		if c.Lane != ledger.LaneMain || c.Kind != ledger.BundleActivated {
 			continue
@@ -59,16 +54,11 @@ func (s *Server) tags(service string) ([]tag, error) {
 		}
 		for _, e := range set.Entries {
 			if main, ok := ledger.InEffect(chains, e.Scope); ok && main.Main.Scope == c.Scope {
-				name := e.Scope.Tag(e.Mode)
-				seen[name] = tag{name, e}
+				seen[e.Scope.Tag(e.Mode)] = true
 			}
 		}
 	}
-	out := make([]tag, 0, len(seen))
-	for _, name := range sortedKeys(seen) {
-		out = append(out, seen[name])
-	}
-	return out, nil
+	return sortedKeys(seen), nil
 }
 
 func (s *Server) ociTags(c echo.Context) error {
@@ -76,16 +66,12 @@ func (s *Server) ociTags(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	tags, err := s.tags(service)
+	names, err := s.tags(service)
 	if err != nil {
 		return err
 	}
-	if len(tags) == 0 {
+	if len(names) == 0 {
 		return &api.Error{Code: api.CodeNotFound, Detail: "no repository " + service}
-	}
-	names := make([]string, 0, len(tags))
-	for _, t := range tags {
-		names = append(names, t.name)
 	}
 	if last := c.QueryParam("last"); last != "" {
 		names = slices.DeleteFunc(names, func(n string) bool { return n <= last })

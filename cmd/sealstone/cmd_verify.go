@@ -307,7 +307,7 @@ func (a *app) verifyData(ctx context.Context, o verifyOptions, v *verification) 
 	if err != nil {
 		return err
 	}
-	st, err := store.Open(store.Config{Dir: data, Anchor: o.anchor, Trust: trust, ReadOnly: true})
+	st, err := store.Open(store.Config{Dir: data, Anchor: o.anchor, NoAnchor: o.noAnchor, Trust: trust, ReadOnly: true})
 	if errors.Is(err, store.ErrLocked) {
 		return &api.Error{Detail: data + " is in use: a server is running on it", Hint: "stop it, or verify without its files: --server URL, or --mirror DIR"}
 	}
@@ -329,9 +329,7 @@ func (a *app) verifyData(ctx context.Context, o verifyOptions, v *verification) 
 		fmt.Fprintln(a.err, "note: without an anchor nothing shows how many entries were published")
 	}
 	for _, f := range report.Findings {
-		if !o.noAnchor || f.Where != store.WhereAnchor {
-			v.find("%s", strings.TrimPrefix(f.String(), f.Where+": "+f.Where+": "))
-		}
+		v.find("%s", strings.TrimPrefix(f.String(), f.Where+": "+f.Where+": "))
 	}
 	for i := range st.Snapshot().Tree.Size {
 		if c, err := st.Change(i); err == nil {

@@ -32,6 +32,7 @@ type Config struct {
 	// ReadOnly opens for looking and Verify: nothing is written, several
 	// processes may do it, none while a server runs.
 	ReadOnly bool
+	NoAnchor bool // for Verify: a copy that was kept without its anchor
 
 	noSync   bool                                // tests: no fsync
 	maxSize  int                                 // tests: how far ledger.db may grow

@@ -20,20 +20,17 @@ import (
 // Report is the outcome of Verify.
 type Report struct {
 	Tree     ledger.Tree
+	Objects  int64 // that the sets in force need
 	Details  int64 // that are there and are what their leaf names
 	Erased   int64 // details that a change says are erased
-	Objects  int64 // that the sets in force need
 	Findings []Finding
 }
 
 // Finding is one thing that is not as it must be.
 type Finding struct {
-	Where string // "entry 12", "tile 1/0", "index", WhereAnchor, ...
+	Where string // "entry 12", "tile 1/0", "index", "anchor", ...
 	What  string
 }
-
-// WhereAnchor marks what is found about the anchor.
-const WhereAnchor = "anchor"
 
 func (f Finding) String() string { return f.Where + ": " + f.What }
 
@@ -64,7 +61,9 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total int64)) (R
 	if err := s.ledger.Read(v.rest); err != nil {
 		return v.stopped(err)
 	}
-	v.checkAnchor()
+	if !s.cfg.NoAnchor {
+		v.checkAnchor()
+	}
 	if err := v.checkObjects(); err != nil {
 		return v.stopped(err)
 	}
@@ -334,14 +333,14 @@ func (v *verifier) checkAnchor() {
 	anchor, _, err := v.s.readAnchor()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		v.find(WhereAnchor, "the file %s is missing; pass it with --anchor where it lies elsewhere, or --anchor '' for a copy that was kept without one", v.s.cfg.Anchor)
+		v.find("anchor", "the file %s is missing; pass it with --anchor where it lies elsewhere, or --anchor '' for a copy that was kept without one", v.s.cfg.Anchor)
 	case err != nil:
-		v.find(WhereAnchor, "%v", err)
+		v.find("anchor", "%v", err)
 	case anchor.Size > v.s.Snapshot().Tree.Size: // not v.Tree: appends may have moved both meanwhile
-		v.find(WhereAnchor, "%d entries were published, the log has %d", anchor.Size, v.Tree.Size)
+		v.find("anchor", "%d entries were published, the log has %d", anchor.Size, v.Tree.Size)
 	default:
 		if err := v.s.containsTree(anchor); err != nil {
-			v.find(WhereAnchor, "%v", err)
+			v.find("anchor", "%v", err)
 		}
 	}
 }
