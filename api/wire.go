@@ -363,8 +363,9 @@ type Status struct {
 	Started   string            `json:"started"`
 	Size      int64             `json:"size"`
 	Root      string            `json:"root"`
-	Trust     int               `json:"trust"`     // version of the trust file in use
-	Operators int               `json:"operators"` // version in force, 0 before the first
+	Trust     int               `json:"trust"`               // version of the trust file in use
+	TrustFile string            `json:"trustFile,omitempty"` // why the trust file in the data directory is not the one in use
+	Operators int               `json:"operators"`           // version in force, 0 before the first
 	Source    SourceStatus      `json:"source"`
 	Writes    string            `json:"writes"` // "ok", or why the ledger takes none
 	Pending   int               `json:"pending"`

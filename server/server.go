@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4/middleware"
@@ -57,6 +58,7 @@ type Server struct {
 	source   sourceState
 	whole    wholeness // are the objects of what is in effect
 	hooks    hooks
+	trustErr atomic.Pointer[string] // see TrustFile
 	metrics  *metrics
 	handler  http.Handler
 
@@ -116,6 +118,17 @@ func (s *Server) Run(ctx context.Context) {
 	}
 	wg.Wait()
 	s.hub.close()
+}
+
+// TrustFile hears why the trust file in the data directory is not in use, for
+// status; nil: it is.
+func (s *Server) TrustFile(err error) {
+	if err == nil {
+		s.trustErr.Store(nil)
+		return
+	}
+	why := err.Error()
+	s.trustErr.Store(&why)
 }
 
 // Sync asks the reconcile loop for a round now.

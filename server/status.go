@@ -45,6 +45,9 @@ func (s *Server) Status() api.Status {
 	if err := s.store.Writes(); err != nil {
 		out.Writes = err.Error()
 	}
+	if why := s.trustErr.Load(); why != nil {
+		out.TrustFile = *why
+	}
 	if snap.State.Operators != nil {
 		out.Operators = snap.State.Operators.Version
 	}

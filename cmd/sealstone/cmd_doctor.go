@@ -76,6 +76,10 @@ func (d *doctor) run(ctx context.Context) {
 	if d.trust != nil && d.trust.Origin != st.Origin {
 		d.add("fail", "trust", "the trust file is of "+d.trust.Origin+", the server's log is "+st.Origin, "pass the right --trust, or the right --server")
 	}
+	if d.trust != nil && d.trust.Origin == st.Origin && d.trust.Version > st.Trust {
+		d.add("fail", "trust", fmt.Sprintf("the trust file is version %d, the server uses version %d: its answers may not verify", d.trust.Version, st.Trust),
+			"sealstone trust install FILE --data DIR, where the server is; once it is there, sealstone status says what hinders it")
+	}
 	d.checkClock(st)
 	for _, f := range statusFaults(st) {
 		d.add("fail", "repository and ledger", f.what, f.next)

@@ -234,7 +234,8 @@ func (n *node) run(ctx context.Context, ln net.Listener) error {
 }
 
 // followTrust takes newer versions of the trust file, as trust install puts them
-// there. One that can't be used is said once, and changes nothing.
+// there. One that can't be used is logged once, stays in status, and changes
+// nothing.
 func (n *node) followTrust(ctx context.Context) {
 	every := n.options.poll
 	if every <= 0 {
@@ -250,6 +251,7 @@ func (n *node) followTrust(ctx context.Context) {
 		case <-tick.C:
 		}
 		version, err := n.takeTrust(ctx)
+		n.server.TrustFile(err)
 		switch {
 		case err != nil && err.Error() != said:
 			said = err.Error()
@@ -266,10 +268,13 @@ func (n *node) takeTrust(ctx context.Context) (version int, err error) {
 		return 0, err
 	}
 	cfg, err := storeConfig(n.options.data, keysDir(n.options.keys, n.options.data), trust)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		err = n.store.Rotate(ctx, trust, cfg.More)
 	}
-	return trust.Version, n.store.Rotate(ctx, trust, cfg.More)
+	if err != nil {
+		return 0, fmt.Errorf("version %d lies there, version %d is in use: %w", trust.Version, n.store.Trusted().Version, err)
+	}
+	return trust.Version, nil
 }
 
 func (n *node) close() error {

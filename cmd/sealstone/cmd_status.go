@@ -58,6 +58,8 @@ func statusFaults(st api.Status) (list []fault) {
 		}
 	}
 	add(st.Writes != "ok", "the ledger takes no changes: "+st.Writes, "docs/operations.md, When it goes wrong; safe modes go on as pending")
+	add(st.TrustFile != "", "the trust file in the server's data directory is not in use: "+st.TrustFile,
+		"end what it names: the server takes the file within its --poll then, or when it is started again. Until then give it to no client: the answers would not verify")
 	for _, d := range st.Damaged {
 		add(true, fmt.Sprintf("clients can't fetch %s@%s: %s", d.Service, d.Scope, d.Why), "it is tried again at every round; see docs/operations.md, When it goes wrong")
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -343,15 +344,17 @@ func newTrustInstall(a *app) *cobra.Command {
 	var data, anchor string
 	cmd := &cobra.Command{Use: "install FILE --data DIR", Short: "Give a signed next version to a server", Args: cobra.ExactArgs(1),
 		Long: "Put a version that trust update made, and enough roots signed, into DIR/trust.json.\n" +
-			"A running server takes it within its --poll, a stopped one when it starts.",
-		RunE: func(_ *cobra.Command, args []string) error { return a.trustInstall(args[0], data, anchor) }}
+			"A running server takes it within its --poll, if its ledger takes changes, a stopped\n" +
+			"one when it starts. With --server the server is asked whether it can; exit 2 says\n" +
+			"that it can't now.",
+		RunE: func(c *cobra.Command, args []string) error { return a.trustInstall(c.Context(), args[0], data, anchor) }}
 	cmd.Flags().StringVar(&data, "data", "", "the server's data directory (required)")
 	cmd.Flags().StringVar(&anchor, "anchor", "", "the server's anchor file (default DATA/anchor)")
 	_ = cmd.MarkFlagRequired("data")
 	return cmd
 }
 
-func (a *app) trustInstall(path, data, anchor string) error {
+func (a *app) trustInstall(ctx context.Context, path, data, anchor string) error {
 	old, err := dataTrust(data)
 	if err != nil {
 		return err
@@ -384,9 +387,40 @@ func (a *app) trustInstall(path, data, anchor string) error {
 	if err := durable.WriteFile(filepath.Join(data, trustFile), t.File(), 0o644); err != nil {
 		return err
 	}
-	return a.print(map[string]int{"version": t.Version}, func(w io.Writer) {
-		fmt.Fprintf(w, "installed version %d: a running server takes it within its --poll\n", t.Version)
+	return a.printInstalled(ctx, t, filepath.Join(data, trustFile))
+}
+
+// installed is what install prints. InUse and Hindrance are the server's words,
+// where one answers.
+type installed struct {
+	Version   int    `json:"version"`
+	File      string `json:"file"`
+	InUse     int    `json:"inUse,omitempty"`
+	Hindrance string `json:"hindrance,omitempty"`
+}
+
+func (a *app) printInstalled(ctx context.Context, t *ledger.Trust, path string) error {
+	answer := installed{Version: t.Version, File: path}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var st api.Status
+	if err := a.get(ctx, "/v1/status", nil, &st); err == nil && st.Origin == t.Origin {
+		answer.InUse = st.Trust
+		if st.Writes != "ok" && st.Trust < t.Version {
+			answer.Hindrance = st.Writes
+		}
+	}
+	err := a.print(answer, func(w io.Writer) {
+		fmt.Fprintf(w, "version %d lies in %s\n", t.Version, path)
+		if answer.Hindrance != "" {
+			fmt.Fprintf(w, "NOT IN USE: the server stays at version %d while its ledger takes no changes: %s\n", st.Trust, printable(answer.Hindrance))
+		}
+		fmt.Fprintf(w, "next: sealstone status, until its trust file is version %d; give it to new clients then, not before\n", t.Version)
 	})
+	if err == nil && answer.Hindrance != "" {
+		return exitCode(exitFinding)
+	}
+	return err
 }
 
 func (a *app) printTrust(ctx context.Context) error {

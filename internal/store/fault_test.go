@@ -20,13 +20,14 @@ var errFault = errors.New("injected fault")
 
 // faults fails one step of an append when it is armed.
 type faults struct {
-	step  string
-	after bool
-	armed atomic.Bool
+	step   string
+	after  bool
+	armed  atomic.Bool
+	passes atomic.Int32 // how often the step works before
 }
 
 func (x *faults) hook(step string, after bool) error {
-	if x.armed.Load() && step == x.step && after == x.after {
+	if x.armed.Load() && step == x.step && after == x.after && x.passes.Add(-1) < 0 {
 		return errFault
 	}
 	return nil

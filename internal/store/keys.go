@@ -143,7 +143,11 @@ func (s *Store) takeTrust(size int64) error {
 	if err := mayTake(t, since, size); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	return s.noteTrust()
+	if err := s.noteTrust(); err != nil { // a full disk: reads go on, and the row is owed
+		s.owed.trust = true
+		_ = s.failed(stepTrust, err)
+	}
+	return nil
 }
 
 // noteTrust makes it durable that the version in use is in use.
@@ -177,6 +181,9 @@ func (s *Store) Rotate(ctx context.Context, t *ledger.Trust, signers []note.Sign
 	}
 	k, err := newKeyring(t, signers)
 	if err != nil {
+		return err
+	}
+	if err := s.probe(ctx); err != nil { // else new keys would be in use, beside a checkpoint by the old ones
 		return err
 	}
 	_, err = s.Append(ctx, func(st *ledger.State, _ time.Time) (Decision, error) {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -101,6 +102,9 @@ func TestRotateFailingSteps(t *testing.T) {
 			for _, atOnce := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/after=%v/restart at once=%v", step, after, atOnce), func(t *testing.T) {
 					x := &faults{step: step, after: after}
+					if step == stepCommit {
+						x.passes.Store(1) // the probe
+					}
 					f := newFixture(t, func(c *Config) { c.fault = x.hook })
 					f.put(f.operators(1, f.OperatorsSig))
 					next, signers := f.next(3)
@@ -126,6 +130,47 @@ func TestRotateFailingSteps(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// On a disk that takes nothing the old keys stay: the checkpoint is theirs.
+func TestRotateWaitsForADiskThatTakesWrites(t *testing.T) {
+	x := &faults{step: stepCommit}
+	f := newFixture(t, func(c *Config) { c.fault = x.hook })
+	f.put(f.operators(1, f.OperatorsSig))
+	next, signers := f.next(3)
+	x.armed.Store(true)
+	if err := f.Rotate(t.Context(), next, signers); err == nil || f.Trusted().Version != 1 {
+		t.Fatalf("%v; version %d is in use", err, f.Trusted().Version)
+	}
+	x.armed.Store(false)
+	must(t, f.Rotate(t.Context(), next, signers))
+	if _, err := next.OpenCheckpoint(f.Snapshot().Checkpoint); err != nil || f.Trusted().Version != 2 {
+		t.Error(err)
+	}
+}
+
+// A full disk keeps no server from starting with the new keys: reads go on, and
+// nothing is appended before the version is noted.
+func TestAStartThatCannotNoteTheVersionOwesIt(t *testing.T) {
+	x := &faults{step: stepTrust}
+	f := newFixture(t, func(c *Config) { c.fault = x.hook })
+	f.put(f.operators(1, f.OperatorsSig))
+	next, signers := f.next(3)
+	must(t, f.Close())
+	f.cfg.Trust, f.cfg.More = next, signers
+	x.armed.Store(true)
+	f.open()
+	if f.Trusted() != next || api.CodeOf(f.Writes()) != api.CodeStorage {
+		t.Fatalf("version %d, Writes = %v", f.Trusted().Version, f.Writes())
+	}
+	if _, err := f.try(f.note("meanwhile")); err == nil {
+		t.Fatal("taken before what is owed is paid")
+	}
+	x.armed.Store(false)
+	f.Probe(t.Context())
+	if row, err := f.Row(rowTrust); err != nil || string(row) != string(trustRow(next)) || f.Writes() != nil {
+		t.Fatalf("%q, %v; Writes = %v", row, err, f.Writes())
 	}
 }
 
