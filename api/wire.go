@@ -380,12 +380,13 @@ type Status struct {
 }
 
 // DamagedSet is a set in effect of which objects are missing or damaged, and
-// could not be built again from Git.
+// that could not be made whole.
 type DamagedSet struct {
 	Service string `json:"service"`
 	Scope   Scope  `json:"scope"`
 	Set     Digest `json:"set"`
 	Why     string `json:"why"`
+	Next    string `json:"next,omitempty"` // what to do; "" while a round may mend it
 }
 
 // SourceStatus is how the Git source does.

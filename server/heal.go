@@ -30,7 +30,7 @@ type wholeness struct {
 // wholes is the outcome of a look. Immutable.
 type wholes struct {
 	sets    int              // in effect
-	damaged []api.DamagedSet // that could not be built again
+	damaged []api.DamagedSet // that could not be made whole
 }
 
 // lookEvery is how often the objects are all read while nothing seems wrong.
@@ -43,17 +43,23 @@ func (s *Server) heal(ctx context.Context) {
 	s.whole.mu.Lock()
 	defer s.whole.mu.Unlock()
 	s.whole.doubt.Store(false)
-	now, read := &wholes{}, map[api.Digest]bool{}
+	var sets []*healed
+	read := map[api.Digest]bool{}
 	st := s.store.Snapshot().State
 	for _, service := range sortedKeys(st.Services) {
 		for _, c := range st.ServiceChains(service) {
-			if c.Kind != ledger.BundleActivated {
-				continue
+			if c.Kind == ledger.BundleActivated {
+				h := &healed{service: service, chain: c}
+				h.had, h.err = s.mend(ctx, read, service, c)
+				sets = append(sets, h)
 			}
-			now.sets++
-			if err := s.mend(ctx, read, service, c); err != nil {
-				now.damaged = append(now.damaged, api.DamagedSet{Service: service, Scope: c.Scope, Set: c.Set.Digest, Why: clean(err.Error())})
-			}
+		}
+	}
+	s.lookAgain(ctx, sets)
+	now := &wholes{sets: len(sets)}
+	for _, h := range sets {
+		if h.err != nil {
+			now.damaged = append(now.damaged, api.DamagedSet{Service: h.service, Scope: h.chain.Scope, Set: h.chain.Set.Digest, Why: clean(h.err.Error()), Next: afterHealing(h.err)})
 		}
 	}
 	if ctx.Err() != nil {
@@ -66,6 +72,44 @@ func (s *Server) heal(ctx context.Context) {
 			s.log.Error("a set in effect is not whole", slog.String("service", d.Service), slog.String("scope", string(d.Scope)), slog.String("why", d.Why))
 		}
 	}
+}
+
+// healed is what became of a set in effect.
+type healed struct {
+	service  string
+	chain    ledger.Chain
+	had, err error // what was wrong with it, and what is
+}
+
+// lookAgain reads everything anew where a set was stored again: a file that is
+// damaged can lose that, or another one, in the same moment.
+func (s *Server) lookAgain(ctx context.Context, sets []*healed) {
+	if !slices.ContainsFunc(sets, func(h *healed) bool { return h.had != nil }) {
+		return
+	}
+	read := map[api.Digest]bool{}
+	for _, h := range sets {
+		if h.err != nil {
+			continue
+		}
+		if err := s.look(read, h.service, h.chain.Set.Digest); err != nil {
+			h.err = fmt.Errorf("%w: %w", errBroken, err)
+		} else if h.had != nil {
+			s.log.WarnContext(ctx, "a set in effect was built again from Git", slog.String("service", h.service), slog.String("scope", string(h.chain.Scope)), slog.Any("it had", h.had))
+		}
+	}
+}
+
+// errBroken says that what was stored could not be read back.
+var errBroken = errors.New("objects were built again and stored, and still can't be read: the file of objects is damaged")
+
+// afterHealing is what to do about a set that no round can mend; "" where one
+// may.
+func afterHealing(err error) string {
+	if !errors.Is(err, errBroken) && !errors.Is(err, store.ErrStructure) {
+		return ""
+	}
+	return "make a mirror if there is none: sealstone mirror URL DIR --once --details; then " + store.MoveHint("objects.db")
 }
 
 // healIfDue looks again when something may be wrong, or for long nobody did.
@@ -106,33 +150,33 @@ func (s *Server) healSets(ctx context.Context, service string) {
 	}
 }
 
-// mend makes a set in effect whole.
-func (s *Server) mend(ctx context.Context, read map[api.Digest]bool, service string, c ledger.Chain) error {
+// mend stores a set in effect again if it is not whole, and returns what it had.
+func (s *Server) mend(ctx context.Context, read map[api.Digest]bool, service string, c ledger.Chain) (had, err error) {
 	fault := s.look(read, service, c.Set.Digest)
 	if fault == nil {
-		return nil
+		return nil, nil
 	}
 	b, err := s.builder.Rebuild(ctx, c.Release.Commit, service, c.Scope)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w; release %.12s can't be built again: %w", fault, c.Release.Commit, err)
+		return nil, fmt.Errorf("%w; release %.12s can't be built again: %w", fault, c.Release.Commit, err)
 	case b.Digest != c.Set.Digest:
-		return fmt.Errorf("%w; release %.12s builds to %s", fault, c.Release.Commit, b.Digest.Short())
+		return nil, fmt.Errorf("%w; release %.12s builds to %s", fault, c.Release.Commit, b.Digest.Short())
 	}
 	if err := s.store.PutObjects(ctx, b.Objects()); err != nil {
-		return fmt.Errorf("%w; it is built again, and can't be stored: %w", fault, err)
+		return nil, fmt.Errorf("%w; it is built again, and can't be stored: %w", fault, err)
 	}
-	if !s.isNamed(service, b.Digest) {
-		rows := map[string][]byte{}
-		if err := s.describe(rows, b, ""); err != nil {
-			return err
-		}
-		if _, err := s.store.Append(ctx, func(*ledger.State, time.Time) (store.Decision, error) { return store.Decision{Rows: rows}, nil }); err != nil {
-			return fmt.Errorf("%w; %w", fault, err)
-		}
+	if s.isNamed(service, b.Digest) {
+		return fault, nil
 	}
-	s.log.WarnContext(ctx, "a set in effect was built again from Git", slog.String("service", service), slog.String("scope", string(c.Scope)), slog.Any("it had", fault))
-	return s.look(read, service, c.Set.Digest)
+	rows := map[string][]byte{}
+	if err := s.describe(rows, b, ""); err != nil {
+		return nil, err
+	}
+	if _, err := s.store.Append(ctx, func(*ledger.State, time.Time) (store.Decision, error) { return store.Decision{Rows: rows}, nil }); err != nil {
+		return nil, fmt.Errorf("%w; %w", fault, err)
+	}
+	return fault, nil
 }
 
 // look reads all that a set names and was not read before, and says what is wrong
@@ -205,7 +249,7 @@ func (s *Server) readyz(c echo.Context) error {
 	if len(found.damaged) == 0 {
 		return c.String(http.StatusOK, "ok\n")
 	}
-	text := fmt.Sprintf("%d of %d sets in effect lack objects that can't be built again from Git; /v1/status says which", len(found.damaged), found.sets)
+	text := fmt.Sprintf("%d of %d sets in effect lack objects, or have damaged ones, and could not be made whole; /v1/status says which", len(found.damaged), found.sets)
 	if len(found.damaged) == found.sets {
 		return &api.Error{Code: api.CodeUnavailable, Detail: text}
 	}

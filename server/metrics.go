@@ -72,7 +72,7 @@ var (
 	descSuccess  = prometheus.NewDesc("sealstone_source_last_success_timestamp_seconds", "Unix time of the last successful round; 0 before the first.", nil, nil)
 	descSize     = prometheus.NewDesc("sealstone_ledger_size", "Changes in the published log.", nil, nil)
 	descWrites   = prometheus.NewDesc("sealstone_ledger_writable", "1 when the ledger takes changes.", nil, nil)
-	descDamaged  = prometheus.NewDesc("sealstone_damaged_sets", "Sets in effect that lack objects which can't be built again from Git.", nil, nil)
+	descDamaged  = prometheus.NewDesc("sealstone_damaged_sets", "Sets in effect that lack objects, or have damaged ones, and could not be made whole.", nil, nil)
 	descPending  = prometheus.NewDesc("sealstone_pending_statements", "Safe-mode statements that the log could not take yet.", nil, nil)
 	descWatch    = prometheus.NewDesc("sealstone_watchers", "Open watch streams.", nil, nil)
 	descReject   = prometheus.NewDesc("sealstone_bundle_rejected", "1 for a service that stays at its last good set.", []string{"service"}, nil)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -61,7 +62,7 @@ func statusFaults(st api.Status) (list []fault) {
 	add(st.TrustFile != "", "the trust file in the server's data directory is not in use: "+st.TrustFile,
 		"end what it names: the server takes the file within its --poll then, or when it is started again. Until then give it to no client: the answers would not verify")
 	for _, d := range st.Damaged {
-		add(true, fmt.Sprintf("clients can't fetch %s@%s: %s", d.Service, d.Scope, d.Why), "it is tried again at every round; see docs/operations.md, When it goes wrong")
+		add(true, fmt.Sprintf("clients can't fetch %s@%s: %s", d.Service, d.Scope, d.Why), cmp.Or(d.Next, "it is tried again at every round; see docs/operations.md, When it goes wrong"))
 	}
 	add(st.Pending > 0, fmt.Sprintf("%d safe-mode statements are obeyed and not recorded", st.Pending), "free the ledger's disk; they are appended when it can")
 	for _, h := range st.SafeModes {

@@ -371,6 +371,10 @@ func (v *verification) checkRows(ctx context.Context, st *store.Store, o verifyO
 		repo, v.NoClone = nil, true
 	}
 	r, err := server.CheckRows(ctx, st, log, repo)
+	if errors.Is(err, store.ErrStructure) {
+		v.find("rows: not compared: %v", err)
+		return nil
+	}
 	if err == nil {
 		v.Findings, v.Unproven = append(v.Findings, r.Findings...), r.Unproven
 	}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -20,6 +22,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.etcd.io/bbolt"
 
 	"github.com/sealstone/sealstone/examples"
 	"github.com/sealstone/sealstone/integration/proctest"
@@ -59,6 +62,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"shop": cmdShop, "commit": cmdCommit, "keygen": cmdKeygen, "waitfor": cmdWaitFor, "setvar": cmdSetVar, "jsonvar": cmdJSONVar, "edit": cmdEdit, "until": cmdUntil, "rewrite": cmdRewrite, "post": cmdPost,
+			"damage": cmdDamage,
 		},
 	})
 }
@@ -171,6 +175,34 @@ func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	ts.Fatalf("%q never printed %q: %s", args[1:], args[0], ts.ReadFile("stderr"))
+}
+
+// damage FILE BUCKET flips a bit in the page that a bucket of a bbolt file starts
+// at; without BUCKET, in the name that the root page has first.
+func cmdDamage(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	whole := filepath.Join(ts.Getenv("WORK"), "damage.db") // a server may have the file itself locked
+	ts.Check(os.WriteFile(whole, []byte(ts.ReadFile(args[0])), 0o600))
+	db, err := bbolt.Open(whole, 0o600, nil)
+	ts.Check(err)
+	defer db.Close()
+	ts.Check(db.View(func(tx *bbolt.Tx) error {
+		page := int64(tx.Cursor().Bucket().Root()) * int64(db.Info().PageSize)
+		at := page + int64(bytes.Index([]byte(ts.ReadFile(args[0]))[page:], []byte("format")))
+		if len(args) > 1 {
+			at = int64(tx.Bucket([]byte(args[1])).Root())*int64(db.Info().PageSize) + 8 // its flags
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		var b [1]byte
+		_, err1 := f.ReadAt(b[:], at)
+		b[0] ^= 1
+		_, err2 := f.WriteAt(b[:], at)
+		return errors.Join(err1, err2)
+	}))
 }
 
 // post PATH FILE sends a file to the server as JSON; its answer is the stdout.

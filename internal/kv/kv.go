@@ -11,7 +11,7 @@
 // size, so this package adds what keeps a damaged file from being believed: a
 // size guard before the file is mapped, a rehash of every object that is read,
 // and a net under every transaction that turns a fault on a damaged page into
-// [ErrCorrupt].
+// [ErrStructure].
 package kv
 
 import (
@@ -35,6 +35,10 @@ var (
 	ErrTruncated = errors.New("the file is shorter than its own first pages say: it was cut off")
 	ErrLocked    = errors.New("another process has the file open")
 	ErrFormat    = errors.New("the file is of another format version")
+
+	// ErrStructure is an ErrCorrupt of the pages that hold the file together: what
+	// is put again doesn't mend it.
+	ErrStructure = fmt.Errorf("%w, those that hold the file together", ErrCorrupt)
 )
 
 // Options of Open. The zero value creates the file when it is missing and
@@ -108,7 +112,7 @@ func openError(err error) error {
 	case errors.Is(err, berrors.ErrTimeout):
 		return ErrLocked
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return fmt.Errorf("%w: %w", ErrStructure, err)
 	}
 	return err
 }
@@ -125,12 +129,16 @@ func (db *DB) format(opt Options) error {
 	if err != nil || string(have) == opt.Format {
 		return err
 	}
-	if have != nil || opt.ReadOnly {
+	if have != nil {
 		return fmt.Errorf("%w: it says %.64q, this program reads %q", ErrFormat, have, opt.Format)
+	}
+	nameless := fmt.Errorf("%w: the root page names no format, and in a whole file it names %q", ErrStructure, opt.Format)
+	if opt.ReadOnly || opt.MustExist {
+		return nameless
 	}
 	return db.Write(func(tx *bbolt.Tx) error {
 		if k, _ := tx.Cursor().First(); k != nil {
-			return fmt.Errorf("%w: it says nothing, this program reads %q", ErrFormat, opt.Format)
+			return nameless
 		}
 		b, err := tx.CreateBucket(bucketFormat)
 		if err != nil {
@@ -173,18 +181,22 @@ func (db *DB) Write(f func(*bbolt.Tx) error) error {
 	if err := db.settle(); err != nil {
 		return err
 	}
-	return net(func() error { return db.bolt.Load().Update(f) })
+	err := net(func() error { return db.bolt.Load().Update(f) })
+	if errors.Is(err, berrors.ErrIncompatibleValue) { // no record is a bucket, unless its page says so
+		err = fmt.Errorf("%w: %w", ErrStructure, err)
+	}
+	return err
 }
 
 // net turns a panic of bbolt on a damaged page, and a memory fault on a page
-// that is gone, into ErrCorrupt: one bad page must not take the process and all
+// that is gone, into ErrStructure: one bad page must not take the process and all
 // that it still serves along.
 func net(f func() error) (err error) {
 	old := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(old)
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %v", ErrCorrupt, r)
+			err = fmt.Errorf("%w: %v", ErrStructure, r)
 		}
 	}()
 	return f()

@@ -208,6 +208,16 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	if _, err := Open(other, Options{Format: "two"}); !errors.Is(err, ErrFormat) {
 		t.Errorf("format: %v", err)
 	}
+	nameless := filepath.Join(dir, "nameless.db")
+	db = open(t, nameless, Options{})
+	if err := errors.Join(db.Write(func(tx *bbolt.Tx) error { return tx.DeleteBucket(bucketFormat) }), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, opt := range []Options{{MustExist: true}, {ReadOnly: true}} {
+		if _, err := Open(nameless, opt); !errors.Is(err, ErrStructure) || errors.Is(err, ErrFormat) {
+			t.Errorf("a file that names no format, %+v: %v", opt, err)
+		}
+	}
 	garbage := filepath.Join(dir, "z.db")
 	if err := os.WriteFile(garbage, make([]byte, 16<<10), 0o600); err != nil {
 		t.Fatal(err)

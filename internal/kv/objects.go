@@ -152,17 +152,20 @@ func (db *DB) CheckObjects() (bad []api.Digest, err error) {
 	return bad, err
 }
 
-// eachObject walks the objects in order; body is bbolt's and ends with f.
+// eachObject walks the objects in order; body is bbolt's and ends with f. Keys
+// that are out of order are found by nobody, whatever is put beside them.
 func (db *DB) eachObject(f func(key [32]byte, body []byte)) error {
 	return db.Read(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketObjects)
 		if b == nil {
 			return nil
 		}
+		var last []byte
 		return b.ForEach(func(k, v []byte) error {
-			if len(k) != 32 {
-				return fmt.Errorf("%w: a key of %d bytes among the objects", ErrCorrupt, len(k))
+			if len(k) != 32 || v == nil || string(k) <= string(last) {
+				return fmt.Errorf("%w: object %x is no object, or not in its place", ErrStructure, k)
 			}
+			last = k
 			f([32]byte(k), v)
 			return nil
 		})

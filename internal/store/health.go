@@ -127,7 +127,10 @@ func (s *Store) Health() []string {
 	return out
 }
 
-const recoverHint = "look with sealstone verify --data DIR; then sealstone ledger recover --data DIR --mirror DIR|URL --trust FILE, see docs/operations.md"
+const (
+	recoverCommand = "sealstone ledger recover --data DIR --mirror DIR|URL --trust FILE, see docs/operations.md"
+	recoverHint    = "look with sealstone verify --data DIR; then " + recoverCommand
+)
 
 // bar turns writes off for good. The first finding is the one that is told.
 func (s *Store) bar(detail string) {
@@ -166,6 +169,24 @@ func damaged(err error) error {
 		return err
 	}
 	return &api.Error{Code: api.CodeReadOnly, Detail: fmt.Sprintf("the ledger's files are damaged: %v", err), Hint: recoverHint, Err: errors.Join(kv.ErrCorrupt, err)}
+}
+
+// MoveHint is what to do about a file whose pages are damaged: a recovery makes
+// it anew where there is none.
+func MoveHint(file string) string {
+	return "stop the server, move " + file + " out of the data directory, then " + recoverCommand
+}
+
+// unopened says of a file that can't be opened what to do.
+func unopened(file string, err error) error {
+	switch {
+	case errors.Is(err, kv.ErrFormat):
+		return &api.Error{Code: api.CodeReadOnly, Detail: err.Error(), Err: err,
+			Hint: "run the version of sealstone that wrote it. If no other one ever ran here, the file is damaged: " + MoveHint(file)}
+	case errors.Is(err, kv.ErrStructure) && file != fileLedger: // that one is made anew wherever it is
+		return &api.Error{Code: api.CodeReadOnly, Detail: fmt.Sprintf("the ledger's files are damaged: %v", err), Hint: MoveHint(file), Err: err}
+	}
+	return damaged(err)
 }
 
 func isClosed(err error) bool { return errors.Is(err, berrors.ErrDatabaseNotOpen) }

@@ -118,7 +118,7 @@ func (r *recovery) openOld() (*kv.DB, error) {
 	case errors.Is(err, kv.ErrLocked):
 		return nil, fmt.Errorf("%s: %w: stop the server first", r.s.cfg.Dir, err)
 	case errors.Is(err, kv.ErrFormat):
-		return nil, err
+		return nil, unopened(fileLedger, err)
 	case errors.Is(err, fs.ErrNotExist):
 		r.say("there is no %s", fileLedger)
 	case err != nil:
@@ -267,16 +267,24 @@ func (r *recovery) openNew() (err error) {
 	}
 	s.details.DB, err = kv.Open(s.cfg.path(fileDetails), kv.Options{Format: formatDetails, NoSync: s.cfg.noSync})
 	if err != nil {
-		return fmt.Errorf("%w: move it away; the details come from the copy", err)
+		return noDetails(err)
 	}
 	if err := s.details.Write(func(tx *bbolt.Tx) error { return createBuckets(tx, bucketDetails) }); err != nil {
 		return err
 	}
 	s.objects, err = kv.Open(s.cfg.path(fileObjects), kv.Options{Format: formatObjects, NoSync: s.cfg.noSync})
+	if err == nil {
+		_, err = s.objects.CheckObjects() // single ones are built again, the pages between them are not
+	}
 	if err != nil {
-		err = fmt.Errorf("%w: move it away; the sets in force are built again from Git", err)
+		err = fmt.Errorf("%s: %w: move it away; the sets in force are built again from Git", fileObjects, err)
 	}
 	return err
+}
+
+// noDetails says what to do about a file of details that can't be used.
+func noDetails(err error) error {
+	return fmt.Errorf("%s: %w: move it away; the details come from the copy", fileDetails, err)
 }
 
 // page checks, folds and writes the entries of one page, and fills in their
@@ -323,7 +331,7 @@ func (r *recovery) fill(ctx context.Context, n int64, b *batch) error {
 	for _, l := range lines {
 		shown[l.Index] = l
 	}
-	return r.s.details.Write(func(tx *bbolt.Tx) error {
+	err = r.s.details.Write(func(tx *bbolt.Tx) error {
 		rows := tx.Bucket(bucketDetails)
 		for k, c := range b.changes {
 			if c.Kind() == ledger.DetailErased {
@@ -349,6 +357,10 @@ func (r *recovery) fill(ctx context.Context, n int64, b *batch) error {
 		}
 		return nil
 	})
+	if errors.Is(err, kv.ErrStructure) {
+		err = noDetails(err)
+	}
+	return err
 }
 
 // erased takes an entry off the list of those whose detail is missing.

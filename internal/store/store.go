@@ -43,14 +43,15 @@ type Config struct {
 
 // Errors that callers branch on.
 var (
-	ErrNoLedger = errors.New("there is no ledger here")
-	ErrExists   = errors.New("a ledger is here already")
-	ErrReadOnly = errors.New("the ledger takes no changes")
-	ErrClosed   = errors.New("the store is closed")
-	ErrErased   = errors.New("erased")
-	ErrNotFound = kv.ErrNotFound
-	ErrCorrupt  = kv.ErrCorrupt
-	ErrLocked   = kv.ErrLocked
+	ErrNoLedger  = errors.New("there is no ledger here")
+	ErrExists    = errors.New("a ledger is here already")
+	ErrReadOnly  = errors.New("the ledger takes no changes")
+	ErrClosed    = errors.New("the store is closed")
+	ErrErased    = errors.New("erased")
+	ErrNotFound  = kv.ErrNotFound
+	ErrCorrupt   = kv.ErrCorrupt
+	ErrStructure = kv.ErrStructure
+	ErrLocked    = kv.ErrLocked
 )
 
 // Snapshot is what is published: nothing beyond it may be served. It is
@@ -233,15 +234,15 @@ func open(cfg Config, fresh bool) (*Store, error) {
 func (s *Store) openFiles() (err error) {
 	opt := kv.Options{ReadOnly: s.cfg.ReadOnly, MustExist: true, NoSync: s.cfg.noSync, Format: formatLedger, MaxSize: s.cfg.maxSize}
 	if s.ledger, err = kv.Open(s.cfg.path(fileLedger), opt); err != nil {
-		return damaged(err)
+		return unopened(fileLedger, err)
 	}
 	opt.MaxSize, opt.Format = 0, formatDetails
 	if s.details.DB, err = kv.Open(s.cfg.path(fileDetails), opt); err != nil {
-		return damaged(err)
+		return unopened(fileDetails, err)
 	}
 	opt.Format = formatObjects
 	s.objects, err = kv.Open(s.cfg.path(fileObjects), opt)
-	return damaged(err)
+	return unopened(fileObjects, err)
 }
 
 // load reads what is committed, holds it against itself and the anchor, and

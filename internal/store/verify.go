@@ -348,6 +348,10 @@ func (v *verifier) checkAnchor() {
 // checkObjects rehashes what is stored, and follows the sets in force.
 func (v *verifier) checkObjects() error {
 	bad, err := v.s.objects.CheckObjects()
+	if errors.Is(err, kv.ErrStructure) {
+		v.find(fileObjects, "%v; %s", err, MoveHint(fileObjects))
+		return nil
+	}
 	if err != nil {
 		return err
 	}
