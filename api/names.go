@@ -16,6 +16,9 @@ const (
 // head can list.
 const MaxChains = 256
 
+// MaxIndexes is how many entries of the log a request may name.
+const MaxIndexes = 2 * MaxChains
+
 // ErrName is returned for a name outside [a-z0-9]+(-[a-z0-9]+)* or over its limit.
 var ErrName = errors.New("not a valid name: use lower-case letters, digits and single dashes, at most 40 bytes")
 

@@ -4,13 +4,16 @@ import (
 	"encoding/json"
 	"net/http"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/examples"
 	"github.com/sealstone/sealstone/integration/proctest"
+	"github.com/sealstone/sealstone/ledger"
 )
 
 // onRows lies about the answer of one path.
@@ -97,6 +100,7 @@ func TestRowsAreHeldToTheLog(t *testing.T) {
 			t.Errorf("%s, without a trust file: exit %d\n%s", c.name, bare.Code, bare.Stderr)
 		}
 	}
+	l.tellsOfThePast(s, forged)
 	l.lie.Store(nil)
 	all := s.OK("history", eu, "-o", "csv", "--server", l.URL)
 	rows := strings.Split(strings.TrimSpace(all), "\n")[1:]
@@ -104,4 +108,79 @@ func TestRowsAreHeldToTheLog(t *testing.T) {
 	for _, args := range [][]string{{"--limit", "1"}, {"--limit", "2"}, {"--from", mid}, {"--to", mid}, {"--before", strings.Split(rows[1], ",")[2]}, {"-o", "json"}} {
 		s.OK(append([]string{"history", eu, "--server", l.URL}, args...)...)
 	}
+}
+
+// tellsOfThePast lies with rows and says that the log went on from there: what is
+// shown then is what the log proves.
+func (l *liar) tellsOfThePast(s *proctest.Server, forged api.Digest) {
+	t := l.forger.t
+	t.Helper()
+	args := []string{"history", eu, "-o", "csv", "--server", l.URL}
+	l.lie.Store(nil)
+	honest, live := s.OK(args...), decode[api.Live](t, s.OK("live", "-o", "json", "--server", l.URL))
+	old := onRows("/v1/history", func(h *api.History) { h.Size, h.Intervals = 1, nil })
+	l.lie.Store(&old)
+	if got := s.OK(args...); got != honest {
+		t.Errorf("history of a server that tells of the past:\n%s\nwant\n%s", got, honest)
+	}
+	old = onRows("/v1/live", func(v *api.Live) {
+		v.Size = 1
+		for _, s := range v.Services {
+			for i := range s.Scopes {
+				s.Scopes[i].Proven = &api.Proven{Bundle: forged, Mode: "normal"}
+			}
+		}
+	})
+	l.lie.Store(&old)
+	got := decode[api.Live](t, s.OK("live", "-o", "json", "--server", l.URL))
+	for i, s := range live.Services {
+		for k, row := range s.Scopes {
+			if p := got.Services[i].Scopes[k].Proven; !reflect.DeepEqual(p, row.Proven) {
+				t.Errorf("%s@%s of a server that tells of the past: %+v, want %+v", s.Service, row.Scope, p, row.Proven)
+			}
+		}
+	}
+}
+
+// What is live, and was, is proven while others write into the same chains.
+func TestRowsAreProvenBesideWriters(t *testing.T) {
+	t.Parallel()
+	r := proctest.New(t, examples.Shop())
+	s := r.Serve()
+	s.UntilTip(r.Git("rev-parse", "HEAD"))
+	end := writeUntil(t, r, s.URL)
+	stop := make(chan struct{})
+	var renewals sync.WaitGroup
+	renewals.Go(func() {
+		for n := int64(0); ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			kind := ledger.SafeModeRenewed
+			if n == 0 {
+				kind = ledger.SafeModeEntered
+			}
+			if status, b, err := ask(t.Context(), http.MethodPost, s.URL+"/v1/changes", r.SafeMode(kind, "checkout", "prod", "degraded", n).Raw); err != nil || status != http.StatusOK {
+				t.Error(status, string(b), err)
+				return
+			}
+		}
+	})
+	runs := 5
+	if testing.Short() || proctest.Race() {
+		runs = 2
+	}
+	for range runs {
+		for _, args := range [][]string{{"live"}, {"live", "checkout"}, {"history", eu}, {"history", "checkout@prod", "--limit", "3"}, {"history", "checkout@prod", "-o", "json"}} {
+			if res := s.CLI(args...); res.Code != 0 {
+				t.Errorf("%v beside writers: exit %d\n%s", args, res.Code, res.Stderr)
+			}
+		}
+	}
+	close(stop)
+	renewals.Wait()
+	end()
+	t.Logf("%d entries", s.Status().Size)
 }

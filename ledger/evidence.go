@@ -280,21 +280,21 @@ func (t *Trust) ProveChange(ec *EvidenceChange, tree Tree) (*Change, error) {
 // ProveAlone verifies evidence without a head: the proof of single changes. It
 // checks each change as Prove does, and each statement by the operators set that
 // the change cites, which must have come along. That no newer set was in force
-// is shown only by a head.
-func (t *Trust) ProveAlone(e *Evidence, tree Tree) error {
+// is shown only by a head. It returns the changes by index.
+func (t *Trust) ProveAlone(e *Evidence, tree Tree) (map[int64]*Change, error) {
 	changes, sets := map[int64]*Change{}, map[int64]*Operators{}
 	for _, ec := range e.Changes {
 		c, err := t.ProveChange(&ec, tree)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if err := c.CheckSafeMode(); err != nil {
-			return Refuse(CheckPermission, fmt.Errorf("entry %d: %w", ec.Index, err))
+			return nil, Refuse(CheckPermission, fmt.Errorf("entry %d: %w", ec.Index, err))
 		}
 		changes[ec.Index] = c
 		if c.Roots != nil {
 			if sets[ec.Index], err = t.OperatorsAt(ec.Index, c.Data.Statement); err != nil {
-				return Refuse(CheckStatementSignature, fmt.Errorf("entry %d: %w", ec.Index, err))
+				return nil, Refuse(CheckStatementSignature, fmt.Errorf("entry %d: %w", ec.Index, err))
 			}
 		}
 	}
@@ -304,13 +304,13 @@ func (t *Trust) ProveAlone(e *Evidence, tree Tree) error {
 		}
 		cited := c.Data.Operators
 		if sets[cited] == nil || cited >= index {
-			return Refuse(CheckPermission, fmt.Errorf("entry %d: the operators set it cites, entry %d, did not come along", index, cited))
+			return nil, Refuse(CheckPermission, fmt.Errorf("entry %d: the operators set it cites, entry %d, did not come along", index, cited))
 		}
 		if _, err := sets[cited].Judge(c.Statement); err != nil {
-			return Refuse(CheckStatementSignature, fmt.Errorf("entry %d: %w", index, err))
+			return nil, Refuse(CheckStatementSignature, fmt.Errorf("entry %d: %w", index, err))
 		}
 	}
-	return nil
+	return changes, nil
 }
 
 // lines checks the change of every line of the head, and that no chain went

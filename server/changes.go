@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -163,30 +164,61 @@ func limitParam(c echo.Context) (int, error) {
 }
 
 func (s *Server) getChange(c echo.Context) error {
+	if c.QueryParam("proof") != "" {
+		return s.getProofs(c)
+	}
 	index, err := parseIndex("index", c.Param("index"))
 	if err != nil {
 		return err
 	}
-	change, err := s.store.Change(index)
+	change, err := s.readable(c, index)
 	if err != nil {
 		return err
 	}
-	if change.Data.Service == "" && !who(c).log {
-		return &api.Error{Code: api.CodeForbidden, Detail: fmt.Sprintf("client %q may not read the log", who(c).name)}
+	return c.JSON(http.StatusOK, s.record(index, change))
+}
+
+// getProofs answers the proofs of one change or of several, all in one tree.
+func (s *Server) getProofs(c echo.Context) error {
+	list, err := url.PathUnescape(c.Param("index")) // a comma may come escaped
+	if err != nil {
+		list = ""
 	}
-	if change.Data.Service != "" {
-		if !who(c).log && !who(c).reads(change.Data.Service) {
-			return &api.Error{Code: api.CodeForbidden, Detail: fmt.Sprintf("client %q may not read entry %d", who(c).name, index)}
-		}
+	indexes, err := indexList("index", list)
+	if err == nil && len(indexes) == 0 {
+		_, err = parseIndex("index", c.Param("index"))
 	}
-	if c.QueryParam("proof") != "" {
-		e, err := s.store.ProofEvidence(index)
-		if err != nil {
+	if err != nil {
+		return err
+	}
+	size, err := indexParam(c, "size")
+	if err != nil {
+		return err
+	}
+	for _, i := range indexes {
+		if _, err := s.readable(c, i); err != nil {
 			return err
 		}
-		return c.JSON(http.StatusOK, e)
 	}
-	return c.JSON(http.StatusOK, s.record(index, change))
+	e, err := s.store.ProofEvidence(size, indexes...)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, e)
+}
+
+// readable is a change that the client may read.
+func (s *Server) readable(c echo.Context, index int64) (*ledger.Change, error) {
+	change, err := s.store.Change(index)
+	switch {
+	case err != nil || who(c).log:
+		return change, err
+	case change.Data.Service == "":
+		return nil, &api.Error{Code: api.CodeForbidden, Detail: fmt.Sprintf("client %q may not read the log", who(c).name)}
+	case !who(c).reads(change.Data.Service):
+		return nil, &api.Error{Code: api.CodeForbidden, Detail: fmt.Sprintf("client %q may not read entry %d", who(c).name, index)}
+	}
+	return change, nil
 }
 
 // record is a change as people ask for it. The leaf's own bytes are what
@@ -211,12 +243,8 @@ func (s *Server) record(index int64, ch *ledger.Change) api.Record {
 
 // operatorAt names who signed, by the set that the change cites.
 func (s *Server) operatorAt(ch *ledger.Change) string {
-	set, err := s.store.Change(ch.Data.Operators)
-	if err != nil || set.Roots == nil {
-		return ""
-	}
-	ops, err := s.store.Trusted().OperatorsAt(ch.Data.Operators, set.Data.Statement)
-	if err != nil {
+	ops := s.operatorsAt(ch.Data.Operators)
+	if ops == nil {
 		return ""
 	}
 	by, err := ops.Judge(ch.Statement)
@@ -224,6 +252,25 @@ func (s *Server) operatorAt(ch *ledger.Change) string {
 		return ops.KeyOwner(ch.Statement.Envelope.Signatures[0].KeyID)
 	}
 	return by.Operator
+}
+
+// operatorsAt is the operators set of an entry, read once; nil when there is none.
+func (s *Server) operatorsAt(index int64) *ledger.Operators {
+	trust := s.store.Trusted()
+	key := [2]int64{int64(trust.Version), index}
+	if known, ok := s.sets.Load(key); ok {
+		return known.(*ledger.Operators)
+	}
+	set, err := s.store.Change(index)
+	if err != nil || set.Roots == nil {
+		return nil
+	}
+	ops, err := trust.OperatorsAt(index, set.Data.Statement)
+	if err != nil {
+		return nil
+	}
+	s.sets.Store(key, ops)
+	return ops
 }
 
 // watchChanges follows the log from Last-Event-ID or after=, or from now on: as

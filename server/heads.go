@@ -105,7 +105,7 @@ func (s *Server) getEvidence(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	have, err := indexList(c.QueryParam("have"))
+	have, err := indexList("have", c.QueryParam("have"))
 	if err != nil {
 		return err
 	}
@@ -133,17 +133,17 @@ func parseIndex(name, v string) (int64, error) {
 	return n, nil
 }
 
-func indexList(v string) ([]int64, error) {
+func indexList(name, v string) ([]int64, error) {
 	if v == "" {
 		return nil, nil
 	}
 	parts := strings.Split(v, ",")
-	if len(parts) > 2*api.MaxChains {
-		return nil, &api.Error{Code: api.CodeInvalid, Detail: "have: too many indexes"}
+	if len(parts) > api.MaxIndexes {
+		return nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("%s: %d indexes, limit %d", name, len(parts), api.MaxIndexes)}
 	}
 	out := make([]int64, 0, len(parts))
 	for _, p := range parts {
-		n, err := parseIndex("have", p)
+		n, err := parseIndex(name, p)
 		if err != nil {
 			return nil, err
 		}

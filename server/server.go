@@ -51,6 +51,7 @@ type Server struct {
 	hub      hub      // who watches
 	streams  streams  // addresses of OFREP's event streams
 	memo     tags     // entity tags of OFREP's answers
+	sets     sync.Map // operators sets, by version of the trust file and entry
 	limiter  *middleware.RateLimiterMemoryStore
 	pending  pending // statements the log doesn't have yet
 	live     *instances.Table

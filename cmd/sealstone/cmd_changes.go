@@ -321,7 +321,11 @@ func newChangesProof(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			b, err := c.proof(cmd.Context(), strings.TrimPrefix(args[0], "log:"))
+			e, err := c.evidence(cmd.Context(), 0, strings.TrimPrefix(args[0], "log:"))
+			if err != nil {
+				return err
+			}
+			b, err := proofFile(e)
 			if err != nil {
 				return err
 			}
@@ -347,19 +351,14 @@ func (a *app) trustHint() string {
 	return " --trust TRUST"
 }
 
-// proof is a change's proof as a file.
-func (c *client) proof(ctx context.Context, index string) ([]byte, error) {
-	e, err := c.evidence(ctx, index)
-	if err != nil {
-		return nil, err
-	}
-	return proofFile(e)
-}
-
-// evidence is the proof of a change.
-func (c *client) evidence(ctx context.Context, index string) (*ledger.Evidence, error) {
+// evidence is the proof of changes in the tree of a size; 0 is the newest.
+func (c *client) evidence(ctx context.Context, size int64, indexes ...string) (*ledger.Evidence, error) {
 	var e ledger.Evidence
-	err := c.get(ctx, "/v1/changes/"+url.PathEscape(index), url.Values{"proof": {"1"}}, &e)
+	q := url.Values{"proof": {"1"}}
+	if size > 0 {
+		q.Set("size", fmt.Sprint(size))
+	}
+	err := c.get(ctx, "/v1/changes/"+url.PathEscape(strings.Join(indexes, ",")), q, &e)
 	return &e, err
 }
 

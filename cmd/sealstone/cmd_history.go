@@ -89,7 +89,7 @@ func (a *app) history(ctx context.Context, target string, o historyOptions) erro
 		return err
 	}
 	if o.proofs != "" {
-		if err := a.writeProofs(o.proofs, h.Intervals, proven.proofs); err != nil {
+		if err := a.writeProofs(o.proofs, h.Intervals, proven.provenLog); err != nil {
 			return err
 		}
 	}
@@ -239,7 +239,7 @@ func plainCell(s string) string {
 
 // writeProofs writes the proof of every change that intervals name: those that
 // the rows were held to.
-func (a *app) writeProofs(dir string, intervals []api.Interval, proofs map[int64]*ledger.Evidence) error {
+func (a *app) writeProofs(dir string, intervals []api.Interval, p *provenLog) error {
 	named := map[int64]bool{}
 	for _, iv := range intervals {
 		named[iv.Index], named[iv.Main.Index] = true, true
@@ -254,7 +254,7 @@ func (a *app) writeProofs(dir string, intervals []api.Interval, proofs map[int64
 		return err
 	}
 	for _, index := range slices.Sorted(maps.Keys(named)) {
-		b, err := proofFile(proofs[index])
+		b, err := proofFile(p.proof(index))
 		if err != nil {
 			return err
 		}

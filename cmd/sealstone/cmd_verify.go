@@ -271,7 +271,7 @@ func (a *app) verifyFile(path string, v *verification) error {
 		if err != nil {
 			v.find("%v", err)
 		}
-	} else if err := trust.ProveAlone(&e, tree); err != nil {
+	} else if _, err := trust.ProveAlone(&e, tree); err != nil {
 		v.find("%v", err)
 	}
 	v.Entries += int64(len(e.Changes))

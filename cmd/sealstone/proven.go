@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/sealstone/sealstone/api"
@@ -18,22 +19,21 @@ import (
 // A server's tables are its word. With a trust file each row is worked out again
 // from changes that the log proves, and a row that differs ends the command.
 
-// provenTries is how often an answer and its proof are asked for, since the log
-// may go on between the two.
+// provenTries is how often a row and its proof are asked for, since a statement
+// may come to wait for the log, or no longer, between the two.
 const provenTries = 3
 
 // provenService is what the newest head of a service proves.
 type provenService struct {
+	*provenLog
 	*ledger.Proven
-	trust   *ledger.Trust
 	service string
-	details map[int64]map[string]any
 	object  func(api.Digest) ([]byte, error)
-	sets    map[api.Digest]*bundle.Set
+	bundles map[api.Digest]*bundle.Set
 }
 
 // provenOf asks for a service's evidence and proves it.
-func (a *app) provenOf(ctx context.Context, c *client, trust *ledger.Trust, service string) (*provenService, error) {
+func provenOf(ctx context.Context, c *client, trust *ledger.Trust, service string) (*provenService, error) {
 	var e ledger.Evidence
 	if err := c.get(ctx, "/v1/evidence", url.Values{"service": {service}}, &e); err != nil {
 		return nil, err
@@ -42,14 +42,20 @@ func (a *app) provenOf(ctx context.Context, c *client, trust *ledger.Trust, serv
 	if err != nil {
 		return nil, err
 	}
-	if time.Since(proven.Head.Issued) > ledger.StaleAfter {
-		fmt.Fprintf(a.err, "note: the newest head of %s is of %s: nothing proves what came after it\n", service, api.FormatTime(proven.Head.Issued))
+	log, err := openLog(trust, e.Checkpoint)
+	if err != nil {
+		return nil, err
 	}
-	p := &provenService{Proven: proven, trust: trust, service: service, details: map[int64]map[string]any{}, object: c.objects(ctx, service), sets: map[api.Digest]*bundle.Set{}}
-	for _, ec := range e.Changes {
-		p.details[ec.Index] = ec.Detail
+	log.changes = proven.Changes
+	log.show(&e)
+	return &provenService{log, proven, service, c.objects(ctx, service), map[api.Digest]*bundle.Set{}}, nil
+}
+
+// noteOld says that a server shows no new head.
+func (a *app) noteOld(p *provenService) {
+	if p != nil && time.Since(p.Head.Issued) > ledger.StaleAfter {
+		fmt.Fprintf(a.err, "note: the newest head of %s is of %s: nothing proves what came after it\n", p.service, api.FormatTime(p.Head.Issued))
 	}
-	return p, nil
 }
 
 // withPending lays the statements over the chains that the server says wait for
@@ -73,42 +79,20 @@ func (p *provenService) withPending(ctx context.Context, c *client) error {
 // stays normal.
 func (p *provenService) bundle(e ledger.Effect, scope api.Scope) (ledger.Effect, api.Digest, error) {
 	d := e.Main.Set.Digest
-	if p.sets[d] == nil {
+	if p.bundles[d] == nil {
 		raw, err := p.object(d)
 		if err != nil {
 			return e, "", err
 		}
-		if p.sets[d], err = bundle.ParseSet(raw); err != nil {
+		if p.bundles[d], err = bundle.ParseSet(raw); err != nil {
 			return e, "", err
 		}
 	}
-	if _, ok := p.sets[d].Find(scope, e.Mode); !ok {
+	if _, ok := p.bundles[d].Find(scope, e.Mode); !ok {
 		e.Mode, e.Override = api.ModeNormal, nil
 	}
-	entry, _ := p.sets[d].Find(scope, e.Mode)
+	entry, _ := p.bundles[d].Find(scope, e.Mode)
 	return e, entry.Digest, nil
-}
-
-// by is who made a change: the operator who signed it, or the commit's author.
-func (p *provenService) by(index int64) string {
-	c := p.Changes[index]
-	if c == nil {
-		return ""
-	}
-	if c.Statement == nil {
-		author, _ := p.details[index]["author"].(string)
-		return author
-	}
-	cited := p.Changes[c.Data.Operators]
-	if cited == nil {
-		return ""
-	}
-	ops, err := p.trust.OperatorsAt(c.Data.Operators, cited.Data.Statement)
-	if err != nil {
-		return ""
-	}
-	by, _ := ops.Judge(c.Statement)
-	return by.Operator
 }
 
 // live is the row of a scope as the log proves it; nil where nothing is activated.
@@ -119,61 +103,88 @@ func (p *provenService) live(scope api.Scope, said *api.Proven) (*api.Proven, er
 	if !ok {
 		return nil, nil
 	}
-	if said == nil {
-		said = &api.Proven{}
+	row := &api.Proven{Set: e.Main.Set.Digest, Release: e.Main.Release.Commit, Index: e.Main.Index, Since: e.Main.Recorded}
+	if said != nil && said.Set == row.Set {
+		row.Missing = said.Missing
 	}
-	var digest api.Digest
-	var err error
-	if said.Missing == "" {
-		if e, digest, err = p.bundle(e, scope); err != nil {
+	if row.Missing == "" {
+		var err error
+		if e, row.Bundle, err = p.bundle(e, scope); err != nil {
 			return nil, err
 		}
 	}
-	row := &api.Proven{Missing: said.Missing, Overdue: said.Overdue, Bundle: digest, Set: e.Main.Set.Digest, Mode: e.Mode, Release: e.Main.Release.Commit, Index: e.Main.Index, Since: e.Main.Recorded}
+	row.Mode = e.Mode
 	if o := e.Override; o != nil {
 		row.Index, row.Since, row.Expires = o.Index, max(o.Recorded, row.Since), o.Expires
 		if o.Pending {
 			row.Index, row.Since = -1, o.Time
 		}
+		row.Overdue = said != nil && said.Index == row.Index && said.Overdue
 	}
 	row.By = p.by(row.Index)
 	return row, nil
 }
 
-// proveLive holds the rows of a service to what the log proves. whole asks for a
-// row of every scope that is activated.
-func (a *app) proveLive(ctx context.Context, c *client, trust *ledger.Trust, s *api.LiveService, whole bool) error {
-	p, err := a.provenOf(ctx, c, trust, s.Service)
+// movedSince tells whether what decides for a scope has changes from entry size on.
+func (p *provenService) movedSince(size int64, scope api.Scope) bool {
+	return slices.ContainsFunc(p.Chains, func(ch ledger.Chain) bool { return !ch.Pending && ch.Index >= size && ch.Scope.Contains(scope) })
+}
+
+// proveLive holds the rows of a service to what the log proves; where the log
+// went on from the answer's size, the row is what it proves now. whole asks for
+// a row of every scope that is activated.
+func proveLive(ctx context.Context, c *client, trust *ledger.Trust, s *api.LiveService, size int64, whole bool) (*provenService, error) {
+	p, err := provenOf(ctx, c, trust, s.Service)
 	if err == nil {
 		err = p.withPending(ctx, c)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	shown := map[api.Scope]bool{}
-	for _, row := range s.Scopes {
-		shown[row.Scope] = true
-		want, err := p.live(row.Scope, row.Proven)
+	for _, ch := range p.Chains {
+		shown := slices.ContainsFunc(s.Scopes, func(row api.LiveScope) bool { return row.Scope == ch.Scope })
+		switch {
+		case shown || !whole || ch.Lane != ledger.LaneMain || ch.Kind != ledger.BundleActivated:
+		case ch.Index < size:
+			return nil, fmt.Errorf("%w: the server hides %s@%s, which entry %d activated", errProof, s.Service, ch.Scope, ch.Index)
+		default:
+			s.Scopes = append(s.Scopes, api.LiveScope{Scope: ch.Scope, Instances: []api.LiveInstance{}})
+		}
+	}
+	for i := range s.Scopes {
+		row := &s.Scopes[i]
+		proven, err := p.live(row.Scope, row.Proven)
+		if err == nil && !p.movedSince(size, row.Scope) {
+			err = sameRow(fmt.Sprintf("%s@%s", s.Service, row.Scope), row.Proven, proven)
+		}
+		if err != nil {
+			return nil, err
+		}
+		row.Proven = proven
+	}
+	return p, nil
+}
+
+// provenAtOnce is how many services are asked about at once.
+const provenAtOnce = 16
+
+func (a *app) proveAllLive(ctx context.Context, c *client, trust *ledger.Trust, live *api.Live, whole bool) error {
+	proven, errs := make([]*provenService, len(live.Services)), make([]error, len(live.Services))
+	slots := make(chan struct{}, provenAtOnce)
+	var all sync.WaitGroup
+	for i := range live.Services {
+		slots <- struct{}{}
+		all.Go(func() {
+			proven[i], errs[i] = proveLive(ctx, c, trust, &live.Services[i], live.Size, whole)
+			<-slots
+		})
+	}
+	all.Wait()
+	for i, err := range errs {
 		if err != nil {
 			return err
 		}
-		if err := sameRow(fmt.Sprintf("%s@%s", s.Service, row.Scope), row.Proven, want); err != nil {
-			return err
-		}
-	}
-	for _, ch := range p.Chains {
-		if ch.Lane == ledger.LaneMain && ch.Kind == ledger.BundleActivated && whole && !shown[ch.Scope] {
-			return fmt.Errorf("%w: the server hides %s@%s, which entry %d activated", errProof, s.Service, ch.Scope, ch.Index)
-		}
-	}
-	return nil
-}
-
-func (a *app) proveAllLive(ctx context.Context, c *client, trust *ledger.Trust, live *api.Live, whole bool) error {
-	for i := range live.Services {
-		if err := a.proveLive(ctx, c, trust, &live.Services[i], whole); err != nil {
-			return err
-		}
+		a.noteOld(proven[i])
 	}
 	return nil
 }

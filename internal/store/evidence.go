@@ -163,34 +163,50 @@ func (s *Store) provable(index int64) (*Snapshot, []byte, error) {
 	return snap, cp, err
 }
 
-// ProofEvidence is the proof of one change, with its detail: what "changes
-// proof" writes. A change that cites an operators set brings that along.
-func (s *Store) ProofEvidence(index int64) (*ledger.Evidence, error) {
-	snap, cp, err := s.provable(index)
+// ProofEvidence is the proof of changes, with their details: what "changes
+// proof" writes. The operators sets that they cite come along. All proofs are in
+// the tree of the given size; 0 is the newest, whose checkpoint comes along.
+func (s *Store) ProofEvidence(size int64, indexes ...int64) (*ledger.Evidence, error) {
+	snap, cp, err := s.provable(slices.Max(indexes))
 	if err != nil {
 		return nil, err
 	}
-	e := &ledger.Evidence{Checkpoint: string(cp), Consistency: []string{}}
-	err = s.ledger.Read(func(tx *bbolt.Tx) error {
-		ec, err := proven(tx, snap.Tree.Size, index)
+	e := &ledger.Evidence{Consistency: []string{}}
+	switch {
+	case size == 0 || size == snap.Tree.Size:
+		size, e.Checkpoint = snap.Tree.Size, string(cp)
+	case size > snap.Tree.Size || slices.Max(indexes) >= size:
+		return nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("size: %d does not lie between the newest of these entries and the log's size, %d", size, snap.Tree.Size)}
+	}
+	if err = s.ledger.Read(func(tx *bbolt.Tx) error { return addProofs(tx, e, size, indexes) }); err != nil {
+		return nil, err
+	}
+	for k := range indexes {
+		if err := s.addDetail(&e.Changes[k]); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// addProofs adds changes, and after them the operators sets that they cite.
+func addProofs(tx *bbolt.Tx, e *ledger.Evidence, size int64, indexes []int64) error {
+	asked := len(indexes)
+	for k := 0; k < len(indexes); k++ {
+		ec, err := proven(tx, size, indexes[k])
 		if err != nil {
 			return err
 		}
 		e.Changes = append(e.Changes, *ec)
 		c, err := ledger.ParseLeaf(ec.Leaf)
-		if err != nil || c.Data.Operators == 0 {
+		if err != nil {
 			return err
 		}
-		set, err := proven(tx, snap.Tree.Size, c.Data.Operators)
-		if err == nil {
-			e.Changes = append(e.Changes, *set)
+		if cited := c.Data.Operators; k < asked && cited != 0 && !slices.Contains(indexes, cited) {
+			indexes = append(indexes, cited)
 		}
-		return err
-	})
-	if err != nil {
-		return nil, err
 	}
-	return e, s.addDetail(&e.Changes[0])
+	return nil
 }
 
 // TlogProof is the proof of one entry in the form c2sp.org/tlog-proof@v1, for

@@ -173,7 +173,7 @@ func TestErasedDetailIsGoneAndTheProofStays(t *testing.T) {
 	if d, err := f.Detail(3); err != nil || d.Text["text"] != "stays" {
 		t.Fatalf("another detail after compaction: %v, %v", d, err)
 	}
-	e, err := f.ProofEvidence(2)
+	e, err := f.ProofEvidence(0, 2)
 	if err != nil || e.Changes[0].Detail != nil {
 		t.Fatalf("proof of an erased change: %v, %v", e, err)
 	}
