@@ -357,26 +357,27 @@ type FlagChange struct {
 
 // Status is the answer of GET /v1/status.
 type Status struct {
-	Version   string            `json:"version"`
-	Origin    string            `json:"origin"`
-	Time      string            `json:"time"`
-	Started   string            `json:"started"`
-	Size      int64             `json:"size"`
-	Root      string            `json:"root"`
-	Trust     int               `json:"trust"`               // version of the trust file in use
-	TrustFile string            `json:"trustFile,omitempty"` // why the trust file in the data directory is not the one in use
-	Operators int               `json:"operators"`           // version in force, 0 before the first
-	Source    SourceStatus      `json:"source"`
-	Writes    string            `json:"writes"` // "ok", or why the ledger takes none
-	Pending   int               `json:"pending"`
-	Watchers  int               `json:"watchers"`
-	Instances int               `json:"instances"`
-	Failing   int               `json:"failing,omitempty"`          // instances in state ERROR, or that refused an answer, and are not gone
-	Dropped   int64             `json:"intervalsDropped,omitempty"` // of instances, since the start: too many to keep
-	SafeModes []Held            `json:"safeModes"`
-	Rejected  []RejectedService `json:"rejected"`
-	Damaged   []DamagedSet      `json:"damaged,omitempty"` // sets in effect that clients can't fetch whole
-	ClockSkew string            `json:"clockSkew,omitempty"`
+	Version     string            `json:"version"`
+	Origin      string            `json:"origin"`
+	Time        string            `json:"time"`
+	Started     string            `json:"started"`
+	Size        int64             `json:"size"`
+	Root        string            `json:"root"`
+	Trust       int               `json:"trust"`               // version of the trust file in use
+	TrustFile   string            `json:"trustFile,omitempty"` // why the trust file in the data directory is not the one in use
+	Operators   int               `json:"operators"`           // version in force, 0 before the first
+	Source      SourceStatus      `json:"source"`
+	Writes      string            `json:"writes"` // "ok", or why the ledger takes none
+	Pending     int               `json:"pending"`
+	PendingFile string            `json:"pendingFile,omitempty"` // why statements that wait don't survive a restart, or did not
+	Watchers    int               `json:"watchers"`
+	Instances   int               `json:"instances"`
+	Failing     int               `json:"failing,omitempty"`          // instances in state ERROR, or that refused an answer, and are not gone
+	Dropped     int64             `json:"intervalsDropped,omitempty"` // of instances, since the start: too many to keep
+	SafeModes   []Held            `json:"safeModes"`
+	Rejected    []RejectedService `json:"rejected"`
+	Damaged     []DamagedSet      `json:"damaged,omitempty"` // sets in effect that clients can't fetch whole
+	ClockSkew   string            `json:"clockSkew,omitempty"`
 }
 
 // DamagedSet is a set in effect of which objects are missing or damaged, and

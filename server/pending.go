@@ -28,7 +28,8 @@ type pending struct {
 	keeping  turn // over reading the list and writing it
 	mu       sync.RWMutex
 	list     []held
-	unkept   atomic.Bool // the list is in memory only
+	unkept   atomic.Pointer[string] // why the list is in memory only; nil: it isn't
+	lost     string                 // why what waited at the last stop could not be read
 }
 
 // turn is a mutex that nobody waits for longer than he wants to: a disk that
@@ -78,10 +79,10 @@ func (s *Server) hold(st *ledger.Signed, detail *ledger.Detail, cause error) (*a
 		s.log.Error("a safe-mode statement is served unrecorded", slog.String("service", st.Service), slog.String("scope", string(st.Scope)), slog.Any("cause", cause))
 		s.announcePending(st.Service)
 		s.keepPending()
-	} else if s.pending.unkept.Load() {
+	} else if s.pending.unkept.Load() != nil {
 		s.keepPending()
 	}
-	return &api.Receipt{Index: -1, ID: st.ID, Kind: string(st.Kind), Unrecorded: true, Volatile: s.pending.unkept.Load(), Narrower: s.narrower(st.Service, st.Scope)}, nil
+	return &api.Receipt{Index: -1, ID: st.ID, Kind: string(st.Kind), Unrecorded: true, Volatile: s.pending.unkept.Load() != nil, Narrower: s.narrower(st.Service, st.Scope)}, nil
 }
 
 func (s *Server) announcePending(service string) {
@@ -121,7 +122,17 @@ func (s *Server) keepPending() {
 			err = fmt.Errorf("the disk hasn't answered for %s", keepTimeout)
 		}
 	}
-	if was := s.pending.unkept.Swap(err != nil); err != nil && !was {
+	s.unkept(err)
+}
+
+// unkept notes why the file can't keep what waits; nil: it can.
+func (s *Server) unkept(err error) {
+	if err == nil {
+		s.pending.unkept.Store(nil)
+		return
+	}
+	why := err.Error()
+	if was := s.pending.unkept.Swap(&why); was == nil {
 		s.log.Error("pending statements are in memory only; a restart would forget them", slog.Any("error", err))
 	}
 }
@@ -143,13 +154,13 @@ func (s *Server) restorePending() {
 	if s.pending.file = pendingFile(s.cfg.PendingFile); s.pending.file == "" {
 		return
 	}
-	err := s.pending.file.take()
-	if err != nil {
-		s.log.Error("there is no room to keep safe-mode statements in while the ledger takes none", slog.Any("error", err))
+	if err := s.pending.file.take(); err != nil {
+		s.unkept(err)
 		return
 	}
 	list, _, err := s.pending.file.read()
 	if err != nil {
+		s.pending.lost = err.Error()
 		s.log.Error("pending statements can't be read", slog.Any("error", err))
 	}
 	state := s.store.Snapshot().State
@@ -264,7 +275,7 @@ func (s *Server) pendingLoop(ctx context.Context) {
 		case <-time.After(2 * time.Second):
 		}
 		s.store.Probe(ctx)
-		if s.pending.unkept.Load() && len(s.pending.all()) > 0 {
+		if s.pending.unkept.Load() != nil {
 			s.keepPending()
 		}
 		_ = s.settlePending(ctx) // tried again at the next tick

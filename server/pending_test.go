@@ -1,12 +1,14 @@
 package server
 
 import (
+	"bytes"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,6 +244,37 @@ func TestAnAnswerPromisesNoMoreThanTheFileKeeps(t *testing.T) {
 	r.pending.file = pendingFile(filepath.Join(r.dir, "pending"))
 	if got := decode[api.Receipt](t, r.send(202, enter)); got.Volatile {
 		t.Errorf("sent again when there is room: %+v", got)
+	}
+}
+
+// A file that can't keep what waits is told before it is needed.
+func TestAPendingFileThatCannotBeUsedShows(t *testing.T) {
+	for name, c := range map[string]struct {
+		make func(path string) error
+		want string
+	}{
+		"another size": {func(p string) error { return os.WriteFile(p, make([]byte, 100), 0o600) }, "has 100 bytes, not the 4194304"},
+		"a directory":  {func(p string) error { return os.Mkdir(p, 0o700) }, "not the 4194304"},
+		"a pipe":       {func(p string) error { return syscall.Mkfifo(p, 0o600) }, "has 0 bytes, not the 4194304"},
+		"torn":         {func(p string) error { return os.WriteFile(p, bytes.Repeat([]byte("x"), 2*pendingSlot), 0o600) }, "what waited at the last stop can't be read: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			file := filepath.Join(r.dir, "pending")
+			must(t, c.make(file))
+			must(t, r.store.Close())
+			must(t, r.cfg.Source.Close())
+			r.open(r.url, func(c *Config) { c.PendingFile = file })
+			if got := r.Status().PendingFile; !strings.Contains(got, c.want) {
+				t.Errorf("status says %q, want %q", got, c.want)
+			}
+			must(t, os.Rename(file, file+".kept"))
+			r.keepPending() // as pendingLoop does
+			if got := r.Status().PendingFile; (got != "") != (r.pending.lost != "") {
+				t.Errorf("after it was moved away status says %q", got)
+			}
+			must(t, r.pending.file.take())
+		})
 	}
 }
 

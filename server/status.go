@@ -45,6 +45,12 @@ func (s *Server) Status() api.Status {
 	if err := s.store.Writes(); err != nil {
 		out.Writes = err.Error()
 	}
+	if out.PendingFile = s.pending.lost; out.PendingFile != "" {
+		out.PendingFile = "what waited at the last stop can't be read: " + out.PendingFile
+	}
+	if why := s.pending.unkept.Load(); why != nil {
+		out.PendingFile = *why
+	}
 	if why := s.trustErr.Load(); why != nil {
 		out.TrustFile = *why
 	}

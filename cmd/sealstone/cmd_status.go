@@ -65,6 +65,8 @@ func statusFaults(st api.Status) (list []fault) {
 		add(true, fmt.Sprintf("clients can't fetch %s@%s: %s", d.Service, d.Scope, d.Why), cmp.Or(d.Next, "it is tried again at every round; see docs/operations.md, When it goes wrong"))
 	}
 	add(st.Pending > 0, fmt.Sprintf("%d safe-mode statements are obeyed and not recorded", st.Pending), "free the ledger's disk; they are appended when it can")
+	add(st.PendingFile != "", "safe-mode statements that wait for the ledger don't survive a restart: "+st.PendingFile,
+		"free the disk, or move DATA/pending away and keep it, and start the server again; then enter what sealstone safe-mode status lacks")
 	for _, h := range st.SafeModes {
 		add(h.Overdue, fmt.Sprintf("safe mode %s at %s@%s is overdue since %s", h.Mode, h.Service, h.Scope, h.Expires), "sealstone safe-mode renew, or exit, "+h.Service+" --scope "+string(h.Scope))
 	}
