@@ -77,7 +77,7 @@ func TestChangesAsLines(t *testing.T) {
 	r.sync()
 	srv := httptest.NewServer(r)
 	defer srv.Close()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+"/v1/changes/watch?after=1", nil)
 	if err != nil {

@@ -215,22 +215,11 @@ func TestAPushThatShowsLate(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan struct{})
 	go func() { r.Run(ctx); close(ran) }()
-	defer func() { cancel(); <-ran }()
+	defer func() { cancel(); await(t, "the end of the loops", ran) }()
 	body := pushBody("refs/heads/main", commit)
 	r.expect(202, r.do(http.MethodPost, "/hooks/git", body, github("push", "1", body)...))
 	tried := func() bool { r.hooks.mu.Lock(); defer r.hooks.mu.Unlock(); return r.hooks.attempts > 1 }
 	until(t, "a second round", tried)
 	setBranch(t, r.repo, plumbing.NewHash(commit))
 	until(t, "the pushed commit", func() bool { return r.Status().Source.Tip == commit })
-}
-
-func until(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	for range 2000 {
-		if f() {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatalf("%s did not come", what)
 }

@@ -65,9 +65,9 @@ func newLive(t *testing.T, edit func(*Config)) *live {
 	hs := httptest.NewServer(r.Server)
 	t.Cleanup(func() {
 		cancel()
-		<-ran
-		hs.Close()
-		http.DefaultClient.CloseIdleConnections()
+		await(t, "the end of the loops", ran)
+		ends(t, "the requests", hs.Close)
+		streaming.CloseIdleConnections()
 		_ = r.store.Close()
 		goleak.VerifyNone(t, leaks)
 	})
@@ -86,7 +86,7 @@ func (l *live) listen(uri string, header ...string) <-chan sse {
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := streaming.Do(req)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func (l *live) listen(uri string, header ...string) <-chan sse {
 // refetch expects the next event to be one, and returns its data.
 func refetch(t *testing.T, events <-chan sse) (e sse, data map[string]any) {
 	t.Helper()
-	for {
+	for late := time.After(patience); ; {
 		select {
 		case e, ok := <-events:
 			if !ok {
@@ -128,8 +128,8 @@ func refetch(t *testing.T, events <-chan sse) (e sse, data map[string]any) {
 				t.Fatalf("%v", e)
 			}
 			return e, data
-		case <-time.After(20 * time.Second):
-			t.Fatal("no event")
+		case <-late:
+			t.Fatalf("no event within %s", patience)
 		}
 	}
 }
@@ -137,17 +137,9 @@ func refetch(t *testing.T, events <-chan sse) (e sse, data map[string]any) {
 // ended expects a stream to end without another event.
 func ended(t *testing.T, events <-chan sse) {
 	t.Helper()
-	for {
-		select {
-		case e, ok := <-events:
-			if !ok {
-				return
-			}
-			if e["data"] != "" {
-				t.Errorf("unexpected event %v", e)
-			}
-		case <-time.After(20 * time.Second):
-			t.Fatal("the stream goes on")
+	for _, e := range rest(t, "the stream", events) {
+		if e["data"] != "" {
+			t.Errorf("unexpected event %v", e)
 		}
 	}
 }
@@ -372,10 +364,10 @@ func TestAnAnswerWaitsForTheAnnouncedVersion(t *testing.T) {
 	if took := time.Since(start); took < maxConfigWait {
 		t.Errorf("in vain, it waited only %s", took)
 	}
-	done := make(chan []byte, 1)
-	go func() { _, b := r.post(200, bulkPath+"?flagConfigEtag="+next, "{}"); done <- b }()
+	done := make(chan *http.Response, 1)
+	go func() { done <- r.do(http.MethodPost, bulkPath+"?flagConfigEtag="+next, "{}") }()
 	r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
-	if b := <-done; !bytes.Contains(b, []byte(`"degraded"`)) {
+	if b := r.expect(200, await(t, "the answer", done)); !bytes.Contains(b, []byte(`"degraded"`)) {
 		t.Errorf("%s", b)
 	}
 }

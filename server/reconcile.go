@@ -178,7 +178,11 @@ func (s *Server) round(ctx context.Context) {
 
 // Reconcile fetches and, when the tip moved, builds and appends. It holds no
 // lock that a reader needs. The revision counts as seen only when it was built.
+// Of two at once the second waits: else the slower could accept an older tip
+// again, and with it tokens that were taken back.
 func (s *Server) Reconcile(ctx context.Context) error {
+	s.reconciling.Lock()
+	defer s.reconciling.Unlock()
 	tip, err := s.cfg.Source.Fetch(ctx)
 	if err != nil {
 		return err

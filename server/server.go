@@ -42,9 +42,11 @@ type Server struct {
 	log     *slog.Logger
 	store   *store.Store
 	builder *bundler.Builder
-	over    overLimit // of the reconcile loop
+	over    overLimit // under reconciling
 	repo    *bundler.Repo
 	started time.Time
+
+	reconciling sync.Mutex // one Reconcile at a time
 
 	access   access   // who may read what
 	programs programs // compiled flags by bundle

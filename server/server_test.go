@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -348,6 +349,51 @@ func TestARefusalEndsWithTheBranch(t *testing.T) {
 	wantKinds(t, r, 4, "source.refused", "source.refused", "source.refused")
 }
 
+// stopper is a log that holds up who says something.
+type stopper struct {
+	slog.Handler
+	says          string
+	reached, goOn chan struct{}
+}
+
+func (s *stopper) Enabled(context.Context, slog.Level) bool { return true }
+
+func (s *stopper) Handle(_ context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, s.says) {
+		close(s.reached)
+		<-s.goOn
+	}
+	return nil
+}
+
+// TestOfTwoRoundsAtOnceNoneAcceptsAnOlderTip: a round that is held up after its
+// fetch comes before the next one, or not at all.
+func TestOfTwoRoundsAtOnceNoneAcceptsAnOlderTip(t *testing.T) {
+	slow := &stopper{slog.DiscardHandler, "clients.yaml is not taken", make(chan struct{}), make(chan struct{})}
+	r := newRig(t, func(c *Config) { c.Logger = slog.New(slow) })
+	r.sync()
+	round := func() <-chan error {
+		done := make(chan error, 1)
+		go func() { done <- r.Reconcile(t.Context()) }()
+		return done
+	}
+	_, r.files = gittest.Next(t, r.repo, r.files, map[string]string{"clients.yaml": "clients: none\n"})
+	first := round()
+	await(t, "the first round's warning", slow.reached)
+	tip, _ := gittest.Next(t, r.repo, r.files, map[string]string{"clients.yaml": "clients: []\n"})
+	second := round()
+	for i := 0; i < 200 && len(second) == 0; i++ { // it may overtake, if it can
+		time.Sleep(time.Millisecond)
+	}
+	close(slow.goOn)
+	if err := errors.Join(await(t, "the end of the first round", first), await(t, "the end of the second", second)); err != nil {
+		t.Error(err)
+	}
+	if got := r.source.snapshot().now.Commit; got != tip {
+		t.Errorf("accepted %s, the branch is at %s", got, tip)
+	}
+}
+
 func TestARestartServesWithoutGit(t *testing.T) {
 	r := newRig(t, nil)
 	r.sync()
@@ -663,7 +709,7 @@ func TestHeadIsTaggedByItsChainLines(t *testing.T) {
 		done <- r.do(http.MethodGet, "/v1/head?service=checkout&wait=60", "", "If-None-Match", tag)
 	}()
 	r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
-	if res := <-done; res.StatusCode != 200 || res.Header.Get("ETag") == tag {
+	if res := await(t, "the answer", done); res.StatusCode != 200 || res.Header.Get("ETag") == tag {
 		t.Errorf("wait: %d %s", res.StatusCode, res.Header.Get("ETag"))
 	}
 	r.get(404, "/v1/head?service=never")

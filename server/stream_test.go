@@ -21,7 +21,7 @@ func events(ctx context.Context, t *testing.T, url string) <-chan string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := streaming.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,17 +41,6 @@ func events(ctx context.Context, t *testing.T, url string) <-chan string {
 	return out
 }
 
-func next(t *testing.T, ch <-chan string) string {
-	t.Helper()
-	select {
-	case e := <-ch:
-		return e
-	case <-time.After(20 * time.Second):
-		t.Fatal("no event")
-		return ""
-	}
-}
-
 func TestWatchersAreToldAndLoopsEnd(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	r := newRig(t, func(c *Config) { c.Poll = time.Hour })
@@ -63,28 +52,26 @@ func TestWatchersAreToldAndLoopsEnd(t *testing.T) {
 	watch := events(ctx, t, hs.URL+"/v1/watch?target=checkout@prod")
 	other := events(ctx, t, hs.URL+"/v1/watch?service=payments")
 	feed := events(ctx, t, hs.URL+"/v1/changes/watch?after=3")
-	if e := next(t, watch); e != "head" {
+	if e := await(t, "an event", watch); e != "head" {
 		t.Errorf("first event %q", e)
 	}
-	next(t, other)
+	await(t, "an event", other)
 	r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
-	if e := next(t, watch); e != "head" {
+	if e := await(t, "an event", watch); e != "head" {
 		t.Errorf("event %q", e)
 	}
-	if e := next(t, feed); e != "safe-mode.entered" {
+	if e := await(t, "a change", feed); e != "safe-mode.entered" {
 		t.Errorf("feed %q", e)
 	}
 	cancel()
-	<-ran
-	for range other {
-		t.Error("a watcher of another service was woken")
+	await(t, "the end of the loops", ran)
+	if more := rest(t, "the watch of another service", other); len(more) > 0 {
+		t.Errorf("a watcher of another service was woken: %v", more)
 	}
-	for range watch {
-	}
-	for range feed {
-	}
-	hs.Close()
-	http.DefaultClient.CloseIdleConnections()
+	rest(t, "the watch", watch)
+	rest(t, "the feed", feed)
+	ends(t, "the requests", hs.Close)
+	streaming.CloseIdleConnections()
 	_ = r.store.Close()
 }
 
