@@ -107,7 +107,7 @@ func (s *Store) Append(ctx context.Context, d Decide) ([]Receipt, error) {
 func (s *Store) loop() {
 	defer close(s.done)
 	var waiting []*request
-	for {
+	for crowd := false; ; {
 		if len(waiting) == 0 {
 			select {
 			case r := <-s.reqs:
@@ -116,20 +116,27 @@ func (s *Store) loop() {
 				return
 			}
 		}
+		waiting = s.drain(waiting, crowd)
+		crowd = len(waiting) > 1
 		s.health.begin(time.Now())
-		waiting = s.run(s.drain(waiting))
+		waiting = s.run(waiting)
 		s.health.end()
 	}
 }
 
-func (s *Store) drain(reqs []*request) []*request {
-	for quiet := 0; len(reqs) < maxBatchCalls && quiet < 2; {
+// drain takes who waits. Where there was a crowd, those who were just answered
+// queue up again when they get to run; one caller alone isn't made to wait for
+// that: it wakes the other cores.
+func (s *Store) drain(reqs []*request, crowd bool) []*request {
+	for quiet := 0; len(reqs) < maxBatchCalls; {
 		select {
 		case r := <-s.reqs:
 			reqs, quiet = append(reqs, r), 0
 		default:
-			runtime.Gosched() // callers that were just answered queue up again
-			quiet++
+			if quiet++; !crowd || quiet > 2 {
+				return reqs
+			}
+			runtime.Gosched()
 		}
 	}
 	return reqs

@@ -62,7 +62,7 @@ func flip(tx *bbolt.Tx, bucket, key []byte, at int) error {
 // Somebody edits the file. Every edit must be found by verify, at the place
 // where it is, and the log without it must pass.
 func TestEditsAreFound(t *testing.T) {
-	f := attacked(t, 300)
+	f := attacked(t, 350) // the last 50 are in the tail
 	f.check()
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
@@ -113,6 +113,10 @@ func edits() map[string]edit {
 		"an id too many":              {edit: func(tx *bbolt.Tx) error { return tx.Bucket(bucketIDs).Put(make([]byte, 16), be64(77)) }, where: "ids"},
 		"an index term is gone":       {edit: dropTerm, where: "index of entry 2"},
 		"an index term too many":      {edit: addTerm, where: "index terms"},
+		"a new term":                  {edit: func(tx *bbolt.Tx) error { return flip(tx, bucketTail, be64(340), 3) }, where: "index of entry 340"},
+		"a new term is gone":          {edit: func(tx *bbolt.Tx) error { return tx.Bucket(bucketTail).Delete(be64(340)) }, where: "index of entry 340"},
+		"a term of a new one, twice":  {edit: placeTail, where: "index terms"},
+		"new terms too many":          {edit: func(tx *bbolt.Tx) error { return tx.Bucket(bucketTail).Put(be64(5000), nil) }, where: "newest index terms"},
 		"an id leads elsewhere":       {edit: moveID, where: "index of entry"},
 		"who signed":                  {edit: func(tx *bbolt.Tx) error { return flip(tx, bucketTimes, be64(2), 17) }, where: "index of entry 2"},
 		"a detail":                    {func(tx *bbolt.Tx) error { return flip(tx, bucketDetails, be64(2), 45) }, "detail of entry 2", fileDetails, formatDetails},
@@ -181,6 +185,10 @@ func dropTerm(tx *bbolt.Tx) error {
 
 func addTerm(tx *bbolt.Tx) error {
 	return tx.Bucket(bucketTerms).Put(append(termPrefix(termActor, "mallory"), be64(2)...), nil)
+}
+
+func placeTail(tx *bbolt.Tx) error {
+	return tx.Bucket(bucketTerms).Put(tailKeys(tx.Bucket(bucketTail))[0], nil)
 }
 
 func moveID(tx *bbolt.Tx) error {

@@ -190,10 +190,7 @@ func (s *Store) write(b *batch) (next *tree, head ledger.Tree, err error) {
 		sum, _ := c.Hash.Sum()
 		next.add(tlog.Hash(sum), dirty)
 	}
-	head.Size = next.size
-	if head.Root, err = next.root(); err != nil {
-		return nil, head, err
-	}
+	head = ledger.Tree{Size: next.size, Root: next.root()}
 	err = s.step(stepCommit, func() error {
 		return s.ledger.Write(func(tx *bbolt.Tx) error { return b.write(tx, head, dirty) })
 	})
@@ -207,13 +204,12 @@ func (b *batch) write(tx *bbolt.Tx, head ledger.Tree, dirty map[tileKey][]byte) 
 	entries := tx.Bucket(bucketEntries)
 	entries.FillPercent = 0.95 // indexes only grow
 	for i, c := range b.changes {
-		index := b.base + int64(i)
-		if err := entries.Put(be64(index), c.Leaf); err != nil {
+		if err := entries.Put(be64(b.base+int64(i)), c.Leaf); err != nil {
 			return err
 		}
-		if err := writeIndex(tx, index, c); err != nil {
-			return err
-		}
+	}
+	if err := writeIndex(tx, b.base, b.changes); err != nil {
+		return err
 	}
 	for k, data := range dirty {
 		if err := tx.Bucket(bucketTiles).Put(k.bytes(), data); err != nil {
@@ -248,11 +244,7 @@ func (b *batch) writeRows(tx *bbolt.Tx) error {
 // publishWork signs and publishes what the loop has committed.
 func (s *Store) publishWork() error {
 	s.owed.publish = true
-	root, err := s.edge.root()
-	if err != nil {
-		return err
-	}
-	if err := s.publish(ledger.Tree{Size: s.edge.size, Root: root}); err != nil {
+	if err := s.publish(ledger.Tree{Size: s.edge.size, Root: s.edge.root()}); err != nil {
 		return err
 	}
 	s.owed.publish = false

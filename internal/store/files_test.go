@@ -136,8 +136,8 @@ func TestTreeAgreesWithTlog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := edge.root(); err != nil || got != want {
-			t.Fatalf("root of %d: %v, want %v (%v)", n+1, got, want, err)
+		if got := edge.root(); got != want {
+			t.Fatalf("root of %d: %v, want %v", n+1, got, want)
 		}
 	}
 	for k, row := range rows {

@@ -24,7 +24,7 @@ type foldMeta struct {
 	Size    int64      `json:"size"`
 }
 
-const stateVersion = 2 // 2: index terms of chains
+const stateVersion = 3 // 2: index terms of chains; 3: the tail, without which both are the same
 
 var keyMeta = []byte("meta")
 
@@ -91,7 +91,7 @@ func readFold(tx *bbolt.Tx, t *ledger.Trust, size int64) (*ledger.State, error) 
 	if err := json.Unmarshal(b.Get(keyMeta), &m); err != nil {
 		return nil, fmt.Errorf("folded state: %w: %w", kv.ErrCorrupt, err)
 	}
-	if m.Version != stateVersion {
+	if m.Version != stateVersion && (m.Version != 2 || tx.Bucket(bucketTail) != nil) {
 		return nil, errRefold
 	}
 	if m.Size != size {

@@ -68,7 +68,6 @@ func (s *Store) StateAt(ctx context.Context, size int64) (*ledger.State, error) 
 type past struct {
 	ctx     context.Context
 	tx      *bbolt.Tx
-	terms   *bbolt.Cursor
 	service string
 	size    int64                    // published
 	read    map[int64]*ledger.Change // by index: walks come by the same ones again
@@ -76,11 +75,11 @@ type past struct {
 }
 
 func (s *Store) past(ctx context.Context, tx *bbolt.Tx, service string) *past {
-	return &past{ctx, tx, tx.Bucket(bucketTerms).Cursor(), service, s.Snapshot().Tree.Size, map[int64]*ledger.Change{}, nil}
+	return &past{ctx, tx, service, s.Snapshot().Tree.Size, map[int64]*ledger.Change{}, nil}
 }
 
-func (p *past) posting(lane ledger.Lane, scope api.Scope) *termPosting {
-	return &termPosting{p.terms, termPrefix(termChain, chainTerm(lane, p.service, scope))}
+func (p *past) posting(lane ledger.Lane, scope api.Scope) posting {
+	return postingOf(p.tx, termPrefix(termChain, chainTerm(lane, p.service, scope)))
 }
 
 func (p *past) Last(lane ledger.Lane, scope api.Scope, below int64) (ledger.Chain, bool) {

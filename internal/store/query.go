@@ -151,8 +151,7 @@ func valuesOf(v any, out []string) []string {
 
 func (q *Query) lists(tx *bbolt.Tx, listed int) []posting {
 	var out []posting
-	terms := tx.Bucket(bucketTerms)
-	term := func(kind byte, value string) posting { return &termPosting{terms.Cursor(), termPrefix(kind, value)} }
+	term := func(kind byte, value string) posting { return postingOf(tx, termPrefix(kind, value)) }
 	if len(q.Digests) > 0 {
 		var u union
 		for _, d := range q.Digests {
@@ -199,15 +198,21 @@ func between(tx *bbolt.Tx, from, to time.Time, most int) posting {
 		hi = ceilMillis(to)
 	}
 	var out list
+	entries := &timePosting{tx.Bucket(bucketTimes).Cursor(), lo, hi}
 	c := tx.Bucket(bucketTerms).Cursor()
 	for k, _ := c.Seek(append([]byte{termTime}, be64(lo)...)); len(k) == 17 && k[0] == termTime; k, _ = c.Next() {
 		if fromBE64(k[1:9]) >= hi {
 			break
 		}
 		if len(out) == most {
-			return &timePosting{tx.Bucket(bucketTimes).Cursor(), lo, hi}
+			return entries
 		}
 		out = append(out, fromBE64(k[9:]))
+	}
+	for at := range rowsOf(tx.Bucket(bucketTail)) {
+		if entries.has(tx.Bucket(bucketTimes).Get(at)) {
+			out = append(out, fromBE64(at))
+		}
 	}
 	slices.Sort(out)
 	return out

@@ -232,8 +232,8 @@ func (r *recovery) build(ctx context.Context, old *kv.DB) error {
 				return err
 			}
 		}
-		if root, err := s.edge.root(); err != nil || root != r.from.Tree.Root {
-			return errors.Join(err, fmt.Errorf("%w: its entries hash to another root than its checkpoint's", ErrNoCopy))
+		if s.edge.root() != r.from.Tree.Root {
+			return fmt.Errorf("%w: its entries hash to another root than its checkpoint's", ErrNoCopy)
 		}
 		if r.opt.DryRun {
 			return nil

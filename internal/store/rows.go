@@ -25,6 +25,7 @@ var (
 	bucketHead    = []byte("m") // "head" → be64 size ‖ root
 	bucketIDs     = []byte("i") // 16 bytes of a UUID → be64 index
 	bucketTerms   = []byte("x") // see terms.go
+	bucketTail    = []byte("y") // be64 index → terms that are not in "x" yet, see tail.go
 	bucketTimes   = []byte("w") // be64 index → be64 time ‖ be64 recorded (ms) ‖ operator id
 	bucketState   = []byte("s") // see fold.go
 	bucketRows    = []byte("u") // the server's own small rows
@@ -33,7 +34,7 @@ var (
 	keyHead = []byte("head")
 )
 
-var ledgerBuckets = [][]byte{bucketEntries, bucketTiles, bucketHead, bucketIDs, bucketTerms, bucketTimes, bucketState, bucketRows}
+var ledgerBuckets = [][]byte{bucketEntries, bucketTiles, bucketHead, bucketIDs, bucketTerms, bucketTail, bucketTimes, bucketState, bucketRows}
 
 func be64(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
 
@@ -77,6 +78,13 @@ func readLeaf(tx *bbolt.Tx, index int64) ([]byte, error) {
 		return nil, fmt.Errorf("entry %d: %w", index, kv.ErrNotFound)
 	}
 	return append([]byte{}, v...), nil
+}
+
+func dropBucket(tx *bbolt.Tx, name []byte) error {
+	if tx.Bucket(name) == nil {
+		return nil
+	}
+	return tx.DeleteBucket(name)
 }
 
 func createBuckets(tx *bbolt.Tx, names ...[]byte) error {

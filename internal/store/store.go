@@ -334,16 +334,11 @@ func (s *Store) refold(head ledger.Tree, cause error) error {
 		return nil
 	}
 	return s.ledger.Write(func(tx *bbolt.Tx) error {
-		if err := tx.DeleteBucket(bucketState); err != nil && tx.Bucket(bucketState) != nil {
+		if err := errors.Join(dropBucket(tx, bucketState), dropBucket(tx, bucketTail), createBuckets(tx, bucketState)); err != nil {
 			return err
 		}
-		if err := createBuckets(tx, bucketState); err != nil {
+		if err := writeIndex(tx, 0, changes); err != nil { // the version covers the index too
 			return err
-		}
-		for i, c := range changes { // the version covers the index too
-			if err := writeIndex(tx, int64(i), c); err != nil {
-				return err
-			}
 		}
 		return writeFold(tx, s.work, changes)
 	})

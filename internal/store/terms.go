@@ -130,20 +130,20 @@ func idKey(id string) ([]byte, bool) {
 	return b, err == nil && len(b) == 16 && id == strings.ToLower(id)
 }
 
-// writeIndex writes a change's terms, times and ids.
-func writeIndex(tx *bbolt.Tx, index int64, c *ledger.Change) error {
-	at, terms := be64(index), tx.Bucket(bucketTerms)
-	for _, t := range termsOf(c) {
-		if err := terms.Put(append(t, at...), nil); err != nil {
+// writeIndex writes the terms, times and ids of the changes from base on.
+func writeIndex(tx *bbolt.Tx, base int64, changes []*ledger.Change) error {
+	ids, times := tx.Bucket(bucketIDs), tx.Bucket(bucketTimes)
+	for i, c := range changes {
+		at := be64(base + int64(i))
+		for _, id := range idsOf(c) {
+			key, _ := idKey(id)
+			if err := ids.Put(key, at); err != nil {
+				return err
+			}
+		}
+		if err := times.Put(at, timesOf(c)); err != nil {
 			return err
 		}
 	}
-	ids := tx.Bucket(bucketIDs)
-	for _, id := range idsOf(c) {
-		key, _ := idKey(id)
-		if err := ids.Put(key, at); err != nil {
-			return err
-		}
-	}
-	return tx.Bucket(bucketTimes).Put(at, timesOf(c))
+	return writeTerms(tx, base, changes)
 }

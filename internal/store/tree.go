@@ -27,13 +27,13 @@ func (k tileKey) bytes() []byte { return append([]byte{byte(k.level)}, be64(k.n)
 // tree is the growing edge of the Merkle tree: the rightmost tile of each
 // level that isn't full. It is enough to add leaves and to compute the root.
 type tree struct {
-	size int64
-	edge [][]byte   // by level, 0 to 255 hashes
-	sum  *tlog.Hash // the root, once it was asked for
+	size  int64
+	edge  [][]byte    // by level, 0 to 255 hashes
+	peaks []tlog.Hash // of the full subtrees, the largest first: one for each bit of size
 }
 
 func (t *tree) clone() *tree {
-	c := &tree{size: t.size, edge: make([][]byte, len(t.edge)), sum: t.sum}
+	c := &tree{size: t.size, edge: make([][]byte, len(t.edge)), peaks: slices.Clone(t.peaks)}
 	for i, e := range t.edge {
 		c.edge[i] = slices.Clone(e)
 	}
@@ -43,7 +43,8 @@ func (t *tree) clone() *tree {
 // add appends a leaf hash and notes in dirty every tile row that changes.
 func (t *tree) add(h tlog.Hash, dirty map[tileKey][]byte) {
 	n := t.size
-	t.size, t.sum = t.size+1, nil
+	t.size++
+	t.raise(n, h)
 	for level := 0; ; level++ {
 		if level == len(t.edge) {
 			t.edge = append(t.edge, nil)
@@ -60,23 +61,36 @@ func (t *tree) add(h tlog.Hash, dirty map[tileKey][]byte) {
 	}
 }
 
+// raise makes the next peak: a leaf takes in every peak of its own height.
+func (t *tree) raise(size int64, h tlog.Hash) {
+	for ; size&1 == 1; size >>= 1 {
+		last := len(t.peaks) - 1
+		h, t.peaks = tlog.NodeHash(t.peaks[last], h), t.peaks[:last]
+	}
+	t.peaks = append(t.peaks, h)
+}
+
 // root is the root of all that was added.
-func (t *tree) root() (tlog.Hash, error) {
-	if t.sum != nil {
-		return *t.sum, nil
+func (t *tree) root() tlog.Hash {
+	if len(t.peaks) == 0 {
+		return ledger.EmptyRoot()
 	}
-	root, err := tlog.TreeHash(t.size, tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
-		return readHashes(indexes, func(k tileKey) []byte {
-			if k.level < len(t.edge) && k.n == t.size>>(tileHeight*(k.level+1)) {
-				return t.edge[k.level]
-			}
-			return nil
-		})
-	}))
-	if err == nil {
-		t.sum = &root
+	last := len(t.peaks) - 1
+	root := t.peaks[last]
+	for _, p := range slices.Backward(t.peaks[:last]) {
+		root = tlog.NodeHash(p, root)
 	}
-	return root, err
+	return root
+}
+
+// peaksOf cuts the rightmost tile of a level into full subtrees.
+func peaksOf(tile []byte) (out []tlog.Hash) {
+	for width := tileWidth / 2 * tlog.HashSize; width >= tlog.HashSize; width /= 2 {
+		if len(tile)&width != 0 {
+			out, tile = append(out, hashTile(tile[:width])), tile[width:]
+		}
+	}
+	return out
 }
 
 // hashTile is the root of a tile whose width is a power of two.
@@ -128,11 +142,10 @@ func loadTree(tx *bbolt.Tx, head ledger.Tree) (*tree, error) {
 		}
 		t.edge = append(t.edge, slices.Clone(row))
 	}
-	root, err := t.root()
-	if err != nil {
-		return nil, err
+	for _, tile := range slices.Backward(t.edge) {
+		t.peaks = append(t.peaks, peaksOf(tile)...)
 	}
-	if root != head.Root {
+	if t.root() != head.Root {
 		return nil, fmt.Errorf("the tiles don't hash to the head's root: %w", kv.ErrCorrupt)
 	}
 	return t, nil

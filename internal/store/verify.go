@@ -186,10 +186,13 @@ func (v *verifier) derived(tx *bbolt.Tx, i int64, c *ledger.Change) {
 
 func (v *verifier) index(tx *bbolt.Tx, i int64, c *ledger.Change) {
 	where, at := fmt.Sprintf("index of entry %d", i), be64(i)
-	terms := tx.Bucket(bucketTerms).Cursor()
-	for _, t := range termsOf(c) {
+	places, terms, tail := tx.Bucket(bucketTerms).Cursor(), termsOf(c), tailRow(tx, i)
+	if tail != nil && !bytes.Equal(tail, packTerms(terms)) {
+		v.find(where, "its terms differ")
+	}
+	for _, t := range terms {
 		v.terms++
-		if key := append(t, at...); !hasKey(terms, key) {
+		if (tail == nil || inPlace(t)) && !hasKey(places, append(t, at...)) {
 			v.find(where, "term %q is missing", t)
 		}
 	}
@@ -220,10 +223,7 @@ func (v *verifier) rest(tx *bbolt.Tx) error {
 	if err := v.entries(tx, head.Size); err != nil {
 		return err
 	}
-	v.Tree = ledger.Tree{Size: v.edge.size}
-	if v.Tree.Root, err = v.edge.root(); err != nil {
-		return err
-	}
+	v.Tree = ledger.Tree{Size: v.edge.size, Root: v.edge.root()}
 	if v.Tree != head {
 		v.find("head", "the entries have another root than the head row")
 	}
@@ -238,19 +238,19 @@ func (v *verifier) rest(tx *bbolt.Tx) error {
 		return nil
 	}
 	v.count(tx, bucketTimes, head.Size)
-	v.count(tx, bucketTerms, v.terms)
+	v.count(tx, bucketTail, tailSize(tx, head.Size))
+	v.count(tx, bucketTerms, v.terms-int64(len(tailKeys(tx.Bucket(bucketTail)))))
 	v.count(tx, bucketIDs, v.ids)
 	v.checkFold(tx, head)
 	v.checkTrustRow(tx)
 	return v.checkDetails()
 }
 
-var bucketNames = map[string]string{"e": "entries", "t": "tiles", "w": "times", "x": "index terms", "i": "ids"}
+var bucketNames = map[string]string{"e": "entries", "t": "tiles", "w": "times", "x": "index terms", "y": "newest index terms", "i": "ids"}
 
 func (v *verifier) count(tx *bbolt.Tx, bucket []byte, want int64) {
 	n := int64(0)
-	c := tx.Bucket(bucket).Cursor()
-	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+	for range rowsOf(tx.Bucket(bucket)) {
 		n++
 	}
 	if n != want {
