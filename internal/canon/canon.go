@@ -58,11 +58,7 @@ func Marshal(v any) ([]byte, error) {
 	if err := enc.Encode(v); err != nil {
 		return nil, err
 	}
-	tree, err := Parse(bytes.TrimSuffix(buf.Bytes(), []byte("\n")), MaxDepth)
-	if err != nil {
-		return nil, err
-	}
-	return Encode(tree)
+	return Respell(make([]byte, 0, buf.Len()), bytes.TrimSuffix(buf.Bytes(), []byte("\n")), MaxDepth)
 }
 
 // Unmarshal reads JCS bytes into a Go value whose json tags are a closed
@@ -88,11 +84,7 @@ func Unmarshal(b []byte, into any) error {
 
 // Check returns nil when b is exactly what Encode prints for its value.
 func Check(b []byte) error {
-	v, err := Parse(b, MaxDepth)
-	if err != nil {
-		return err
-	}
-	again, err := Encode(v)
+	again, err := Respell(make([]byte, 0, len(b)), b, MaxDepth)
 	if err != nil {
 		return err
 	}
@@ -212,6 +204,11 @@ func appendString(dst []byte, s string) ([]byte, error) {
 	if !utf8.ValidString(s) {
 		return nil, errors.New("canonical JSON: a string is not valid UTF-8")
 	}
+	return appendText(dst, s), nil
+}
+
+// appendText writes what is known to be valid UTF-8.
+func appendText[T string | []byte](dst []byte, s T) []byte {
 	dst = append(dst, '"')
 	start := 0
 	for i := range len(s) {
@@ -238,5 +235,5 @@ func appendString(dst []byte, s string) ([]byte, error) {
 			dst = append(dst, 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 		}
 	}
-	return append(append(dst, s[start:]...), '"'), nil
+	return append(append(dst, s[start:]...), '"')
 }

@@ -124,3 +124,25 @@ func FuzzParseEncodeIsStable(f *testing.F) {
 		}
 	})
 }
+
+// Respell is Encode of Parse, for what either takes.
+func FuzzRespellIsParseAndEncode(f *testing.F) {
+	for _, s := range []string{`{"b":[1,2.50,{"z":"x\u0000","a":{}}],"a":null}`, ` [ 1E-7 , true , [ ] ]`, `{"a":1,"\u0061":2}`, `{"b":1,"a":2,"b":3}`, `{"\ufb33":1,"😂":2}`,
+		`"\ud83d\ude02"`, "\"\xff\"", `{"a" 1}`, `{"a":1,}`, `1 2`, strings.Repeat(`{"b":`, 64) + "1", strings.Repeat("[", 64) + strings.Repeat("]", 64)} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		got, err := Respell([]byte("before "), in, MaxDepth)
+		tree, parseErr := Parse(in, MaxDepth)
+		if (err == nil) != (parseErr == nil) {
+			t.Fatalf("%q: respell: %v, parse: %v", in, err, parseErr)
+		}
+		if err != nil {
+			return
+		}
+		want, err := Encode(tree)
+		if err != nil || string(got) != "before "+string(want) {
+			t.Fatalf("%q became %q, want %q (%v)", in, got, want, err)
+		}
+	})
+}

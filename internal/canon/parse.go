@@ -36,7 +36,9 @@ type Visitor func(path []string, offset int)
 func ParseAt(b []byte, maxDepth int, visit Visitor) (any, error) {
 	p := parser{in: b, depth: maxDepth, visit: visit}
 	p.space()
-	p.report()
+	if visit != nil {
+		visit(nil, p.at)
+	}
 	v, err := p.value()
 	if err != nil {
 		return nil, err
@@ -58,16 +60,11 @@ type parser struct {
 
 func (p *parser) fail(msg string) error { return &SyntaxError{p.at, msg} }
 
-func (p *parser) report() {
-	if p.visit == nil {
-		return
-	}
-	p.visit(p.path, p.at)
-}
-
-func (p *parser) push(part string) {
+// enter reports the value of a key or index; pop ends it.
+func (p *parser) enter(part string, at int) {
 	if p.visit != nil {
 		p.path = append(p.path, part)
+		p.visit(p.path, at)
 	}
 }
 
@@ -128,12 +125,12 @@ func (p *parser) value() (any, error) {
 	}
 }
 
-func nested(p *parser, read func() (any, error)) (any, error) {
+func nested[T any](p *parser, read func() (T, error)) (v T, err error) {
 	if p.depth == 0 {
-		return nil, p.fail("nested too deeply")
+		return v, p.fail("nested too deeply")
 	}
 	p.depth--
-	v, err := read()
+	v, err = read()
 	p.depth++
 	return v, err
 }
@@ -157,8 +154,7 @@ func (p *parser) array() (any, error) {
 	for {
 		p.space()
 		if p.visit != nil {
-			p.push(strconv.Itoa(len(list)))
-			p.report()
+			p.enter(strconv.Itoa(len(list)), p.at)
 		}
 		v, err := p.value()
 		if err != nil {
@@ -193,35 +189,41 @@ func (p *parser) object() (any, error) {
 
 func (p *parser) member(m map[string]any) error {
 	start := p.at
-	if p.peek() != '"' {
-		return p.fail("a key in double quotes is expected")
-	}
-	key, err := p.str()
+	key, err := p.key()
 	if err != nil {
 		return err
 	}
 	if _, twice := m[key]; twice {
-		p.at = start
-		return p.fail(fmt.Sprintf("duplicate key %.64q", key))
+		return duplicate(start, key)
 	}
-	end := p.at
-	if p.visit != nil {
-		p.push(key)
-		p.at = start
-		p.report()
-		p.at = end
-	}
-	p.space()
-	if p.peek() != ':' {
-		return p.fail("':' is expected")
-	}
-	p.at++
-	p.space()
+	p.enter(key, start)
 	if m[key], err = p.value(); err != nil {
 		return err
 	}
 	p.pop()
 	return nil
+}
+
+func duplicate(at int, key string) error {
+	return &SyntaxError{at, fmt.Sprintf("duplicate key %.64q", key)}
+}
+
+// key reads a member's key and the colon behind it.
+func (p *parser) key() (string, error) {
+	if p.peek() != '"' {
+		return "", p.fail("a key in double quotes is expected")
+	}
+	key, err := p.str()
+	if err != nil {
+		return "", err
+	}
+	p.space()
+	if p.peek() != ':' {
+		return "", p.fail("':' is expected")
+	}
+	p.at++
+	p.space()
+	return key, nil
 }
 
 // next reads what stands between two elements; done means the end was read.
@@ -298,52 +300,58 @@ func countDigits(s string) int {
 }
 
 func (p *parser) str() (string, error) {
+	text, err := p.text()
+	return string(text), err
+}
+
+// text is what a string says; it may lie in the input.
+func (p *parser) text() ([]byte, error) {
 	p.at++
 	start := p.at
 	for p.at < len(p.in) {
 		switch c := p.in[p.at]; {
 		case c == '"':
-			s := string(p.in[start:p.at])
-			if !utf8.ValidString(s) {
-				return "", p.fail("a string is not valid UTF-8")
+			text := p.in[start:p.at]
+			if !utf8.Valid(text) {
+				return nil, p.fail("a string is not valid UTF-8")
 			}
 			p.at++
-			return s, nil
+			return text, nil
 		case c == '\\':
 			return p.escaped(start)
 		case c < 0x20:
-			return "", p.fail("a control character in a string must be escaped")
+			return nil, p.fail("a control character in a string must be escaped")
 		}
 		p.at++
 	}
-	return "", p.fail("a string does not end")
+	return nil, p.fail("a string does not end")
 }
 
 // escaped reads the rest of a string that has escapes.
-func (p *parser) escaped(start int) (string, error) {
+func (p *parser) escaped(start int) ([]byte, error) {
 	out := append([]byte(nil), p.in[start:p.at]...)
 	for p.at < len(p.in) {
 		switch c := p.in[p.at]; {
 		case c == '"':
 			p.at++
 			if !utf8.Valid(out) {
-				return "", p.fail("a string is not valid UTF-8")
+				return nil, p.fail("a string is not valid UTF-8")
 			}
-			return string(out), nil
+			return out, nil
 		case c == '\\':
 			r, err := p.escape()
 			if err != nil {
-				return "", err
+				return nil, err
 			}
 			out = utf8.AppendRune(out, r)
 		case c < 0x20:
-			return "", p.fail("a control character in a string must be escaped")
+			return nil, p.fail("a control character in a string must be escaped")
 		default:
 			out = append(out, c)
 			p.at++
 		}
 	}
-	return "", p.fail("a string does not end")
+	return nil, p.fail("a string does not end")
 }
 
 func (p *parser) escape() (rune, error) {
