@@ -207,8 +207,10 @@ func (t *Trust) Successor(from int64) TrustStatement {
 	return st
 }
 
-// RotateNode puts another node key in charge from the statement's from on.
+// RotateNode puts another node key in charge from the statement's from on. One
+// that was to begin there never signs an entry, and goes.
 func (st *TrustStatement) RotateNode(vkey string) {
+	st.Node = slices.DeleteFunc(st.Node, func(k NodeKey) bool { return k.From >= st.From })
 	for i, k := range st.Node {
 		if k.Until == nil {
 			until := st.From

@@ -70,6 +70,32 @@ func (r *rotation) next(t *ledger.Trust, st ledger.TrustStatement, by ...ledger.
 	return n
 }
 
+// A key that is stolen while a rotation waits is replaced at the same entry: the
+// one that was to begin there never signs an entry or a head.
+func TestRotateNodeWhileARotationWaits(t *testing.T) {
+	r := rotated(t)
+	third, vkey := r.noteKey(ledger.NodeName(r.f.Origin), "node 3")
+	st := r.v3.Successor(20)
+	st.RotateNode(vkey)
+	v4 := r.next(r.v3, st, r.root)
+	for _, c := range []struct {
+		index int64
+		by    note.Signer
+		ok    bool
+	}{{19, r.f.Node, true}, {19, r.node, false}, {20, r.f.Node, false}, {20, r.node, false}, {20, third, true}} {
+		e, err := ledger.Seal(ledger.TypeChange, []byte("{}"), ledger.NodeSigner{Signer: c.by})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := v4.CheckNode(c.index, e); (err == nil) != c.ok {
+			t.Errorf("entry %d by %08x: %v", c.index, c.by.KeyHash(), err)
+		}
+	}
+	if n := len(v4.Node); n != 2 {
+		t.Errorf("%d node keys", n)
+	}
+}
+
 func (r *rotation) setBy(keys ...ledger.Signer) []byte {
 	r.t.Helper()
 	e, err := ledger.ParseEnvelope(r.f.OperatorsSig, ledger.TypeStatement)

@@ -86,6 +86,10 @@ func (a *app) trustUpdate(ctx context.Context, o trustEdit) error {
 	if err := errors.Join(o.freshOut(old.Version+1), a.chooseFrom(ctx, old, &o)); err != nil {
 		return err
 	}
+	if o.succeed == "" && o.from < old.From {
+		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("version %d counts from entry %d, version %d from %d: from never goes back", old.Version+1, o.from, old.Version, old.From),
+			Hint: fmt.Sprintf("make it with --from %d; after a theft fill the log up to there: docs/operations.md, After a theft", old.From)}
+	}
 	st := old.Successor(o.from)
 	if err := errors.Join(o.editRoots(&st), o.editKeys(old, &st)); err != nil {
 		return err
@@ -149,7 +153,7 @@ func (a *app) fromProven(ctx context.Context, c *client, old *ledger.Trust, o *t
 	log, err := mirror.Open(ctx, c.log, old)
 	switch {
 	case err == nil && o.from == 0:
-		o.from = log.Size + fromMargin
+		o.from = max(log.Size+fromMargin, old.From)
 		return nil
 	case err == nil:
 		return notTooFar(o.from, log.Size)
