@@ -59,7 +59,10 @@ func TestRowsAreHeldToTheLog(t *testing.T) {
 	}
 	past := func(edit func(*api.History)) lie { return onRows("/v1/history", edit) }
 	forged := api.DigestOf([]byte("forged"))
-	live1, history := []string{"live"}, []string{"history", eu}
+	live1, history, list := []string{"live"}, []string{"history", eu}, []string{"changes", "list"}
+	changes := func(edit func(*api.Record)) lie {
+		return onRows("/v1/changes", func(v *api.Changes) { edit(&v.Changes[1]) })
+	}
 	for _, c := range []struct {
 		name string
 		lie  lie
@@ -85,6 +88,13 @@ func TestRowsAreHeldToTheLog(t *testing.T) {
 		{"changes hidden", onRows("/v1/changes", func(v *api.Changes) {
 			v.Changes = slices.DeleteFunc(v.Changes, func(r api.Record) bool { return r.Index == entered })
 		}), history, "keeps back"},
+		{"a change's operator", changes(func(r *api.Record) { r.Operator = "mallory" }), list, "its operator is mallory"},
+		{"a change's words", changes(func(r *api.Record) { r.Detail = map[string]any{"reason": "all is well"} }), list, "its detail is map[reason:all is well]"},
+		{"a change's words erased", changes(func(r *api.Record) { r.Detail, r.Erased = nil, true }), list, "its detail is nothing"},
+		{"a change itself", changes(func(r *api.Record) { r.Event = json.RawMessage(`{"type":"dev.sealstone.note.added"}`) }), list, "its event is map[type:dev.sealstone.note.added]"},
+		{"a change that isn't", changes(func(r *api.Record) { r.Index = 1 << 40 }), list, "shows what it does not prove"},
+		{"another change", changes(func(r *api.Record) { r.Index-- }), list, "the server says that its"},
+		{"a change in time", changes(func(r *api.Record) { r.Late = true }), list, "its late is true"},
 		{"a row with proofs", past(func(h *api.History) { h.Intervals[0].By = "mallory" }), append(history, "--proofs", filepath.Join(r.Dir, "proofs")), "its by is mallory"},
 	} {
 		l.lie.Store(nil)

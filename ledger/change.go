@@ -130,6 +130,14 @@ type Change struct {
 	By        By // who signed the statement; State.Apply fills it in
 }
 
+// LateAfter is how long after its time a fact is recorded for it to be late.
+const LateAfter = time.Minute
+
+// Late tells whether a fact was recorded long after its time.
+func (c *Change) Late() bool {
+	return c.Data.Lane == LaneRecord && c.Statement != nil && c.Recorded().Sub(c.Statement.At()) > LateAfter
+}
+
 // ParseLeaf reads a leaf's exact bytes. It checks form, not signatures: see
 // [Trust.CheckNode] and [Operators.Judge].
 func ParseLeaf(leaf []byte) (*Change, error) {

@@ -299,7 +299,7 @@ func (t *Trust) ProveAlone(e *Evidence, tree Tree) (map[int64]*Change, error) {
 		}
 	}
 	for index, c := range changes {
-		if c.Statement == nil {
+		if c.Statement == nil || c.Kind() == StatementLate { // a late one is kept, not obeyed: its signer may be gone
 			continue
 		}
 		cited := c.Data.Operators

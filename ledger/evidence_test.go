@@ -449,6 +449,10 @@ func TestAProofAloneNeedsWhoAllowedIt(t *testing.T) {
 	stranger := l.f.StatementBy(l.f.Stranger, ledger.NoteAdded, "checkout", "", nil)
 	c := l.sign(l.event(ledger.NoteAdded, ledger.Data{Service: "checkout", Statement: stranger.Raw}))
 	wantCheck(t, alone(l.store(c.Leaf), 1), ledger.CheckStatementSignature)
+	c = l.sign(l.event(ledger.StatementLate, ledger.Data{Service: "checkout", Statement: stranger.Raw, Fields: ledger.Fields{Late: "pending"}}))
+	if err := alone(l.store(c.Leaf), 1); err != nil {
+		t.Errorf("a late statement, whose signer may be gone: %v", err)
+	}
 }
 
 func TestGrantsCoverTheirPlaces(t *testing.T) {

@@ -235,7 +235,7 @@ func (s *Server) record(index int64, ch *ledger.Change) api.Record {
 		}
 	}
 	if ch.Statement != nil {
-		r.Late = ch.Data.Lane == ledger.LaneRecord && ch.Recorded().Sub(ch.Statement.At()) > lateAfter
+		r.Late = ch.Late()
 		r.Operator = s.operatorAt(ch)
 	}
 	return r
@@ -243,14 +243,7 @@ func (s *Server) record(index int64, ch *ledger.Change) api.Record {
 
 // operatorAt names who signed, by the set that the change cites.
 func (s *Server) operatorAt(ch *ledger.Change) string {
-	ops := s.operatorsAt(ch.Data.Operators)
-	if ops == nil {
-		return ""
-	}
-	by, err := ops.Judge(ch.Statement)
-	if err != nil {
-		return ops.KeyOwner(ch.Statement.Envelope.Signatures[0].KeyID)
-	}
+	by, _ := s.operatorsAt(ch.Data.Operators).Signer(ch.Statement)
 	return by.Operator
 }
 

@@ -24,7 +24,6 @@ import (
 const (
 	maxAhead      = 5 * time.Minute
 	maxRecordAge  = 30 * 24 * time.Hour
-	lateAfter     = time.Minute // an older statement that lost its race was pending somewhere
 	appendTimeout = 30 * time.Second
 	modeTimeout   = 5 * time.Second // of a safe mode: then it is pending
 )
@@ -140,7 +139,7 @@ func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.D
 				return store.Decision{}, err
 			}
 		}
-		return s.admit(state, st, detail, now.Sub(st.At()) > lateAfter)
+		return s.admit(state, st, detail, now.Sub(st.At()) > ledger.LateAfter) // it was pending somewhere, and lost its race
 	})
 	if err == nil {
 		return s.receipt(st, receipts[0]), nil

@@ -84,10 +84,22 @@ func checkFilter(q url.Values) error {
 }
 
 func (a *app) listChanges(ctx context.Context, q url.Values) error {
-	answer, err := a.searchChanges(ctx, q)
+	c, err := a.client()
 	if err != nil {
 		return err
 	}
+	trust, err := a.rowsTrust(ctx, c, false)
+	if err != nil {
+		return err
+	}
+	answer, err := c.searchChanges(ctx, q)
+	if err == nil {
+		err = proveChanges(ctx, c, trust, answer.Changes)
+	}
+	if err != nil {
+		return err
+	}
+	a.noteComplete(trust)
 	return a.print(answer, func(w io.Writer) {
 		var rows [][]string
 		for _, r := range answer.Changes {
@@ -120,10 +132,10 @@ func nothingFound(q url.Values) string {
 
 // searchChanges asks on while a server that looks for words has looked at as many
 // details as it does in one answer, and found none.
-func (a *app) searchChanges(ctx context.Context, q url.Values) (answer api.Changes, err error) {
+func (c *client) searchChanges(ctx context.Context, q url.Values) (answer api.Changes, err error) {
 	for last := int64(math.MaxInt64); ; last = *answer.Next {
 		answer = api.Changes{}
-		err = a.get(ctx, "/v1/changes", q, &answer)
+		err = c.get(ctx, "/v1/changes", q, &answer)
 		if err != nil || len(answer.Changes) > 0 || answer.Next == nil || *answer.Next >= last {
 			return answer, err
 		}
@@ -141,10 +153,21 @@ func (a *app) followChanges(ctx context.Context, q url.Values) error {
 	if err != nil {
 		return err
 	}
-	var answer api.Changes
-	if err := c.get(ctx, "/v1/changes", q, &answer); err != nil {
+	trust, err := a.rowsTrust(ctx, c, false)
+	if err != nil {
 		return err
 	}
+	ask := func(answer *api.Changes) error {
+		if err := c.get(ctx, "/v1/changes", q, answer); err != nil {
+			return err
+		}
+		return proveChanges(ctx, c, trust, answer.Changes)
+	}
+	var answer api.Changes
+	if err := ask(&answer); err != nil {
+		return err
+	}
+	a.noteComplete(trust)
 	slices.Reverse(answer.Changes)
 	q.Set("order", "asc")
 	q.Del("before")
@@ -161,13 +184,18 @@ func (a *app) followChanges(ctx context.Context, q url.Values) error {
 			}
 		}
 		q.Set("after", fmt.Sprint(after))
-		answer = api.Changes{Size: after + 1}
-		if err := c.get(ctx, "/v1/changes", q, &answer); err != nil && !said && ctx.Err() == nil {
-			fmt.Fprintf(a.err, "sealstone: %v; asking again\n", err)
-			said = true
-		} else if err == nil {
-			said = false
+		answer = api.Changes{}
+		err := ask(&answer)
+		if codeOf(err) == exitProof {
+			return err
 		}
+		if err != nil {
+			answer = api.Changes{Size: after + 1}
+		}
+		if err != nil && !said && ctx.Err() == nil {
+			fmt.Fprintf(a.err, "sealstone: %v; asking again\n", err)
+		}
+		said = err != nil
 		if after = max(after, answer.Size-1); answer.Next != nil {
 			after = *answer.Next
 		}
@@ -265,8 +293,19 @@ func clipText(s string, n int) string {
 
 func newChangesShow(a *app) *cobra.Command {
 	return &cobra.Command{Use: "show INDEX", Short: "Show one change whole", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		c, err := a.client()
+		if err != nil {
+			return err
+		}
+		trust, err := a.rowsTrust(cmd.Context(), c, false)
+		if err != nil {
+			return err
+		}
 		var r api.Record
-		if err := a.get(cmd.Context(), "/v1/changes/"+url.PathEscape(strings.TrimPrefix(args[0], "log:")), nil, &r); err != nil {
+		if err := c.get(cmd.Context(), "/v1/changes/"+url.PathEscape(strings.TrimPrefix(args[0], "log:")), nil, &r); err != nil {
+			return err
+		}
+		if err := proveChanges(cmd.Context(), c, trust, []api.Record{r}); err != nil {
 			return err
 		}
 		return a.print(r, func(w io.Writer) { showChange(w, r) })

@@ -71,7 +71,11 @@ func TestSearchGoesOn(t *testing.T) {
 				_ = json.NewEncoder(w).Encode(answer)
 			})
 			a := &app{server: "http://server"}
-			answer, err := a.searchChanges(t.Context(), url.Values{"text": {"word"}})
+			asks, err := a.client()
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := asks.searchChanges(t.Context(), url.Values{"text": {"word"}})
 			if err != nil || (len(answer.Changes) == 1) != c.found || fmt.Sprint(asked) != c.asked {
 				t.Errorf("asked %q, %d changes, %v", asked, len(answer.Changes), err)
 			}

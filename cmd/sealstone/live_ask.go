@@ -30,6 +30,7 @@ func (a *app) liveFlags(ctx context.Context, target string) error {
 	if err := a.get(ctx, "/v1/flags", url.Values{"target": {target}}, &answer); err != nil {
 		return err
 	}
+	fmt.Fprintln(a.err, "note: the rows are the server's word: with --trust, sealstone live proves their bundle, and sealstone changes show an entry")
 	return a.print(answer, func(w io.Writer) {
 		now, err := api.ParseTime(answer.Time)
 		if err != nil {
@@ -101,6 +102,7 @@ func (a *app) liveArtifacts(ctx context.Context, q url.Values) error {
 	if err := a.get(ctx, "/v1/live/artifacts", q, &answer); err != nil {
 		return err
 	}
+	fmt.Fprintln(a.err, "note: the rows are the server's word, of what instances report of themselves: nothing proves them")
 	return a.print(answer, func(w io.Writer) {
 		header, row := "TARGET COUNT VERSION REVISION ARTIFACT IMAGE BASE", imageRow
 		if q.Has("dependency") {

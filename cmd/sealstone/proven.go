@@ -42,11 +42,8 @@ func provenOf(ctx context.Context, c *client, trust *ledger.Trust, service strin
 	if err != nil {
 		return nil, err
 	}
-	log, err := openLog(trust, e.Checkpoint)
-	if err != nil {
-		return nil, err
-	}
-	log.changes = proven.Changes
+	log := newProvenLog(trust)
+	log.tree, log.checkpoint, log.changes = proven.Tree, e.Checkpoint, proven.Changes
 	log.show(&e)
 	return &provenService{log, proven, service, c.objects(ctx, service), map[api.Digest]*bundle.Set{}}, nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // provenLog is what is proven of one signed state of a log: single changes, as
-// they are asked for.
+// they are asked for. With no tree yet, it is the newest when the first is.
 type provenLog struct {
 	trust      *ledger.Trust
 	tree       ledger.Tree
@@ -20,11 +20,8 @@ type provenLog struct {
 	sets       map[int64]*ledger.Operators     // that changes cite
 }
 
-// openLog starts with a signed checkpoint.
-func openLog(trust *ledger.Trust, checkpoint string) (*provenLog, error) {
-	tree, err := trust.OpenCheckpoint([]byte(checkpoint))
-	return &provenLog{trust: trust, tree: tree, checkpoint: checkpoint, changes: map[int64]*ledger.Change{},
-		shown: map[int64]ledger.EvidenceChange{}, sets: map[int64]*ledger.Operators{}}, err
+func newProvenLog(trust *ledger.Trust) *provenLog {
+	return &provenLog{trust: trust, changes: map[int64]*ledger.Change{}, shown: map[int64]ledger.EvidenceChange{}, sets: map[int64]*ledger.Operators{}}
 }
 
 // prove asks for the proofs of changes, many at once, and checks them. Those
@@ -40,6 +37,9 @@ func (p *provenLog) prove(ctx context.Context, c *client, indexes []int64) error
 		if err == nil {
 			err = p.add(e)
 		}
+		if api.CodeOf(err) == api.CodeNotFound {
+			err = fmt.Errorf("%w: the server shows what it does not prove: %w", errProof, err)
+		}
 		if err != nil {
 			return fmt.Errorf("the proofs of entries %d to %d: %w", slices.Min(batch), slices.Max(batch), err)
 		}
@@ -52,7 +52,13 @@ func (p *provenLog) prove(ctx context.Context, c *client, indexes []int64) error
 	return nil
 }
 
-func (p *provenLog) add(e *ledger.Evidence) error {
+func (p *provenLog) add(e *ledger.Evidence) (err error) {
+	if p.tree.Size == 0 {
+		if p.tree, err = p.trust.OpenCheckpoint([]byte(e.Checkpoint)); err != nil {
+			return err
+		}
+		p.checkpoint = e.Checkpoint
+	}
 	changes, err := p.trust.ProveAlone(e, p.tree)
 	for i, c := range changes {
 		p.changes[i] = c
@@ -102,7 +108,7 @@ func (p *provenLog) operator(index int64) string {
 		}
 		p.sets[c.Data.Operators] = set
 	}
-	by, _ := p.sets[c.Data.Operators].Judge(c.Statement)
+	by, _ := p.sets[c.Data.Operators].Signer(c.Statement)
 	return by.Operator
 }
 
