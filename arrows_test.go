@@ -2,6 +2,7 @@ package sealstone_test
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -79,6 +80,47 @@ func check(t *testing.T, name, imp string, allowed []string) {
 		}
 	case !slices.ContainsFunc(allowed, func(a string) bool { return imp == a || strings.HasPrefix(imp, a+"/") }):
 		t.Errorf("%s must not import %s", name, imp)
+	}
+}
+
+// The table of docs/architecture.md names every package once, with one sentence
+// that needs no "and", and the same imports of ours as the arrows.
+func TestArchitectureNamesEveryPackage(t *testing.T) {
+	text, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	missing := map[string]bool{"bench": true} // a module of its own
+	for _, p := range list(t) {
+		if name, ours := strings.CutPrefix(p.ImportPath, module+"/"); ours {
+			missing[name] = true
+		}
+	}
+	_, table, _ := strings.Cut(string(text), "| Package | What it does |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 5 || !strings.HasPrefix(cells[1], " `") {
+			continue
+		}
+		name, what, ours := strings.Trim(cells[1], " `"), strings.TrimSpace(cells[2]), strings.TrimSpace(cells[3])
+		if !missing[name] {
+			t.Errorf("%s is no package, or stands twice", name)
+		}
+		delete(missing, name)
+		if strings.Contains(what, " and ") || strings.Count(what, ". ") > 0 || !strings.HasSuffix(what, ".") {
+			t.Errorf("%s: %q is not one sentence without an and", name, what)
+		}
+		arrow, known := arrows[name]
+		want := slices.DeleteFunc(strings.Fields(arrow), func(imp string) bool { return strings.Contains(imp, ".") })
+		got := strings.FieldsFunc(ours, func(r rune) bool { return r == ',' || r == ' ' })
+		slices.Sort(want)
+		if slices.Sort(got); known && !slices.Equal(got, want) {
+			t.Errorf("%s: the table has imports %q, the arrows %q", name, got, want)
+		}
+	}
+	for name := range missing {
+		t.Errorf("docs/architecture.md does not name %s", name)
 	}
 }
 
