@@ -115,7 +115,7 @@ type ref struct {
 func newCompiler(root *node) *compiler {
 	c := &compiler{
 		pool:       &pool{},
-		evaluators: &node{kind: objectNode},
+		evaluators: root.part("$evaluators"),
 		refs:       map[refKey]*ref{},
 		constants:  map[*node]value{},
 		sets:       map[*node]*members{},
@@ -123,18 +123,9 @@ func newCompiler(root *node) *compiler {
 		reads:      map[string]int{},
 		folding:    maxSteps,
 	}
-	if n := root.member("$evaluators"); n != nil {
-		c.evaluators = n
-	}
-	c.named = make(map[string]*node, len(c.evaluators.keys))
-	for i, name := range c.evaluators.keys {
-		c.named[name] = &c.evaluators.items[i]
-	}
+	c.named = c.evaluators.byName()
 	c.digests = digester{named: c.named, known: map[string]uint64{}}
-	c.metadataNode = root.member("metadata")
-	if c.metadataNode == nil {
-		c.metadataNode = &node{kind: objectNode}
-	}
+	c.metadataNode = root.part("metadata")
 	c.metadataDigest = c.digests.object(c.metadataNode)
 	return c
 }
@@ -327,29 +318,26 @@ func (c *compiler) arguments(n *node) args {
 	return args{nodes: []node{*n}, single: true}
 }
 
+// at does something at the place of the i-th operand.
+func (r *report) at(a args, i int, do func()) {
+	if !a.single {
+		r.enterIndex(i)
+		defer r.leave()
+	}
+	do()
+}
+
 // arg compiles the i-th operand; an absent one is null.
 func (c *compiler) arg(a args, i int, in scope) code {
-	if i >= len(a.nodes) {
-		return constantOf(value{})
+	k := constantOf(value{})
+	if i < len(a.nodes) {
+		c.at(a, i, func() { k = c.rule(&a.nodes[i], in) })
 	}
-	if a.single {
-		return c.rule(&a.nodes[i], in)
-	}
-	c.enterIndex(i)
-	defer c.leave()
-	return c.rule(&a.nodes[i], in)
+	return k
 }
 
 // faultArg reports about the i-th operand.
-func (c *compiler) faultArg(a args, i int, msg string) {
-	if a.single {
-		c.fault(msg)
-		return
-	}
-	c.enterIndex(i)
-	c.fault(msg)
-	c.leave()
-}
+func (c *compiler) faultArg(a args, i int, msg string) { c.at(a, i, func() { c.fault(msg) }) }
 
 // values compiles all operands to values.
 func (c *compiler) values(a args, in scope) []expr {

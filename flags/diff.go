@@ -46,9 +46,11 @@ type Rollout struct {
 
 // A Share is how much of a split a variant gets, and the weights that say so.
 type Share struct {
-	Variant              string
-	Old, New             float64
-	OldWeight, NewWeight uint64
+	Variant   string  `json:"variant"`
+	Old       float64 `json:"old"`
+	New       float64 `json:"new"`
+	OldWeight uint64  `json:"oldWeight"`
+	NewWeight uint64  `json:"newWeight"`
 }
 
 // Diff compares two documents by what flags mean. The error joins faults of
@@ -96,14 +98,6 @@ func Meanings(doc []byte) (map[string]uint64, error) {
 
 var errNoObject = &Error{Msg: "a document is an object"}
 
-// part is a member, or an empty object.
-func (n *node) part(name string) *node {
-	if m := n.member(name); m != nil {
-		return m
-	}
-	return &node{kind: objectNode}
-}
-
 // uses returns the evaluators that changed and that a flag's rule reaches.
 func (c *comparison) uses(flags ...*node) []string {
 	reached := map[string]bool{}
@@ -131,10 +125,7 @@ type meaning struct {
 
 func newMeaning(root *node) *meaning {
 	m := &meaning{flags: byKey(root.part("flags")), named: root.part("$evaluators")}
-	m.digests = digester{named: map[string]*node{}, known: map[string]uint64{}}
-	for i, name := range m.named.keys {
-		m.digests.named[name] = &m.named.items[i]
-	}
+	m.digests = digester{named: m.named.byName(), known: map[string]uint64{}}
 	return m
 }
 

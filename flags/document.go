@@ -69,11 +69,7 @@ func (c *compiler) flags(set *Set, n *node) {
 			c.leave()
 		}
 	case arrayNode:
-		for i := range n.items {
-			c.enterIndex(i)
-			c.addItem(set, &n.items[i])
-			c.leave()
-		}
+		c.each(n, func(item *node) { c.addItem(set, item) })
 	default:
 		c.fault("flags is an object or an array, not " + n.kind.String())
 	}

@@ -57,6 +57,19 @@ func (r *report) enter(name string) { r.steps = append(r.steps, step{name, -1}) 
 func (r *report) enterIndex(i int)  { r.steps = append(r.steps, step{"", i}) }
 func (r *report) leave()            { r.steps = r.steps[:len(r.steps)-1] }
 
+// each visits what lies directly below n.
+func (r *report) each(n *node, visit func(*node)) {
+	for i := range n.items {
+		if n.kind == objectNode {
+			r.enter(n.keys[i])
+		} else {
+			r.enterIndex(i)
+		}
+		visit(&n.items[i])
+		r.leave()
+	}
+}
+
 func (r *report) fault(msg string) {
 	if len(r.found) < maxFaults {
 		r.found = append(r.found, &Error{Path: r.pointer(), Msg: msg})

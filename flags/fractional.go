@@ -43,13 +43,7 @@ func (c *compiler) split(a args, in scope) *split {
 		}
 	}
 	for i := entries; i < len(a.nodes); i++ {
-		if !a.single {
-			c.enterIndex(i)
-		}
-		s.list = append(s.list, c.entry(&a.nodes[i], in))
-		if !a.single {
-			c.leave()
-		}
+		c.at(a, i, func() { s.list = append(s.list, c.entry(&a.nodes[i], in)) })
 	}
 	c.pure = false // it hashes the flag's key, or should
 	s.fix()

@@ -51,15 +51,7 @@ func (l *linter) flags(n *node) {
 	if n.kind == arrayNode {
 		l.warn("flags-array", "flagd reads flags in an array; in-process providers and flagd-core JS read an object only")
 	}
-	for i := range n.items {
-		if n.kind == objectNode {
-			l.enter(n.keys[i])
-		} else {
-			l.enterIndex(i)
-		}
-		l.flag(&n.items[i])
-		l.leave()
-	}
+	l.each(n, l.flag)
 }
 
 func (l *linter) flag(n *node) {
@@ -104,15 +96,7 @@ func (l *linter) references(n *node) {
 	if name, _, ok := n.rule(); ok && name == refOperator {
 		l.warn("ref-in-value", "flagd substitutes $ref in values too; here a value is data and stays as it is")
 	}
-	for i := range n.items {
-		if n.kind == objectNode {
-			l.enter(n.keys[i])
-		} else {
-			l.enterIndex(i)
-		}
-		l.references(&n.items[i])
-		l.leave()
-	}
+	l.each(n, l.references)
 }
 
 func (l *linter) evaluators(n *node) {
@@ -139,20 +123,7 @@ func (l *linter) nested(n *node) {
 	if ok && name == refOperator {
 		l.warn("ref-nested", "flagd replaces references in one pass of no fixed order: one inside an evaluator may stay unresolved (PARSE_ERROR)")
 	}
-	l.children(n, l.nested)
-}
-
-// children visits what lies directly below n.
-func (l *linter) children(n *node, visit func(*node)) {
-	for i := range n.items {
-		if n.kind == objectNode {
-			l.enter(n.keys[i])
-		} else {
-			l.enterIndex(i)
-		}
-		visit(&n.items[i])
-		l.leave()
-	}
+	l.each(n, l.nested)
 }
 
 // collect notes the attributes read outside of loops.
@@ -190,7 +161,7 @@ func (l *linter) rule(n *node) {
 	op, operand, ok := n.rule()
 	switch {
 	case n.kind == arrayNode:
-		l.children(n, l.rule)
+		l.each(n, l.rule)
 		return
 	case n.kind == objectNode && len(n.items) > 1:
 		l.warn("object-literal", "an object with several members is a literal here and in flagd Go, and a PARSE_ERROR in JS")

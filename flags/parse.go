@@ -55,6 +55,23 @@ func (n *node) member(name string) *node {
 	return nil
 }
 
+// part is a member, or an empty object.
+func (n *node) part(name string) *node {
+	if m := n.member(name); m != nil {
+		return m
+	}
+	return &node{kind: objectNode}
+}
+
+// byName indexes the members of an object.
+func (n *node) byName() map[string]*node {
+	out := make(map[string]*node, len(n.keys))
+	for i, name := range n.keys {
+		out[name] = &n.items[i]
+	}
+	return out
+}
+
 // rule returns operator and operand of an object that is a rule.
 func (n *node) rule() (string, *node, bool) {
 	if n.kind != objectNode || len(n.items) != 1 {

@@ -68,18 +68,9 @@ type Edit struct {
 type Rollout struct {
 	Path   string            `json:"path"`
 	Key    string            `json:"key"`
-	Shares []Share           `json:"shares"` // those that changed first
+	Shares []flags.Share     `json:"shares"` // those that changed first
 	Moves  float64           `json:"moves"`  // percent of subjects that get another variant
 	At     *bundler.Position `json:"at,omitempty"`
-}
-
-// A Share is how much of a split a variant gets, and the weights that say so.
-type Share struct {
-	Variant   string  `json:"variant"`
-	Old       float64 `json:"old"`
-	New       float64 `json:"new"`
-	OldWeight uint64  `json:"oldWeight"`
-	NewWeight uint64  `json:"newWeight"`
 }
 
 // Compare tells the contents of two bundles apart. The error is about content
@@ -227,11 +218,7 @@ func itemOf(kind Kind, c flags.Changes) Item {
 		item.flagEdit(e)
 	}
 	for _, r := range c.Rollouts {
-		shares := make([]Share, len(r.Shares))
-		for i, s := range r.Shares {
-			shares[i] = Share(s)
-		}
-		item.Rollouts = append(item.Rollouts, Rollout{Path: r.Path, Key: keyPath(r.Path, true), Shares: shares, Moves: r.Moves})
+		item.Rollouts = append(item.Rollouts, Rollout{Path: r.Path, Key: keyPath(r.Path, true), Shares: r.Shares, Moves: r.Moves})
 	}
 	return item
 }

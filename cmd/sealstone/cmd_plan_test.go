@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
@@ -62,7 +63,7 @@ func shopRepository(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := copyTree(dir, examples.Shop()); err != nil {
+	if err := os.CopyFS(dir, examples.Shop()); err != nil {
 		t.Fatal(err)
 	}
 	tree, err := repo.Worktree()

@@ -62,7 +62,7 @@ func (d *demo) stop() error {
 // setUp lays out the repository, makes a root's and an SRE's key, the ledger,
 // and the signed operators.
 func (d *demo) setUp(ctx context.Context) error {
-	if err := copyTree(d.path("shop"), examples.Shop()); err != nil {
+	if err := os.CopyFS(d.path("shop"), examples.Shop()); err != nil {
 		return err
 	}
 	var err error

@@ -69,7 +69,7 @@ func TestScripts(t *testing.T) {
 
 // shop DIR writes the example repository.
 func cmdShop(ts *testscript.TestScript, _ bool, args []string) {
-	ts.Check(copyTree(ts.MkAbs(args[0]), examples.Shop()))
+	ts.Check(os.CopyFS(ts.MkAbs(args[0]), examples.Shop()))
 }
 
 // commit DIR MESSAGE commits everything with a fixed author and time. It makes

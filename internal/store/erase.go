@@ -106,41 +106,36 @@ func (f detailFile) erase(list []int64) error {
 	})
 }
 
-// loadErased finds every erasure of the log.
-func (s *Store) loadErased() error {
+// eachTerm goes through the terms of a kind whose values have one size.
+func (s *Store) eachTerm(kind byte, size int, f func(value []byte, index int64)) error {
 	return s.ledger.Read(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketTerms).Cursor()
-		for k, _ := c.Seek([]byte{termObject}); k != nil && k[0] == termObject; k, _ = c.Next() {
-			if len(k) != 1+32+1+8 {
+		for k, _ := c.Seek([]byte{kind}); k != nil && k[0] == kind; k, _ = c.Next() {
+			if len(k) != 1+size+1+8 {
 				return fmt.Errorf("index term %x: %w", k, kv.ErrCorrupt)
 			}
-			s.erased.add(api.DigestFromSum([32]byte(k[1:33])), fromBE64(k[34:]))
+			f(k[1:1+size], fromBE64(k[1+size+1:]))
 		}
 		return nil
 	})
+}
+
+// loadErased finds every erasure of the log.
+func (s *Store) loadErased() error {
+	return s.eachTerm(termObject, 32, func(sum []byte, index int64) { s.erased.add(api.DigestFromSum([32]byte(sum)), index) })
 }
 
 // settleDetails does at a start what a crash may have left: rows of entries that
 // were never committed go, and so does what the log says is erased.
 func (s *Store) settleDetails(size int64) error {
 	var list []int64
-	err := s.ledger.Read(func(tx *bbolt.Tx) error {
-		c := tx.Bucket(bucketTerms).Cursor()
-		for k, _ := c.Seek([]byte{termErased}); k != nil && k[0] == termErased; k, _ = c.Next() {
-			if len(k) != 1+8+1+8 {
-				return fmt.Errorf("index term %x: %w", k, kv.ErrCorrupt)
-			}
-			list = append(list, fromBE64(k[1:9]))
-		}
-		return nil
-	})
-	if err != nil {
+	if err := s.eachTerm(termErased, 8, func(at []byte, _ int64) { list = append(list, fromBE64(at)) }); err != nil {
 		return err
 	}
 	if n, err := s.details.stale(size, list); err != nil || n == 0 {
 		return errors.Join(err, s.eraseObjects())
 	}
-	err = s.details.Write(func(tx *bbolt.Tx) error { return dropFrom(tx, size) })
+	err := s.details.Write(func(tx *bbolt.Tx) error { return dropFrom(tx, size) })
 	return errors.Join(err, s.details.erase(list), s.eraseObjects())
 }
 
