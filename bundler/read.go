@@ -178,33 +178,27 @@ func jsonFault(file string, raw []byte, err error) Fault {
 	return fault(ruleJSON, at, "%s", se.Msg)
 }
 
-// A tracer builds the tree of places that the parser reports.
+// A tracer builds the nodes that the parser reports, with places and names
+// alone: members and elements are fields, in the order of the text.
 type tracer struct {
-	root  *trace
-	stack []*trace
-}
-
-type trace struct {
-	at    place
-	name  string
-	below []*trace
+	root  *node
+	stack []*node
 }
 
 func (t *tracer) add(path []string, at place) {
-	n := &trace{at: at}
+	n := &node{at: at}
 	if len(path) == 0 {
-		t.root, t.stack = n, []*trace{n}
+		t.root, t.stack = n, []*node{n}
 		return
 	}
-	n.name = path[len(path)-1]
 	t.stack = t.stack[:len(path)]
 	up := t.stack[len(path)-1]
-	up.below = append(up.below, n)
+	up.fields = append(up.fields, field{path[len(path)-1], n})
 	t.stack = append(t.stack, n)
 }
 
-func (t *trace) fill(v any) *node {
-	n := &node{at: t.at}
+// fill gives a traced node its value.
+func (n *node) fill(v any) *node {
 	switch v := v.(type) {
 	case bool:
 		n.kind, n.truth = kindBool, v
@@ -215,15 +209,15 @@ func (t *trace) fill(v any) *node {
 	case []any:
 		n.kind, n.list = kindList, make([]*node, len(v))
 		for i, e := range v {
-			n.list[i] = t.below[i].fill(e)
+			n.list[i] = n.fields[i].val.fill(e)
 		}
+		n.fields = nil
 	case map[string]any:
 		n.kind = kindObject
-		fields := make([]field, 0, len(v))
-		for _, b := range t.below {
-			fields = append(fields, field{b.name, b.fill(v[b.name])})
+		for _, f := range n.fields {
+			f.val.fill(v[f.name])
 		}
-		n.setFields(fields, func(field) {}) // the parser has refused repeats
+		n.setFields(n.fields, func(field) {}) // the parser has refused repeats
 	}
 	return n
 }

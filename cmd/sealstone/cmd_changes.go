@@ -369,7 +369,7 @@ func newChangesProof(a *app) *cobra.Command {
 				return err
 			}
 			if out == "" {
-				_, err = escaping{a.out}.Write(b)
+				_, err = filter{a.out, escaped}.Write(b)
 				return err
 			}
 			if err := os.WriteFile(out, b, 0o644); err != nil {

@@ -94,7 +94,7 @@ func (a *app) history(ctx context.Context, target string, o historyOptions) erro
 		}
 	}
 	if a.output == "csv" {
-		return historyCSV(clean{a.out}, h)
+		return historyCSV(clean(a.out), h)
 	}
 	err = a.print(h, func(w io.Writer) {
 		historyTable(w, h, o.to == "" && o.before == 0)

@@ -48,7 +48,7 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 // run is the whole program with its surroundings as values, so that tests call
 // it in-process.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	stderr = clean{stderr}
+	stderr = clean(stderr)
 	root := newRoot(&app{in: stdin, out: stdout, err: stderr})
 	root.SetArgs(args)
 	root.SetIn(stdin)

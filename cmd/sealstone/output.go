@@ -24,10 +24,10 @@ import (
 func (a *app) print(v any, table func(w io.Writer)) error {
 	switch a.output {
 	case "table":
-		table(clean{a.out})
+		table(clean(a.out))
 		return nil
 	case "json":
-		enc := json.NewEncoder(escaping{a.out})
+		enc := json.NewEncoder(filter{a.out, escaped})
 		enc.SetIndent("", "  ")
 		enc.SetEscapeHTML(false)
 		return enc.Encode(v)
@@ -43,7 +43,7 @@ var errFormat = errors.New("unknown output format")
 
 // printLines writes one line for each element of a list, or one line.
 func printLines(w io.Writer, v any) error {
-	enc := json.NewEncoder(escaping{w})
+	enc := json.NewEncoder(filter{w, escaped})
 	enc.SetEscapeHTML(false)
 	switch answer := v.(type) {
 	case api.Changes:
@@ -73,7 +73,7 @@ func printYAML(w io.Writer, v any) error {
 	if err := yaml.Unmarshal(b, &tree); err != nil {
 		return err
 	}
-	return yaml.NewEncoder(clean{w}).Encode(tree)
+	return yaml.NewEncoder(clean(w)).Encode(tree)
 }
 
 // table aligns rows of cells.
@@ -154,66 +154,68 @@ func clipCell(s string, n int) string {
 	return string(r[:n-1-tail]) + "…" + string(r[len(r)-tail:])
 }
 
-// printable keeps a terminal safe from what hides, ends a line or turns text
-// around in other people's text.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
-// clean passes on lines for people without what other people's text in them
-// could do to a terminal.
-type clean struct{ io.Writer }
-
-func (c clean) Write(p []byte) (int, error) {
-	_, err := io.WriteString(c.Writer, cleaned(string(p)))
-	return len(p), err
-}
-
-// cleaned keeps lines, tabs, and the colours that colour makes.
-func cleaned(s string) string {
+// spelled keeps what shows, and spells what hides, ends a line or turns text around in other people's
+// text, so that it does nothing to a terminal.
+func spelled(s string, spell func(r rune) string) string {
 	var b strings.Builder
-	for s != "" {
-		if code := ownColour.FindString(s); code != "" {
-			b.WriteString(code)
-			s = s[len(code):]
-			continue
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(spell(r))
 		}
-		r, n := utf8.DecodeRuneInString(s)
-		if s = s[n:]; r != '\n' && r != '\t' && !unicode.IsPrint(r) {
-			r = '?'
-		}
-		b.WriteRune(r)
 	}
 	return b.String()
 }
 
-var ownColour = regexp.MustCompile("^\x1b\\[(31|32|0)m")
+// printable is a text that stands in a line.
+func printable(s string) string { return spelled(s, func(rune) string { return "?" }) }
 
-// escaping writes JSON whose strings show no terminal anything but what it can
-// print: the rest is spelled \uXXXX, which means the same.
-type escaping struct{ io.Writer }
-
-func (e escaping) Write(p []byte) (int, error) {
-	var b []byte
-	for _, r := range string(p) {
-		switch {
-		case r < 0x7f || unicode.IsPrint(r):
-			b = utf8.AppendRune(b, r)
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			b = fmt.Appendf(b, `\u%04x\u%04x`, high, low)
-		default:
-			b = fmt.Appendf(b, `\u%04x`, r)
+// cleaned keeps lines, tabs, and the colours that colour makes.
+func cleaned(s string) string {
+	lines := func(r rune) string {
+		if r == '\n' || r == '\t' {
+			return string(r)
 		}
+		return "?"
 	}
-	_, err := e.Writer.Write(b)
+	out, at := "", 0
+	for _, code := range ownColour.FindAllStringIndex(s, -1) {
+		out += spelled(s[at:code[0]], lines) + s[code[0]:code[1]]
+		at = code[1]
+	}
+	return out + spelled(s[at:], lines)
+}
+
+var ownColour = regexp.MustCompile("\x1b\\[(31|32|0)m")
+
+// escaped is for JSON: what a terminal can't print is spelled \uXXXX in its
+// strings, which means the same.
+func escaped(s string) string {
+	return spelled(s, func(r rune) string {
+		if r < 0x7f {
+			return string(r)
+		}
+		out := ""
+		for _, unit := range utf16.Encode([]rune{r}) {
+			out += fmt.Sprintf(`\u%04x`, unit)
+		}
+		return out
+	})
+}
+
+// filter passes on text as one of these spells it.
+type filter struct {
+	io.Writer
+	as func(string) string
+}
+
+func (f filter) Write(p []byte) (int, error) {
+	_, err := io.WriteString(f.Writer, f.as(string(p)))
 	return len(p), err
 }
+
+func clean(w io.Writer) io.Writer { return filter{w, cleaned} }
 
 // ago says how long ago a time of the API was.
 func ago(s string, now time.Time) string {
@@ -269,10 +271,10 @@ func colour(w io.Writer, code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-// bare is what a clean writer writes to.
+// bare is what a filter writes to.
 func bare(w io.Writer) io.Writer {
-	if c, ok := w.(clean); ok {
-		return c.Writer
+	if f, ok := w.(filter); ok {
+		return f.Writer
 	}
 	return w
 }
