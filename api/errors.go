@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"net/http"
+	"strings"
 )
 
 // Code is one row of the error table: what went wrong, in a word that programs
@@ -57,8 +58,6 @@ type Error struct {
 	Err    error // cause, for errors.Is; never sent
 }
 
-// Errorf-like constructors stay out: the literal names its fields.
-
 func (e *Error) Error() string {
 	s := e.Detail
 	if s == "" && e.Err != nil {
@@ -89,6 +88,8 @@ func CodeOf(err error) Code {
 	return CodeInternal
 }
 
+const problemType = "urn:sealstone:error:"
+
 // Problem is an error on the wire, RFC 9457, application/problem+json.
 type Problem struct {
 	Type   string `json:"type"` // "urn:sealstone:error:<code>"
@@ -102,7 +103,7 @@ type Problem struct {
 // error" and nothing else: its text may hold what a client must not see.
 func ProblemOf(err error) Problem {
 	code := CodeOf(err)
-	p := Problem{Type: "urn:sealstone:error:" + string(code), Title: http.StatusText(code.Status()), Status: code.Status()}
+	p := Problem{Type: problemType + string(code), Title: http.StatusText(code.Status()), Status: code.Status()}
 	if e, ok := errors.AsType[*Error](err); ok {
 		p.Detail, p.Hint = e.Detail, e.Hint
 		if p.Detail == "" && e.Err != nil && code != CodeInternal {
@@ -116,10 +117,9 @@ func ProblemOf(err error) Problem {
 
 // Error maps an answer back to the error it came from.
 func (p Problem) Error() *Error {
-	const prefix = "urn:sealstone:error:"
-	code := CodeInternal
-	if len(p.Type) > len(prefix) && p.Type[:len(prefix)] == prefix {
-		code = Code(p.Type[len(prefix):])
+	code, ours := strings.CutPrefix(p.Type, problemType)
+	if !ours || code == "" {
+		code = string(CodeInternal)
 	}
-	return &Error{Code: code, Detail: p.Detail, Hint: p.Hint}
+	return &Error{Code: Code(code), Detail: p.Detail, Hint: p.Hint}
 }

@@ -8,8 +8,8 @@ import (
 
 // Limits of names, in bytes.
 const (
-	MaxName = 40
-	MaxPath = 80
+	maxName = 40
+	maxPath = 80
 )
 
 // MaxChains is how many main and override chains a service may have: what a
@@ -24,7 +24,7 @@ var ErrName = errors.New("not a valid name: use lower-case letters, digits and s
 
 // CheckName holds the rule for names of services, modes and the parts of scopes.
 func CheckName(s string) error {
-	if s == "" || len(s) > MaxName || !nameShape(s) {
+	if s == "" || len(s) > maxName || !nameShape(s) {
 		return fmt.Errorf("%q: %w", quotable(s), ErrName)
 	}
 	if reserved[s] {
@@ -54,7 +54,7 @@ func nameShape(s string) bool {
 // CheckFileName holds the rule for document and flag file names, without the
 // extension's meaning: [a-z0-9][a-z0-9._-]*.
 func CheckFileName(s string) error {
-	ok := s != "" && len(s) <= MaxPath && s[0] != '.' && s[0] != '_' && s[0] != '-'
+	ok := s != "" && len(s) <= maxPath && s[0] != '.' && s[0] != '_' && s[0] != '-'
 	for i := range len(s) {
 		c := s[i]
 		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-')
@@ -88,8 +88,8 @@ type Scope string
 
 // ParseScope accepts a path of valid names, at most 80 bytes.
 func ParseScope(s string) (Scope, error) {
-	if len(s) > MaxPath {
-		return "", fmt.Errorf("scope %q: longer than %d bytes", quotable(s), MaxPath)
+	if len(s) > maxPath {
+		return "", fmt.Errorf("scope %q: longer than %d bytes", quotable(s), maxPath)
 	}
 	for part := range strings.SplitSeq(s, "/") {
 		if err := CheckName(part); err != nil {

@@ -44,7 +44,7 @@ type Builder struct {
 	projects *memo[projectKey, *project]
 	commons  *memo[plumbing.Hash, *source]
 	tips     *memo[string, *tipResult]
-	folders  *memo[folderKey, *tipFolder]
+	folders  *memo[folderKey, *tipFile]
 	tipFiles *memo[fileKey, *tipFile]
 	reached  reachMemo
 	most     amount // of a Batch
@@ -78,7 +78,7 @@ func New(repo *Repo) *Builder {
 		projects: newMemo[projectKey, *project](projectMemory),
 		commons:  newMemo[plumbing.Hash, *source](commonsMost),
 		tips:     newMemo[string, *tipResult](4),
-		folders:  newMemo[folderKey, *tipFolder](4),
+		folders:  newMemo[folderKey, *tipFile](4),
 		tipFiles: newMemo[fileKey, *tipFile](16 << 20),
 	}
 }

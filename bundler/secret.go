@@ -15,9 +15,6 @@ type secret struct {
 	what  string
 }
 
-// SecretKinds lists what the secret rule recognises, for the documentation.
-func SecretKinds() []string { return secrets.Kinds() }
-
 // findSecrets looks at every string of a file, keys too.
 func findSecrets(file string, raw []byte, root *node) []secret {
 	likely := secrets.Likely(raw)

@@ -247,19 +247,14 @@ func (r *reader) clients(t *Tip, n *node) {
 	t.HasClients = true
 }
 
-// A tipFile is one activation file, kept by path and blob: a tip usually
-// changes one of a thousand.
+// A tipFile is what one activation file says, kept by path and blob, as a tip
+// usually changes one of a thousand; or what all of them say.
 type tipFile struct {
 	activations []Activation
 	faults      Faults
 }
 
-// A tipFolder is activations/ in one state under one sealstone.yaml.
-type tipFolder struct {
-	activations []Activation
-	faults      Faults
-}
-
+// A folderKey is activations/ in one state under one sealstone.yaml.
 type folderKey struct{ activations, layout plumbing.Hash }
 
 // activationsOf reads activations/, or remembers it: most commits don't touch it.
@@ -284,7 +279,7 @@ func (r *reader) activationsOf(t *Tip, root []entry) {
 			r.err = sub.err
 			return
 		}
-		f = &tipFolder{slices.Clip(t.Activations), sub.faults}
+		f = &tipFile{slices.Clip(t.Activations), sub.faults}
 		r.b.folders.put(key, f, 1)
 	}
 	t.Activations = f.activations

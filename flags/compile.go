@@ -366,16 +366,16 @@ func (c *compiler) pick(f *Flag, n *node) pick {
 	}
 	k := c.rule(n, inRoot)
 	if k.constant {
-		i := f.number(nil, k.val)
+		i := f.number(k.val)
 		return func(*env) int { return i }
 	}
 	x := k.value()
-	return func(e *env) int { return f.number(e, x(e)) }
+	return func(e *env) int { return f.number(x(e)) }
 }
 
 // number finds the variant a rule's result names. Numbers name it by their JSON
 // form; arrays and objects name none.
-func (f *Flag) number(e *env, v value) int {
+func (f *Flag) number(v value) int {
 	var name string
 	switch v.kind {
 	case null:

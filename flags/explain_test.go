@@ -41,7 +41,7 @@ func TestExplainAgrees(t *testing.T) {
 					continue
 				}
 				f := s.Flag(c.Flag)
-				if n := f.number(nil, fromAny(x.Steps[len(x.Steps)-1].Value)); n < 0 || f.variants[n].name != x.Resolution.Variant {
+				if n := f.number(fromAny(x.Steps[len(x.Steps)-1].Value)); n < 0 || f.variants[n].name != x.Resolution.Variant {
 					t.Errorf("%s: %s with %v: steps %+v, variant %s", name, c.Flag, c.Context, x.Steps, x.Resolution.Variant)
 				}
 			}

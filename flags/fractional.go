@@ -251,17 +251,17 @@ func opFractional(c *compiler, a args, in scope) code {
 func (c *compiler) pickFractional(f *Flag, a args) pick {
 	s := c.split(a, inRoot)
 	if !s.fixed {
-		return func(e *env) int { return f.number(e, s.evaluate(e)) }
+		return func(e *env) int { return f.number(s.evaluate(e)) }
 	}
 	numbers := make([]int, len(s.list))
 	for i := range numbers {
-		numbers[i] = f.number(nil, s.list[i].variant.val)
+		numbers[i] = f.number(s.list[i].variant.val)
 	}
 	return func(e *env) int {
 		n, dynamic := s.choose(e)
 		switch {
 		case dynamic:
-			return f.number(e, s.dynamic(e))
+			return f.number(s.dynamic(e))
 		case n < 0:
 			return none
 		}

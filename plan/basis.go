@@ -13,7 +13,7 @@ import (
 // Bounds of the search for what runs: along first parents.
 const (
 	maxBack  = 100  // commits
-	maxSteps = 2000 // looks at a service of a commit, in all
+	maxLooks = 2000 // looks at a service of a commit, in all
 )
 
 // A basis is what a plan compares with: commits that a server accepted, or would
@@ -124,8 +124,8 @@ func (m *maker) wholeHead() error {
 func (m *maker) lastGood(name string) (*side, error) {
 	seen := false // that it was activated
 	for i, commit := range m.basis.commits {
-		if m.basis.steps++; m.basis.steps > maxSteps {
-			m.note("the search for the last good sets ended after %d steps", maxSteps)
+		if m.basis.steps++; m.basis.steps > maxLooks {
+			m.note("the search for the last good sets ended after %d steps", maxLooks)
 			break
 		}
 		if i == 0 && m.basis.server && slices.Contains(m.opt.Rejected, name) {

@@ -39,10 +39,10 @@ type Unasked struct {
 	Flag    string `json:"flag,omitempty"` // the first one; "" for all of a pair of sets
 }
 
-// MaxSteps bounds the evaluation of recorded contexts: seconds, whatever a
+// maxSteps bounds the evaluation of recorded contexts: seconds, whatever a
 // repository asks for. A service that leaves steps leaves them to those after it,
 // and none can spend what is another's.
-const MaxSteps = 50_000_000
+const maxSteps = 50_000_000
 
 // What costs steps beside rules.
 const (

@@ -185,7 +185,7 @@ type side struct {
 func newMaker(ctx context.Context, b *bundler.Builder, base, head string, opt Options) (*maker, error) {
 	m := &maker{
 		ctx: ctx, b: b, opt: opt, placed: map[api.Digest]int{}, compared: map[[2]api.Digest]comparison{},
-		evaluated: map[string][]Outcome{}, outcomes: map[string]int{}, asked: map[string][]question{}, purse: purse{all: MaxSteps},
+		evaluated: map[string][]Outcome{}, outcomes: map[string]int{}, asked: map[string][]question{}, purse: purse{all: maxSteps},
 		out: &Plan{
 			LiveError: opt.LiveError, Errors: bundler.Faults{}, Refused: []string{}, Sets: []Set{}, Items: []Placed{},
 			Outcomes: []Outcome{}, Modes: []Mode{}, Warnings: bundler.Faults{},

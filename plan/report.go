@@ -227,7 +227,7 @@ func (u Unasked) text() string {
 	if u.Flag != "" {
 		what = "from flag " + visible(u.Flag) + " on"
 	}
-	return fmt.Sprintf("not evaluated: %s, %s. A plan takes %d steps at most: what these contexts give is not known", u.Service, what, MaxSteps)
+	return fmt.Sprintf("not evaluated: %s, %s. A plan takes %d steps at most: what these contexts give is not known", u.Service, what, maxSteps)
 }
 
 func (p *Plan) modesText() string {

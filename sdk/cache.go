@@ -117,13 +117,10 @@ func (c *cache) key(name string) string {
 	return name // nothing is trusted yet, so nothing was proven
 }
 
-func (c *cache) get(bucket, key string, into any) bool {
-	if c == nil {
-		return false
+func (c *cache) get(bucket, key string, into any) {
+	if c != nil {
+		c.warn("read "+bucket, c.db.View(func(tx *kv.Tx) error { return tx.GetJSON(bucket, c.key(key), into) }))
 	}
-	err := c.db.View(func(tx *kv.Tx) error { return tx.GetJSON(bucket, c.key(key), into) })
-	c.warn("read "+bucket, err)
-	return err == nil
 }
 
 func (c *cache) put(bucket, key string, v any) {

@@ -63,7 +63,7 @@ func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted)
 	d.Drafts = append(d.Drafts, s.withdrawals(st, u)...)
 	next.Rejected = nil
 	for _, service := range sortedKeys(u.failed) {
-		r, draft := rejected(u, service, s.release(u.tip.Commit, u.tip.Commit, u.skipped), now)
+		r, draft := rejected(u, service, s.release(u.tip.Commit, u.skipped), now)
 		next.Rejected = append(next.Rejected, r)
 		if draft != nil {
 			d.Drafts = append(d.Drafts, *draft)
@@ -241,7 +241,7 @@ func (s *Server) activation(st *ledger.State, u *unit, b *bundler.Built) (*store
 	}
 	d := ledger.Data{Service: b.Service, Scope: b.Scope, Fields: ledger.Fields{
 		Set: &ledger.SetRef{Digest: b.Digest, Size: int64(len(b.Set))}, Contract: b.Contract,
-		Release: s.release(u.tip.Commit, b.Commit, u.skipped),
+		Release: s.release(b.Commit, u.skipped),
 	}}
 	if live {
 		d.Replaces = old.Set.Digest
@@ -272,9 +272,9 @@ func (s *Server) sameModes(b *bundler.Built, active string) (bool, error) {
 	return bytes.Equal(row, now), err
 }
 
-// release says where a main change comes from. tip is the commit that asked for
-// it, commit the one whose content it is.
-func (s *Server) release(tip, commit string, skipped int) *ledger.Release {
+// release says where a main change comes from: commit is the one whose content it
+// is.
+func (s *Server) release(commit string, skipped int) *ledger.Release {
 	r := &ledger.Release{Repository: s.cfg.Source.URL(), Ref: "refs/heads/" + s.cfg.Branch, Commit: commit, Skipped: skipped}
 	if c, err := s.repo.Commit(commit); err == nil {
 		r.Tree = c.Tree
@@ -307,7 +307,7 @@ func (s *Server) withdrawals(st *ledger.State, u *unit) []store.Draft {
 		}
 		for _, c := range st.ServiceChains(service) {
 			if c.Lane == ledger.LaneMain && c.Kind == ledger.BundleActivated && !entries[c.Scope] {
-				d := ledger.Data{Service: service, Scope: c.Scope, Fields: ledger.Fields{Replaces: c.Set.Digest, Release: s.release(u.tip.Commit, u.tip.Commit, u.skipped)}}
+				d := ledger.Data{Service: service, Scope: c.Scope, Fields: ledger.Fields{Replaces: c.Set.Digest, Release: s.release(u.tip.Commit, u.skipped)}}
 				detail, _, _ := ledger.NewDetail(s.commitDetail(u, u.tip.Commit))
 				out = append(out, draftOf(ledger.BundleWithdrawn, d, detail))
 			}

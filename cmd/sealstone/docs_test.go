@@ -15,6 +15,7 @@ import (
 	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/bundler"
 	"github.com/sealstone/sealstone/internal/ledgertest"
+	"github.com/sealstone/sealstone/internal/secrets"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -167,7 +168,7 @@ func TestDocsListEveryRule(t *testing.T) {
 			t.Errorf("docs/config-repository.md has rule %s, which nothing checks", m[1])
 		}
 	}
-	for _, kind := range bundler.SecretKinds() {
+	for _, kind := range secrets.Kinds() {
 		if !strings.Contains(doc, strings.SplitN(kind, " ", 2)[1]) {
 			t.Errorf("docs/config-repository.md does not say that %s is recognised", kind)
 		}

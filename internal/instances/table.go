@@ -346,14 +346,12 @@ func (t *Table) Forget(now time.Time) {
 	}
 }
 
-func (t *Table) forget(now time.Time, after time.Duration) (n int) {
+func (t *Table) forget(now time.Time, after time.Duration) {
 	for _, r := range t.rows {
 		if r != nil && now.UnixMilli()-r.Seen > after.Milliseconds() {
 			t.drop(r, now)
-			n++
 		}
 	}
-	return n
 }
 
 // Len is how many instances are known.

@@ -47,13 +47,13 @@ type Options struct {
 	Timeout   time.Duration // for the file's lock; 0 doesn't wait
 	ReadOnly  bool          // many readers may share the file; nothing is created
 	MustExist bool          // a missing or empty file is an error instead of a new one
-	Format    string        // first value of a new file, demanded of an old one; "" is DefaultFormat
+	Format    string        // first value of a new file, demanded of an old one; "" is defaultFormat
 	NoSync    bool          // no fsync: for tests only, a crash loses data
 	MaxSize   int           // bytes the file may grow to; 0 is no limit
 }
 
-// DefaultFormat is the format of a file of objects and records.
-const DefaultFormat = "sealstone kv v1"
+// defaultFormat is the format of a file of objects and records.
+const defaultFormat = "sealstone kv v1"
 
 // Buckets of every file.
 var (
@@ -78,7 +78,7 @@ type DB struct {
 // the end of a mapped file kills the process.
 func Open(path string, opt Options) (*DB, error) {
 	if opt.Format == "" {
-		opt.Format = DefaultFormat
+		opt.Format = defaultFormat
 	}
 	if err := guardSize(path, opt); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
