@@ -109,7 +109,7 @@ func check(ctx context.Context, dir string) ([]time.Duration, error) {
 			return err
 		}
 		rep, err := b.Check(ctx, commit, bundler.CheckOptions{})
-		if err == nil && !rep.OK() {
+		if err == nil && len(rep.Faults.Errors()) > 0 {
 			err = fmt.Errorf("%v", rep.Faults)
 		}
 		return err
