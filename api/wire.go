@@ -269,7 +269,7 @@ type Proven struct {
 	Set     Digest `json:"set"`
 	Mode    Mode   `json:"mode"`
 	Release string `json:"release"`
-	Index   int64  `json:"index"` // of the change that put it into effect
+	Index   int64  `json:"index"` // of the change that put it into effect; -1 while that waits for the log
 	Since   string `json:"since"`
 	By      string `json:"by,omitempty"`
 	Expires string `json:"expires,omitempty"`

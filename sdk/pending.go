@@ -102,11 +102,14 @@ func (c *Client) offer(raw []byte, source string) error {
 			c.apply()
 		}
 	}
-	staged := s != nil && (s.Kind == ledger.SafeModeExited || c.hasMode(s.Mode))
+	cold, staged := c.staged == nil, s != nil && (s.Kind == ledger.SafeModeExited || c.hasMode(s.Mode))
 	c.mu.Unlock()
 	if s != nil {
 		text := "sealstone: obeying a safe-mode statement that is not in the log yet"
-		if !staged {
+		switch {
+		case cold:
+			text = "sealstone: a safe-mode statement that is not in the log yet: it is obeyed from the first set on, if that has the mode"
+		case !staged:
 			text = "sealstone: a safe-mode statement names a mode that the set lacks: it changes nothing until a set has it"
 		}
 		c.log.Warn(text, slog.String("kind", string(s.Kind)), slog.String("mode", string(s.Mode)), slog.String("scope", string(s.Scope)), slog.String("source", source))

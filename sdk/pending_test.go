@@ -362,6 +362,26 @@ func TestFileWithAModeThatIsNotStagedSaysSo(t *testing.T) {
 	})
 }
 
+// A process that starts while a statement waits has no set yet when it hears of
+// it: that is no fault of the set.
+func TestColdStartUnderAPendingModeSaysNothingOfASetThatLacksIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, cfg := released(t)
+		l.pending = []json.RawMessage{l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0).Raw}
+		var said bytes.Buffer
+		cfg.Logger = slog.New(slog.NewTextHandler(&said, nil))
+		c := open(t, cfg)
+		settled(10 * time.Second)
+		if mode := c.Live().Mode; mode != "degraded" {
+			t.Errorf("mode %s", mode)
+		}
+		c.Close()
+		if text := said.String(); strings.Contains(text, "the set lacks") || strings.Count(text, "it is obeyed from the first set on") != 1 {
+			t.Errorf("said %s", text)
+		}
+	})
+}
+
 func TestStreamIsBackSoonAfterALongOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, cfg := released(t)

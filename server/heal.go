@@ -22,9 +22,11 @@ import (
 // wholeness is what is known of the objects that the sets in effect are made of.
 type wholeness struct {
 	mu     sync.Mutex // one look at a time
-	looked time.Time  // when they were all read last; owned by mu
+	looked time.Time  // when they were all read last; owned by mu, as told is: what the log says
+	told   []api.DamagedSet
 	found  atomic.Pointer[wholes]
 	doubt  atomic.Bool // a read found one of them missing or damaged since
+	tried  atomic.Bool // a fetch has ended, well or not
 }
 
 // wholes is the outcome of a look. Immutable.
@@ -67,7 +69,9 @@ func (s *Server) heal(ctx context.Context) {
 		return
 	}
 	s.whole.looked = time.Now()
-	if old := s.whole.found.Swap(now); old == nil || !slices.Equal(old.damaged, now.damaged) {
+	s.whole.found.Store(now)
+	if s.whole.tried.Load() && !slices.Equal(s.whole.told, now.damaged) { // before, Git may just not be here
+		s.whole.told = now.damaged
 		for _, d := range now.damaged {
 			s.log.Error("a set in effect is not whole", slog.String("service", d.Service), slog.String("scope", string(d.Scope)), slog.String("why", d.Why))
 		}

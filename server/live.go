@@ -431,6 +431,9 @@ func (s *Server) proven(eff *effect) *api.Proven {
 	p := &api.Proven{Bundle: eff.Entry.Digest, Set: eff.Main.Set.Digest, Mode: eff.Mode, Release: eff.Main.Release.Commit, Index: eff.index(), Since: eff.since()}
 	if o := eff.Override; o != nil {
 		p.Expires, p.Overdue = o.Expires, o.Overdue
+		if o.Pending {
+			p.By = s.heldOf("", *o).By
+		}
 	}
 	if c, err := s.store.Change(p.Index); err == nil {
 		p.By = s.record(p.Index, c).By()

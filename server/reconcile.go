@@ -157,6 +157,7 @@ func (s *Server) round(ctx context.Context) {
 	start := time.Now()
 	s.healIfDue(ctx) // out of what is here, however long the fetch takes
 	err := s.Reconcile(ctx)
+	s.whole.tried.Store(true)
 	s.healIfDue(ctx)
 	if ctx.Err() != nil {
 		return

@@ -191,19 +191,25 @@ func (s *Server) rederive() error {
 	if asked == nil || err != nil {
 		return err
 	}
-	var log []ledger.Data
+	var log, erased []ledger.Data
 	for i := range s.store.Snapshot().Tree.Size {
 		c, err := s.store.Change(i)
 		if err != nil {
 			return err
 		}
-		if c.Kind() == ledger.BundleActivated {
+		switch {
+		case c.Kind() == ledger.BundleActivated:
 			log = append(log, c.Data)
+		case c.Kind() == ledger.ObjectErased && c.Data.Service != "":
+			erased = append(erased, c.Data)
 		}
 	}
 	d, err := derive(s.store, log)
 	if err != nil {
 		return err
+	}
+	for _, e := range erased { // the sets that named it may be gone
+		d.name(e.Service, e.Object)
 	}
 	d.rows[rowDerive] = nil
 	_, err = s.store.Append(context.Background(), func(*ledger.State, time.Time) (store.Decision, error) { return store.Decision{Rows: d.rows}, nil })

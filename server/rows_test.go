@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/internal/store"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -144,6 +145,47 @@ func TestRowsAreMadeAgain(t *testing.T) {
 	r.push(map[string]string{"services/checkout/safe-modes/degraded/safe-mode.yaml": "description: still less\nowner: team-checkout\nttl: 4h\n"})
 	if got := r.checkRows(); len(got.Findings) > 0 || r.store.Snapshot().Tree.Size != size+2 {
 		t.Errorf("%+v; %d entries, had %d", got, r.store.Snapshot().Tree.Size, size)
+	}
+}
+
+// What was erased is gone for its readers, not unknown, when the sets that named
+// it are lost as well.
+func TestAnErasedObjectStaysErasedAfterARecovery(t *testing.T) {
+	r := story(t)
+	var oldest api.Digest
+	for i := range r.store.Snapshot().Tree.Size {
+		if c, err := r.store.Change(i); err == nil && oldest == "" && c.Kind() == ledger.BundleActivated {
+			oldest = c.Data.Set.Digest
+		}
+	}
+	raw, err := r.store.Object(oldest)
+	must(t, err)
+	set, err := bundle.ParseSet(raw)
+	must(t, err)
+	inForce := string(r.get(200, "/v2/checkout/manifests/"+string(r.inForce("prod"))))
+	var old api.Digest
+	for _, e := range set.Entries {
+		if !strings.Contains(inForce, string(e.Digest)) {
+			old = e.Digest
+		}
+	}
+	r.send(200, r.f.StatementBy(r.f.Operator, ledger.ObjectErased, "checkout", "", func(s *ledger.Statement) { s.Object = old }))
+	r.get(410, "/v2/checkout/manifests/"+string(old))
+	rows := r.allRows()
+	before := maps.Clone(rows)
+	RecoverRows(rows)
+	for k := range before {
+		if _, stays := rows[k]; !stays {
+			rows[k] = nil
+		}
+	}
+	r.rows(rows)
+	r.loseObjects()
+	r.restart(r.url)
+	r.round(t.Context())
+	r.get(410, "/v2/checkout/manifests/"+string(old))
+	if got := r.checkRows(); len(got.Findings) > 0 {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -290,12 +291,12 @@ func instanceSheet(in api.LiveInstance, p *api.Proven, now time.Time) (rows [][]
 	add("drift", dash(strings.Join(in.Drift, "; ")))
 	if p != nil {
 		add("proven", string(p.Bundle))
-		add("by", fmt.Sprintf("entry %d of %s, since %s, mode %s", p.Index, dash(p.By), p.Since, p.Mode))
+		add("by", fmt.Sprintf("entry %s of %s, since %s, mode %s", entryOr(p.Index, "pending"), dash(p.By), p.Since, p.Mode))
 	}
 	add("bundle", string(in.Bundle))
 	add("set", string(in.Set))
 	add("mode", string(in.Mode))
-	add("entry", fmt.Sprint(in.Index))
+	add("entry", reportedEntry(in))
 	add("since", in.Since)
 	add("head", in.HeadAt)
 	modes := make([]string, len(in.SafeModes))
@@ -329,11 +330,28 @@ func liveRow(service string, sc api.LiveScope, now time.Time) []string {
 	if p == nil {
 		return []string{target, "-", "-", "-", "-", "-", "-"}
 	}
-	return []string{target, string(p.Mode), hex12(p.Bundle), short(p.Release), ago(p.Since, now), fmt.Sprint(p.Index), dash(p.By)}
+	return []string{target, string(p.Mode), hex12(p.Bundle), short(p.Release), ago(p.Since, now), entryOr(p.Index, "pending"), dash(p.By)}
 }
 
 func instanceRow(in api.LiveInstance, now time.Time) []string {
-	return []string{"  " + in.ID, dash(string(in.Mode)), hex12(in.Bundle), artifactName(in.Version, in.Revision), ago(in.Since, now), fmt.Sprint(in.Index), leased(in.State, in.Lease)}
+	return []string{"  " + in.ID, dash(string(in.Mode)), hex12(in.Bundle), artifactName(in.Version, in.Revision), ago(in.Since, now), reportedEntry(in), leased(in.State, in.Lease)}
+}
+
+// entryOr is an entry's number, and a word for what the log doesn't have.
+func entryOr(index int64, word string) string {
+	if index < 0 {
+		return word
+	}
+	return strconv.FormatInt(index, 10)
+}
+
+// reportedEntry is what an instance goes by: in a safe mode without an entry, a
+// statement that waits for the log.
+func reportedEntry(in api.LiveInstance) string {
+	if in.Mode != "" && in.Mode != api.ModeNormal {
+		return entryOr(in.Index, "pending")
+	}
+	return entryOr(in.Index, "-")
 }
 
 // hex12 is a digest's first digits, as tables show it.

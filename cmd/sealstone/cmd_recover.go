@@ -98,10 +98,10 @@ func (a *app) recover(ctx context.Context, o recoverOptions) error {
 	if err != nil {
 		return err
 	}
-	return a.printRecovered(recovered{r, trust.Origin, ledger.EncodeRoot(from.Tree), o.dryRun}, o.data)
+	return a.printRecovered(recovered{r, trust.Origin, ledger.EncodeRoot(from.Tree), o.dryRun}, o)
 }
 
-func (a *app) printRecovered(r recovered, data string) error {
+func (a *app) printRecovered(r recovered, o recoverOptions) error {
 	return a.print(r, func(w io.Writer) {
 		verb := "recovered"
 		if r.DryRun {
@@ -115,9 +115,17 @@ func (a *app) printRecovered(r recovered, data string) error {
 			fmt.Fprintf(w, "the details of %s are lost, of entry %s; say so in the log with sealstone changes erase INDEX, for each\n", count(n, "change"), someOf(r.Missing))
 		}
 		if !r.DryRun {
-			fmt.Fprintf(w, "next: sealstone serve --data %s, then sealstone verify\n", data)
+			fmt.Fprintf(w, "next: sealstone serve --repo URL --data %s%s, then sealstone verify\n", o.data, given("keys", o.keys)+given("anchor", o.anchor))
 		}
 	})
+}
+
+// given is a flag that serve must be given as well.
+func given(flag, value string) string {
+	if value == "" {
+		return ""
+	}
+	return " --" + flag + " " + value
 }
 
 // maxShown is how many entries a line names.

@@ -520,7 +520,7 @@ func (a *app) safeModeStatus(ctx context.Context, args []string, scope string) e
 		}
 		var rows [][]string
 		for _, h := range answer.InForce {
-			rows = append(rows, []string{h.Service, string(h.Scope), string(h.Mode), ago(h.Entered, now), dash(h.By), ends(h, now), entry(h), dash(h.Reason)})
+			rows = append(rows, []string{h.Service, string(h.Scope), string(h.Mode), ago(h.Entered, now), dash(h.By), ends(h, now), entryOr(h.Index, "pending"), dash(h.Reason)})
 		}
 		table(w, "SERVICE SCOPE MODE SINCE BY ENDS ENTRY REASON", rows)
 	})
@@ -556,11 +556,4 @@ func ends(h api.Held, now time.Time) string {
 		return "overdue, " + h.OnExpiry + "s"
 	}
 	return "in " + span(t.Sub(now)) + ", then " + h.OnExpiry
-}
-
-func entry(h api.Held) string {
-	if h.Pending {
-		return "pending"
-	}
-	return fmt.Sprint(h.Index)
 }

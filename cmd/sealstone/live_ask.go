@@ -50,11 +50,7 @@ func flagRow(f api.LiveFlag, now time.Time) []string {
 	if ch == nil {
 		return append(row, "-", fmt.Sprintf("before %d", f.Since), "-", "not found further back: ask again, unless it was erased")
 	}
-	entry := "pending"
-	if ch.Index >= 0 {
-		entry = strconv.FormatInt(ch.Index, 10)
-	}
-	return append(row, ago(ch.Time, now), entry, dash(ch.By), dash(ch.Why))
+	return append(row, ago(ch.Time, now), entryOr(ch.Index, "pending"), dash(ch.By), dash(ch.Why))
 }
 
 func newLiveDeps(a *app) *cobra.Command {

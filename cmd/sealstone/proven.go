@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,6 +31,7 @@ type provenService struct {
 	service string
 	object  func(api.Digest) ([]byte, error)
 	bundles map[api.Digest]*bundle.Set
+	waiting map[string]string // who signed the statements that wait for the log, by id
 }
 
 // provenOf asks for a service's evidence and proves it.
@@ -45,7 +47,7 @@ func provenOf(ctx context.Context, c *client, trust *ledger.Trust, service strin
 	log := newProvenLog(trust)
 	log.tree, log.checkpoint, log.changes = proven.Tree, e.Checkpoint, proven.Changes
 	log.show(&e)
-	return &provenService{log, proven, service, c.objects(ctx, service), map[api.Digest]*bundle.Set{}}, nil
+	return &provenService{log, proven, service, c.objects(ctx, service), map[api.Digest]*bundle.Set{}, map[string]string{}}, nil
 }
 
 // noteOld says that a server shows no new head.
@@ -67,6 +69,8 @@ func (p *provenService) withPending(ctx context.Context, c *client) error {
 		if err != nil {
 			return fmt.Errorf("%w: a pending statement: %w", errProof, err)
 		}
+		by, _ := p.Operators.Signer(st) // without a good signature it isn't laid over
+		p.waiting[st.ID] = by.Operator
 		p.Chains = ledger.WithPending(p.Chains, p.service, []*ledger.Signed{st}, p.Operators, func(api.Mode) bool { return true }, st.At())
 	}
 	return nil
@@ -114,11 +118,11 @@ func (p *provenService) live(scope api.Scope, said *api.Proven) (*api.Proven, er
 	if o := e.Override; o != nil {
 		row.Index, row.Since, row.Expires = o.Index, max(o.Recorded, row.Since), o.Expires
 		if o.Pending {
-			row.Index, row.Since = -1, o.Time
+			row.Index, row.Since, row.By = -1, o.Time, p.waiting[o.ID]
 		}
 		row.Overdue = said != nil && said.Index == row.Index && said.Overdue
 	}
-	row.By = p.by(row.Index)
+	row.By = cmp.Or(row.By, p.by(row.Index))
 	return row, nil
 }
 
