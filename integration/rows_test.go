@@ -46,7 +46,7 @@ func TestRowsAreHeldToTheLog(t *testing.T) {
 	s.UntilTip(r.Push("Sell faster"))
 	l := newLiar(t, newForger(t, r, s))
 	live := func(edit func(*api.LiveService)) lie {
-		return onRows("/v1/live", func(v *api.Live) { edit(&v.Services[1]) })
+		return onRows("/v1/live", func(v *api.Live) { edit(&v.Services[min(1, len(v.Services)-1)]) })
 	}
 	row := func(edit func(*api.Proven)) lie {
 		return live(func(s *api.LiveService) {
@@ -76,6 +76,8 @@ func TestRowsAreHeldToTheLog(t *testing.T) {
 		{"since when", row(func(p *api.Proven) { p.Since = "2020-01-01T00:00:00.000Z" }), live1, "its since is"},
 		{"nothing there", live(func(s *api.LiveService) { s.Scopes[0].Proven = nil }), live1, "is nothing"},
 		{"a scope hidden", live(func(s *api.LiveService) { s.Scopes = nil }), live1, "hides checkout@"},
+		{"what is evaluated", row(func(p *api.Proven) { p.Bundle = forged }), []string{"eval", "express-checkout", "--target", eu, "--context", "{}"}, "its bundle is"},
+		{"what is compared", row(func(p *api.Proven) { p.Bundle, p.Set = forged, forged }), []string{"diff", eu, "checkout@staging"}, "its bundle is"},
 		{"a row's bundle", past(func(h *api.History) { h.Intervals[1].Bundle = forged }), history, "its bundle is"},
 		{"a row's author", past(func(h *api.History) { h.Intervals[0].By = "mallory" }), history, "its by is mallory"},
 		{"a row's reason", past(func(h *api.History) { h.Intervals[0].Reason = "all is well" }), history, "its reason is all is well"},

@@ -190,16 +190,14 @@ func (a *app) verdict(v *verification) error {
 
 // prove says in words what a proven change is, and whose key verified it: the
 // key id beside a signature is anybody's word.
-func (v *verification) prove(ec *ledger.EvidenceChange, sets map[int64]*ledger.Operators) {
-	c, err := ledger.ParseLeaf(ec.Leaf)
-	if err != nil {
+func (v *verification) prove(ec ledger.EvidenceChange, p *provenLog) {
+	c := p.changes[ec.Index]
+	if c == nil {
 		return // a finding by now
 	}
 	line := fmt.Sprintf("entry %d: %s %s %s, recorded %s", ec.Index, c.Kind(), c.Subject, what(&c.Data.Fields), c.RecordedTime)
-	if c.Statement != nil {
-		if by, err := sets[c.Data.Operators].Signer(c.Statement); err == nil {
-			line += fmt.Sprintf(", signed by %s with %s", by.Operator, by.Key)
-		}
+	if by := p.signer(ec.Index); by.Key != "" {
+		line += fmt.Sprintf(", signed by %s with %s", by.Operator, by.Key)
 	}
 	if c.Kind() == ledger.OperatorsChanged {
 		line += ", says who may sign"
@@ -256,45 +254,21 @@ func (a *app) verifyFile(path string, v *verification) error {
 	if e.Checkpoint == "" || len(e.Changes) == 0 && e.Head == "" {
 		return fmt.Errorf("%w: %s is not evidence: it has no checkpoint, or proves no change; sealstone changes proof writes one", errProof, path)
 	}
-	v.Origin, trust = trust.Origin, trust.Past()
-	tree, err := trust.OpenCheckpoint([]byte(e.Checkpoint))
-	if err != nil {
+	v.Origin = trust.Origin
+	p, err := openEvidence(trust.Past(), &e)
+	if p == nil {
 		v.find("%v", err)
 		return nil
 	}
-	v.tree(tree)
-	if e.Head != "" {
-		head, err := trust.OpenHead([]byte(e.Head))
-		if err == nil {
-			_, err = trust.Prove(&e, head.Service, nil)
-		}
-		if err != nil {
-			v.find("%v", err)
-		}
-	} else if _, err := trust.ProveAlone(&e, tree); err != nil {
+	v.tree(p.tree)
+	if err != nil {
 		v.find("%v", err)
 	}
 	v.Entries += int64(len(e.Changes))
-	sets := operatorsIn(trust, &e)
 	for _, ec := range e.Changes {
-		v.prove(&ec, sets)
+		v.prove(ec, p)
 	}
 	return nil
-}
-
-// operatorsIn reads the operators sets that came along, by entry.
-func operatorsIn(trust *ledger.Trust, e *ledger.Evidence) map[int64]*ledger.Operators {
-	sets := map[int64]*ledger.Operators{}
-	for _, ec := range e.Changes {
-		c, err := ledger.ParseLeaf(ec.Leaf)
-		if err != nil || c.Roots == nil {
-			continue
-		}
-		if set, err := trust.OperatorsAt(ec.Index, c.Data.Statement); err == nil {
-			sets[ec.Index] = set
-		}
-	}
-	return sets
 }
 
 // verifyData checks the files of a stopped server, or of a copy.

@@ -136,6 +136,10 @@ func (p *provenService) movedSince(size int64, scope api.Scope) bool {
 // a row of every scope that is activated.
 func proveLive(ctx context.Context, c *client, trust *ledger.Trust, s *api.LiveService, size int64, whole bool) (*provenService, error) {
 	p, err := provenOf(ctx, c, trust, s.Service)
+	said := slices.ContainsFunc(s.Scopes, func(row api.LiveScope) bool { return row.Proven != nil })
+	if api.CodeOf(err) == api.CodeNotActivated && !said { // instances report from there, and that is all
+		return nil, nil
+	}
 	if err == nil {
 		err = p.withPending(ctx, c)
 	}

@@ -37,7 +37,7 @@ func proveChanges(ctx context.Context, c *client, trust *ledger.Trust, records [
 func (p *provenLog) record(index int64) (*api.Record, error) {
 	c, detail := p.changes[index], p.shown[index].Detail
 	event, err := c.Envelope.Bytes()
-	return &api.Record{Index: index, LeafHash: c.Hash, Event: event, Operator: p.operator(index), Detail: detail,
+	return &api.Record{Index: index, LeafHash: c.Hash, Event: event, Operator: p.signer(index).Operator, Detail: detail,
 		Erased: c.Data.Detail != "" && detail == nil, Late: c.Late()}, err
 }
 

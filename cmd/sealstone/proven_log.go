@@ -24,6 +24,27 @@ func newProvenLog(trust *ledger.Trust) *provenLog {
 	return &provenLog{trust: trust, changes: map[int64]*ledger.Change{}, shown: map[int64]ledger.EvidenceChange{}, sets: map[int64]*ledger.Operators{}}
 }
 
+// openEvidence checks evidence by itself: with a head, or proofs of changes alone.
+// The log is nil where not even its checkpoint holds.
+func openEvidence(trust *ledger.Trust, e *ledger.Evidence) (*provenLog, error) {
+	p := newProvenLog(trust)
+	if err := p.open(e); err != nil {
+		return nil, err
+	}
+	if e.Head == "" {
+		return p, p.add(e)
+	}
+	head, err := trust.OpenHead([]byte(e.Head))
+	if err != nil {
+		return p, err
+	}
+	proven, err := trust.Prove(e, head.Service, nil)
+	if err == nil {
+		p.changes = proven.Changes
+	}
+	return p, err
+}
+
 // prove asks for the proofs of changes, many at once, and checks them. Those
 // that are proven already cost nothing.
 func (p *provenLog) prove(ctx context.Context, c *client, indexes []int64) error {
@@ -53,11 +74,10 @@ func (p *provenLog) prove(ctx context.Context, c *client, indexes []int64) error
 }
 
 func (p *provenLog) add(e *ledger.Evidence) (err error) {
-	if p.tree.Size == 0 {
-		if p.tree, err = p.trust.OpenCheckpoint([]byte(e.Checkpoint)); err != nil {
+	if p.checkpoint == "" {
+		if err = p.open(e); err != nil {
 			return err
 		}
-		p.checkpoint = e.Checkpoint
 	}
 	changes, err := p.trust.ProveAlone(e, p.tree)
 	for i, c := range changes {
@@ -65,6 +85,13 @@ func (p *provenLog) add(e *ledger.Evidence) (err error) {
 	}
 	if err == nil {
 		p.show(e)
+	}
+	return err
+}
+
+func (p *provenLog) open(e *ledger.Evidence) (err error) {
+	if p.tree, err = p.trust.OpenCheckpoint([]byte(e.Checkpoint)); err == nil {
+		p.checkpoint = e.Checkpoint
 	}
 	return err
 }
@@ -94,22 +121,22 @@ func (p *provenLog) text(index int64, key string) string {
 	return v
 }
 
-// operator is who signed a change, by the set that it cites.
-func (p *provenLog) operator(index int64) string {
+// signer is who signed a change, by the set that it cites; nobody, where none did.
+func (p *provenLog) signer(index int64) ledger.By {
 	c := p.changes[index]
 	cited := p.changes[c.Data.Operators]
 	if c.Statement == nil || cited == nil {
-		return ""
+		return ledger.By{}
 	}
 	if p.sets[c.Data.Operators] == nil {
 		set, err := p.trust.OperatorsAt(c.Data.Operators, cited.Data.Statement)
 		if err != nil {
-			return ""
+			return ledger.By{}
 		}
 		p.sets[c.Data.Operators] = set
 	}
 	by, _ := p.sets[c.Data.Operators].Signer(c.Statement)
-	return by.Operator
+	return by
 }
 
 // by is who made a change: the operator who signed it, or the commit's author.
@@ -120,5 +147,5 @@ func (p *provenLog) by(index int64) string {
 	case c.Statement == nil:
 		return p.text(index, "author")
 	}
-	return p.operator(index)
+	return p.signer(index).Operator
 }

@@ -215,7 +215,7 @@ func (r *resolver) target(ctx context.Context, ref string) (*resolved, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.provenAt(ctx, t, at)
+	p, err := r.a.provenAt(ctx, c, t, at)
 	if err != nil {
 		return nil, err
 	}
@@ -314,11 +314,18 @@ func (r *resolved) content() (*bundle.Content, error) {
 	return bundle.Open(r.Bundle, manifest, r.Service, r.Mode, r.object)
 }
 
-// provenAt is what the server's ledger says is in effect for a target, or was at
-// a time; the zero time is now, with what is pending.
-func (c *client) provenAt(ctx context.Context, t api.Target, at time.Time) (*api.Proven, error) {
+// provenAt is what is in effect for a target, proven where there is a trust file;
+// or was at a time, as the server says. The zero time is now, with what is pending.
+func (a *app) provenAt(ctx context.Context, c *client, t api.Target, at time.Time) (*api.Proven, error) {
+	var trust *ledger.Trust
+	if a.trust != "" {
+		var err error
+		if trust, err = a.rowsTrust(ctx, c, !at.IsZero()); err != nil {
+			return nil, err
+		}
+	}
 	if at.IsZero() {
-		return c.provenNow(ctx, t)
+		return a.provenNow(ctx, c, trust, t)
 	}
 	var h api.History
 	if err := c.get(ctx, "/v1/history", url.Values{"target": {t.String()}, "at": {at.Format(time.RFC3339Nano)}}, &h); err != nil {
@@ -335,9 +342,9 @@ func (c *client) provenAt(ctx context.Context, t api.Target, at time.Time) (*api
 	return &api.Proven{Bundle: iv.Bundle, Set: iv.Set, Mode: iv.Mode, Release: iv.Commit, Index: iv.Index, Since: iv.From, By: iv.By}, nil
 }
 
-func (c *client) provenNow(ctx context.Context, t api.Target) (*api.Proven, error) {
-	var live api.Live
-	if err := c.get(ctx, "/v1/live", url.Values{"service": {t.Service}, "instances": {"0"}}, &live); err != nil {
+func (a *app) provenNow(ctx context.Context, c *client, trust *ledger.Trust, t api.Target) (*api.Proven, error) {
+	live, _, err := a.provenLive(ctx, c, trust, []string{t.Service}, liveOptions{})
+	if err != nil {
 		return nil, err
 	}
 	var best *api.LiveScope
