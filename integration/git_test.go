@@ -91,7 +91,7 @@ func TestAPushIsServedAndAnnounced(t *testing.T) {
 
 	expressOn(r, true)
 	commit := r.Push("Sell faster")
-	e := <-changed
+	e := proctest.Await(t, "an event of the provider", changed)
 	if strings.Join(e.FlagChanges, " ") != "express-checkout" {
 		t.Errorf("changed flags %v", e.FlagChanges)
 	}

@@ -252,7 +252,7 @@ func (d *drill) work(s *proctest.Server, n int) {
 	if n%2 == 1 {
 		s.UntilTip(commit)
 	}
-	<-d.acknowledged(1 + d.rand.IntN(30))
+	proctest.Await(d.t, "acknowledgements", d.acknowledged(1+d.rand.IntN(30)))
 	s.Kill()
 	close(stop)
 	wg.Wait()

@@ -125,7 +125,7 @@ func (s *shopTrace) buy(status int) map[string]tracetest.SpanStub {
 		s.t.Fatal(err)
 	}
 	res.Body.Close()
-	<-done
+	proctest.Await(s.t, "the payment", done)
 	if res.StatusCode != status {
 		s.t.Fatalf("checkout answered %s", res.Status)
 	}

@@ -133,6 +133,18 @@ func runBin(t testing.TB, dir string, env []string, args ...string) Result {
 	return Result{cmd.ProcessState.ExitCode(), out.String(), stderr.String()}
 }
 
+// Await receives from a channel, and names what did not come.
+func Await[T any](t testing.TB, what string, ch <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(Patience):
+		t.Fatalf("waited %s in vain for %s", Patience, what)
+		panic("unreachable")
+	}
+}
+
 // Patience is how long conditions are waited for: far above what a slow, busy
 // machine needs, because passing tests never wait it out.
 const Patience = time.Minute

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/ledger"
@@ -132,7 +133,13 @@ func (s *Server) Stop() {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		s.t.Fatal(err)
 	}
-	<-s.done
+	select {
+	case <-s.done:
+	case <-time.After(Patience):
+		_ = s.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines go to the log
+		<-s.done
+		s.t.Fatalf("the server goes on %s after SIGTERM", Patience)
+	}
 	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
 		s.t.Errorf("after SIGTERM the server ended with %d", code)
 	}
