@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -452,6 +453,27 @@ func TestAProofAloneNeedsWhoAllowedIt(t *testing.T) {
 	c = l.sign(l.event(ledger.StatementLate, ledger.Data{Service: "checkout", Statement: stranger.Raw, Fields: ledger.Fields{Late: "pending"}}))
 	if err := alone(l.store(c.Leaf), 1); err != nil {
 		t.Errorf("a late statement, whose signer may be gone: %v", err)
+	}
+}
+
+// One key is one operator's, or nobody could tell who acted.
+func TestOperatorsAreToldApart(t *testing.T) {
+	f := ledgertest.New(t)
+	op := func(id string, key ed25519.PrivateKey) ledger.Operator {
+		return ledger.Operator{ID: id, Keys: []string{ledgertest.SSHLine(key)}, May: []ledger.Grant{ledgertest.Everything()}}
+	}
+	other := f.Key("other")
+	for name, sig := range map[string][]byte{
+		"one key of two operators": f.SignOperators(1, []byte("x"), op("ops", f.OperatorKey), op("sre", f.OperatorKey)),
+		"one id of two operators":  f.SignOperators(1, []byte("x"), op("ops", f.OperatorKey), op("ops", other)),
+		"version 0":                f.SignOperators(0, []byte("x"), op("ops", f.OperatorKey)),
+	} {
+		if _, err := f.Trust.OperatorsAt(1, sig); !errors.Is(err, ledger.ErrOperators) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := f.Trust.OperatorsAt(1, f.SignOperators(1, []byte("x"), op("ops", f.OperatorKey), op("sre", other))); err != nil {
+		t.Error(err)
 	}
 }
 

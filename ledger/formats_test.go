@@ -120,6 +120,14 @@ func TestTrustGoesOnlyWhereItsRootsLead(t *testing.T) {
 	if _, err := f.Trust.Next(sign(same, f.Root, second)); !errors.Is(err, ledger.ErrTrust) {
 		t.Errorf("same version: %v", err)
 	}
+	if _, err := ledger.ParseTrust(sign(f.Trust.TrustStatement, slices.Repeat([]ledger.Signer{f.Root}, 17)...)); !errors.Is(err, ledger.ErrTrust) {
+		t.Errorf("with 17 signatures: %v", err)
+	}
+	itself := st
+	itself.From, itself.Succeeds = 0, &ledger.Succeeds{Origin: st.Origin, Root: ledger.EncodeRoot(ledger.Tree{Root: ledger.EmptyRoot()})}
+	if _, err := f.Trust.Next(sign(itself, f.Root, second)); !errors.Is(err, ledger.ErrTrust) {
+		t.Errorf("a log that succeeds itself: %v", err)
+	}
 	both := st
 	both.Roots, both.Threshold = append([]string{ledgertest.SSHLine(f.RootKey)}, st.Roots...), 2
 	if _, err := ledger.ParseTrust(sign(both, f.Root, f.Root)); !errors.Is(err, ledger.ErrTrust) {
@@ -138,6 +146,7 @@ func TestTrustGoesOnlyWhereItsRootsLead(t *testing.T) {
 		"no node":           func(s *ledger.TrustStatement) { s.Node = nil },
 		"other log name":    func(s *ledger.TrustStatement) { s.Origin = "elsewhere.example" },
 		"root with comment": func(s *ledger.TrustStatement) { s.Roots = []string{s.Roots[0] + " me"} },
+		"a node of nothing": func(s *ledger.TrustStatement) { until := int64(0); s.Node[0].Until = &until },
 	} {
 		bad := f.Trust.TrustStatement
 		bad.Node = append([]ledger.NodeKey{}, bad.Node...)

@@ -69,6 +69,10 @@ func TestTheFoldHoldsTheNodeToTheRules(t *testing.T) {
 			sig := ledgertest.For(l.t, "evil.example/log").OperatorsSig
 			return l.event(ledger.OperatorsChanged, ledger.Data{Statement: sig, Fields: ledger.Fields{Version: "2", Commit: ledgertest.Release(1).Commit}})
 		},
+		"operators under another version": func(l *memLog) *ledger.Event {
+			sig := l.f.SignOperators(2, []byte("x"), ledger.Operator{ID: "ops", Keys: []string{ledgertest.SSHLine(l.f.OperatorKey)}})
+			return l.event(ledger.OperatorsChanged, ledger.Data{Statement: sig, Fields: ledger.Fields{Version: "3", Commit: ledgertest.Release(1).Commit}})
+		},
 		"a replayed statement": func(l *memLog) *ledger.Event {
 			st := l.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod/eu-west-1", "degraded", 0)
 			return l.event(ledger.SafeModeEntered, l.override(st))
@@ -103,6 +107,24 @@ func TestTheFoldHoldsTheNodeToTheRules(t *testing.T) {
 func activation(scope api.Scope) ledger.Data {
 	return ledger.Data{Service: "checkout", Scope: scope, Fields: ledger.Fields{Release: ledgertest.Release(9), Contract: 1,
 		Set: &ledger.SetRef{Digest: api.DigestOf([]byte("nine")), Size: 1}}}
+}
+
+// A node's own kinds carry nobody's words, and a late statement stays what it was.
+func TestAChangeIsNotPassedOffAsAnother(t *testing.T) {
+	l := story(t)
+	st := l.f.Statement(ledger.NoteAdded, "checkout", "prod", nil)
+	late := l.event(ledger.StatementLate, ledger.Data{Service: "checkout", Scope: "prod", Statement: st.Raw, Detail: st.Detail, Fields: ledger.Fields{Late: "refused"}})
+	if _, err := ledger.ParseLeaf(l.forge(late)); err != nil {
+		t.Fatal(err)
+	}
+	late.ID = st.ID
+	words := l.event(ledger.BundleActivated, activation("prod"))
+	words.Data.Statement = st.Raw
+	for name, e := range map[string]*ledger.Event{"a late statement under its own id": late, "an activation with a statement": words} {
+		if _, err := ledger.ParseLeaf(l.forge(e)); !errors.Is(err, ledger.ErrChange) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // A change may add to its statement what the node knows, and change nothing.

@@ -86,6 +86,37 @@ func TestCacheRemembersWhatMustNotGoBack(t *testing.T) {
 	})
 }
 
+// A kill between two writes leaves an older memory beside newer evidence.
+func TestOlderMemoryBesideNewerEvidenceDoesNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, cfg := released(t)
+		cfg.Cache = t.TempDir()
+		open(t, cfg).Close()
+		key := func(record string) string { return l.Origin + " " + cfg.Target + " " + record }
+		file := func(f func(db *kv.DB)) {
+			db, err := kv.Open(filepath.Join(cfg.Cache, "0.db"), kv.Options{MustExist: true})
+			must(t, err)
+			f(db)
+			must(t, db.Close())
+		}
+		var old []byte
+		file(func(db *kv.DB) {
+			must(t, db.View(func(tx *kv.Tx) (err error) { old, err = tx.Get("evidence", key("served")); return err }))
+		})
+		time.Sleep(time.Minute)
+		l.activate("prod", 2, release(2))
+		open(t, cfg).Close()
+		file(func(db *kv.DB) { must(t, db.Put("evidence", key("seen"), old)) })
+		l.locked(func() { l.size = 3 }) // release 1 again
+		c := open(t, cfg)
+		settled(5 * time.Second)
+		runs(t, c, 2)
+		if r := c.Live().Refusal; r == nil || r.Check != ledger.CheckHeadRollback {
+			t.Errorf("refused %+v", r)
+		}
+	})
+}
+
 func TestSetThatCouldNotBeStagedIsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, cfg := released(t)

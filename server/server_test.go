@@ -732,9 +732,14 @@ func TestLiveSetsReportsBesideProof(t *testing.T) {
 	if got := decode[api.Live](t, r.get(200, "/v1/live")).Services[0].Scopes[0]; len(got.Instances) != 1 || len(got.Drift) != 0 {
 		t.Errorf("agreeing: %+v", got)
 	}
-	r.expect(204, r.do(http.MethodPost, "/v1/instances", report(api.DigestOf([]byte("x")))))
-	if got := decode[api.Live](t, r.get(200, "/v1/live")).Services[0].Scopes[0]; len(got.Drift) == 0 || !strings.Contains(got.Instances[0].Drift[0], "never named") {
+	lie := strings.Replace(report(api.DigestOf([]byte("x"))), `"sealstone.mode":"normal"`, `"sealstone.mode":"degraded"`, 1)
+	r.expect(204, r.do(http.MethodPost, "/v1/instances", lie))
+	got := decode[api.Live](t, r.get(200, "/v1/live")).Services[0].Scopes[0]
+	if len(got.Drift) == 0 || !strings.Contains(got.Instances[0].Drift[0], "never named") {
 		t.Errorf("unknown bundle: %+v", got)
+	}
+	if *got.Proven != *prod.Proven || got.Instances[0].Mode != "degraded" || got.Instances[0].Client != "anonymous" {
+		t.Errorf("a report is taken for proof, or shown as another: %+v, %+v", got.Proven, got.Instances[0])
 	}
 	r.expect(400, r.do(http.MethodPost, "/v1/instances", "{}"))
 }

@@ -291,6 +291,7 @@ func TestMirrorTakesNothingDamaged(t *testing.T) {
 		{"entries cut off", "tile/entries/002.p/188", cut},
 		{"a detail", "details/001", func(b []byte) []byte { return bytes.Replace(b, []byte("author 300"), []byte("author 301"), 1) }},
 		{"details that are no JSON", "details/002", func(b []byte) []byte { return append(b, "{"...) }},
+		{"a detail under the index of another page", "details/002", func(b []byte) []byte { return bytes.Replace(b, []byte(`"index":512`), []byte(`"index":256`), 1) }},
 		{"details of other entries", "details/002", func(b []byte) []byte { return append(b, long["details/001"]...) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -340,6 +341,22 @@ func (f *fakeLog) rotate(from int64) (*ledger.Trust, note.Signer) {
 	next, err := f.Trust.Next(line)
 	f.must(err)
 	return next, key
+}
+
+// What a copy's trust file begins with is passed over, and must be whole all the same.
+func TestNewestNeedsAWholeTrustFile(t *testing.T) {
+	f := newFakeLog(t)
+	next, _ := f.rotate(1)
+	dir, line := t.TempDir(), next.Raw
+	for name, c := range map[string]struct {
+		first []byte
+		ok    bool
+	}{"its own": {f.Trust.Raw, true}, "another log's": {ledgertest.For(t, "elsewhere.example").Trust.Raw, false}} {
+		f.must(os.WriteFile(filepath.Join(dir, trustFile), append(append(append(bytes.Clone(c.first), '\n'), line...), '\n'), 0o600))
+		if got, err := Newest(dir, f.Trust); (err == nil) != c.ok || c.ok && got.Version != 2 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // A log key is replaced while the mirror is off. It reads what it has by the key
