@@ -61,7 +61,7 @@ func openCache(dir string, log *slog.Logger) (*cache, error) {
 		if errors.Is(err, kv.ErrLocked) {
 			continue
 		}
-		if err != nil && damaged(err) {
+		if kv.Damaged(err) {
 			log.Warn("sealstone: the cache is damaged and starts anew: this process remembers nothing that was proven before",
 				slog.String("path", path), slog.Any("error", err))
 			if err = os.Rename(path, path+".damaged"); err == nil {
@@ -74,10 +74,6 @@ func openCache(dir string, log *slog.Logger) (*cache, error) {
 		return &cache{db: db, log: log}, nil
 	}
 	return nil, fmt.Errorf("all %d slots of %s are taken", maxSlots, dir)
-}
-
-func damaged(err error) bool {
-	return errors.Is(err, kv.ErrCorrupt) || errors.Is(err, kv.ErrTruncated) || errors.Is(err, kv.ErrFormat)
 }
 
 // warn is how every failure of the cache ends.

@@ -64,6 +64,23 @@ type evaluation struct {
 	Metadata  map[string]any  `json:"metadata,omitempty"`
 }
 
+func evaluationOf(key string, r flags.Resolution) evaluation {
+	e := evaluation{Flag: key, Variant: r.Variant, Reason: r.Reason, ErrorCode: r.ErrorCode, Detail: r.ErrorDetail, Metadata: r.Metadata}
+	if r.ErrorCode == "" {
+		e.Value = r.Value
+	}
+	return e
+}
+
+func (e *evaluation) rows() [][]string {
+	value, _ := canon.Encode(e.Value)
+	rows := [][]string{{"flag", e.Flag}, {"value", string(value)}, {"variant", dash(e.Variant)}, {"reason", string(e.Reason)}}
+	if e.ErrorCode != "" {
+		rows = append(rows, []string{"error", strings.TrimSpace(string(e.ErrorCode) + " " + e.Detail)})
+	}
+	return rows
+}
+
 // request is a line of input.
 type request struct {
 	Flag    string          `json:"flag"`
@@ -100,14 +117,7 @@ func (a *app) eval(ctx context.Context, args []string, o evalOptions) error {
 	if err != nil {
 		return err
 	}
-	err = a.print(r, func(w io.Writer) {
-		value, _ := canon.Encode(r.Value)
-		rows := [][]string{{"flag", r.Flag}, {"value", string(value)}, {"variant", dash(r.Variant)}, {"reason", string(r.Reason)}}
-		if r.ErrorCode != "" {
-			rows = append(rows, []string{"error", strings.TrimSpace(string(r.ErrorCode) + " " + r.Detail)})
-		}
-		table(w, "", rows)
-	})
+	err = a.print(r, func(w io.Writer) { table(w, "", r.rows()) })
 	if err == nil && r.ErrorCode != "" {
 		return exitCode(exitError)
 	}
@@ -144,33 +154,13 @@ func (o *evalOptions) when() (time.Time, error) {
 // flagSet compiles the flags that the options name; from is nil for a file's.
 func (a *app) flagSet(ctx context.Context, o evalOptions) (set *flags.Set, from *resolved, err error) {
 	if o.file != "" {
-		b, err := a.readFile(o.file)
-		if err != nil {
-			return nil, nil, err
-		}
-		if set, err = flags.Compile(b); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", o.file, err)
-		}
-		return set, nil, nil
+		set, err = a.compileFile(o.file)
+		return set, nil, err
 	}
 	r := resolver{a, refOptions{repo: o.repo, ask: "pass --target service@scope"}}
-	ref := o.bundle
-	switch {
-	case ref == "" && o.target == "":
-		return nil, nil, errors.New("by which flags? pass --target service@scope, --bundle REF or --file FLAGS.json")
-	case ref != "" && o.target != "":
-		t, err := api.ParseTarget(o.target)
-		if err != nil {
-			return nil, nil, err
-		}
-		r.o.service, r.o.scope = t.Service, string(t.Scope)
-	case ref == "":
-		if ref = o.target; o.at != "" {
-			if strings.Contains(ref, "~") {
-				return nil, nil, fmt.Errorf("--target %s names a time: leave out --at", ref)
-			}
-			ref += "~" + o.at
-		}
+	ref, err := o.ref(&r.o)
+	if err != nil {
+		return nil, nil, err
 	}
 	if from, err = r.resolve(ctx, ref); err != nil {
 		return nil, nil, err
@@ -184,6 +174,38 @@ func (a *app) flagSet(ctx context.Context, o evalOptions) (set *flags.Set, from 
 	}
 	set, err = flags.Compile(content.Files[bundle.FlagsTitle])
 	return set, from, err
+}
+
+func (a *app) compileFile(path string) (*flags.Set, error) {
+	b, err := a.readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	set, err := flags.Compile(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return set, nil
+}
+
+// ref is the reference that the options name; a target beside it says of which
+// service and scope.
+func (o evalOptions) ref(beside *refOptions) (string, error) {
+	switch {
+	case o.bundle == "" && o.target == "":
+		return "", errors.New("by which flags? pass --target service@scope, --bundle REF or --file FLAGS.json")
+	case o.bundle != "" && o.target != "":
+		t, err := api.ParseTarget(o.target)
+		beside.service, beside.scope = t.Service, string(t.Scope)
+		return o.bundle, err
+	case o.bundle != "":
+		return o.bundle, nil
+	case o.at == "":
+		return o.target, nil
+	case strings.Contains(o.target, "~"):
+		return "", fmt.Errorf("--target %s names a time: leave out --at", o.target)
+	}
+	return o.target + "~" + o.at, nil
 }
 
 // modeOf reads a bundle's mode out of its config.
@@ -221,11 +243,7 @@ func evaluate(set *flags.Set, key, kind string, fc flags.Context, now time.Time)
 	default:
 		return evaluation{}, fmt.Errorf("type %.32q: write boolean, string, integer, float or object", kind)
 	}
-	e := evaluation{Flag: key, Variant: r.Variant, Reason: r.Reason, ErrorCode: r.ErrorCode, Detail: r.ErrorDetail, Metadata: r.Metadata}
-	if r.ErrorCode == "" {
-		e.Value = r.Value
-	}
-	return e, nil
+	return evaluationOf(key, r), nil
 }
 
 // evalLines evaluates a file of requests in order.

@@ -145,7 +145,7 @@ func openNode(o serveOptions, log *slog.Logger) (*node, error) {
 // observations only, and must not keep a server from starting.
 func openInstances(path string, log *slog.Logger) (*instances.Table, error) {
 	t, err := instances.Open(path, time.Now())
-	if !errors.Is(err, kv.ErrCorrupt) && !errors.Is(err, kv.ErrTruncated) && !errors.Is(err, kv.ErrFormat) {
+	if !kv.Damaged(err) {
 		return t, err
 	}
 	log.Warn("what instances reported can't be read, beginning anew", slog.String("moved", path+".damaged"), slog.Any("error", err))

@@ -37,8 +37,7 @@ type part struct {
 
 func (a *app) explain(ctx context.Context, set *flags.Set, key string, fc flags.Context, now time.Time, o evalOptions, from *resolved) error {
 	ex := set.Explain(key, fc, now)
-	r := ex.Resolution
-	e := explanation{Steps: ex.Steps, evaluation: evaluation{Flag: key, Value: r.Value, Variant: r.Variant, Reason: r.Reason, ErrorCode: r.ErrorCode, Detail: r.ErrorDetail, Metadata: r.Metadata}}
+	e := explanation{Steps: ex.Steps, evaluation: evaluationOf(key, ex.Resolution)}
 	if e.Steps == nil {
 		e.Steps = []flags.Step{}
 	}
@@ -122,11 +121,7 @@ func explainTarget(ctx context.Context, e *explanation, pointers []string, o eva
 }
 
 func explainTable(w io.Writer, e *explanation) {
-	value, _ := canon.Encode(e.Value)
-	rows := [][]string{{"flag", e.Flag}, {"value", string(value)}, {"variant", dash(e.Variant)}, {"reason", string(e.Reason)}}
-	if e.ErrorCode != "" {
-		rows = append(rows, []string{"error", strings.TrimSpace(string(e.ErrorCode) + " " + e.Detail)})
-	}
+	rows := e.rows()
 	if e.Bundle != "" {
 		rows = append(rows, []string{"bundle", e.Bundle.Short() + " in mode " + string(e.Mode)},
 			[]string{"change", fmt.Sprintf("entry %d by %s at %s, release %s", *e.Index, dash(e.By), e.Since, short(e.Release))})
@@ -176,15 +171,12 @@ type difference struct {
 // evalDiff is a backtest: which recorded contexts get another result from other
 // definitions.
 func (a *app) evalDiff(set *flags.Set, other, path string, now time.Time) error {
-	b, err := a.readFile(other)
+	next, err := a.compileFile(other)
 	if err != nil {
 		return err
 	}
-	next, err := flags.Compile(b)
+	b, err := a.readFile(path)
 	if err != nil {
-		return fmt.Errorf("%s: %w", other, err)
-	}
-	if b, err = a.readFile(path); err != nil {
 		return err
 	}
 	enc := json.NewEncoder(a.out)

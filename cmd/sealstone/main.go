@@ -124,7 +124,7 @@ func codeOf(err error) int {
 	_, refused := errors.AsType[*ledger.CheckError](err)
 	_, diverged := errors.AsType[*mirror.Divergence](err)
 	switch code := api.CodeOf(err); {
-	case refused, diverged, errors.Is(err, mirror.ErrDamaged), errors.Is(err, ledger.ErrCheckpoint), errors.Is(err, ledger.ErrSignature) && code == api.CodeInternal, errors.Is(err, ledger.ErrTrust), errors.Is(err, errProof), errors.Is(err, store.ErrCorrupt), errors.Is(err, store.ErrNoCopy), errors.Is(err, kv.ErrTruncated), errors.Is(err, kv.ErrFormat):
+	case refused, diverged, errors.Is(err, mirror.ErrDamaged), errors.Is(err, ledger.ErrCheckpoint), errors.Is(err, ledger.ErrSignature) && code == api.CodeInternal, errors.Is(err, ledger.ErrTrust), errors.Is(err, errProof), errors.Is(err, store.ErrNoCopy), kv.Damaged(err):
 		return exitProof
 	case code == api.CodeUnauthorized, code == api.CodeForbidden:
 		return exitAuth

@@ -41,6 +41,11 @@ var (
 	ErrStructure = fmt.Errorf("%w, those that hold the file together", ErrCorrupt)
 )
 
+// Damaged tells errors about what a file holds from those about getting at it.
+func Damaged(err error) bool {
+	return errors.Is(err, ErrCorrupt) || errors.Is(err, ErrTruncated) || errors.Is(err, ErrFormat)
+}
+
 // Options of Open. The zero value creates the file when it is missing and
 // doesn't wait for another process.
 type Options struct {
