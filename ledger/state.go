@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -280,6 +281,19 @@ func (s *State) HeadLines(service string) []Line {
 		}
 	}
 	return out
+}
+
+// Active yields every activation in force with its service, in order.
+func (s *State) Active() iter.Seq2[string, Chain] {
+	return func(yield func(string, Chain) bool) {
+		for _, service := range slices.Sorted(maps.Keys(s.Services)) {
+			for _, c := range s.Services[service].Chains {
+				if c.Kind == BundleActivated && c.Set != nil && !yield(service, c) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // ServiceChains are the chains of a service; read only.

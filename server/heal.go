@@ -47,15 +47,10 @@ func (s *Server) heal(ctx context.Context) {
 	s.whole.doubt.Store(false)
 	var sets []*healed
 	read := map[api.Digest]bool{}
-	st := s.store.Snapshot().State
-	for _, service := range sortedKeys(st.Services) {
-		for _, c := range st.ServiceChains(service) {
-			if c.Kind == ledger.BundleActivated {
-				h := &healed{service: service, chain: c}
-				h.had, h.err = s.mend(ctx, read, service, c)
-				sets = append(sets, h)
-			}
-		}
+	for service, c := range s.store.Snapshot().State.Active() {
+		h := &healed{service: service, chain: c}
+		h.had, h.err = s.mend(ctx, read, service, c)
+		sets = append(sets, h)
 	}
 	s.lookAgain(ctx, sets)
 	now := &wholes{sets: len(sets)}

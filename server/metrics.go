@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/sealstone/sealstone/api"
-	"github.com/sealstone/sealstone/ledger"
 )
 
 // metrics are made from the published snapshot when scraped; only what has no
@@ -107,13 +106,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, r := range src.now.Rejected {
 		gauge(descReject, 1, r.Service)
 	}
-	for name, svc := range snap.State.Services {
-		for _, chain := range svc.Chains {
-			if chain.Lane == ledger.LaneMain && chain.Kind == ledger.BundleActivated {
-				at, _ := api.ParseTime(chain.Recorded)
-				gauge(descActive, unix(at), name, string(chain.Scope), chain.Set.Digest.Hex()[:12])
-			}
-		}
+	for name, chain := range snap.State.Active() {
+		at, _ := api.ParseTime(chain.Recorded)
+		gauge(descActive, unix(at), name, string(chain.Scope), chain.Set.Digest.Hex()[:12])
 	}
 	for _, h := range s.held("") {
 		gauge(descMode, 1+flag(h.Overdue), h.Service, string(h.Scope), string(h.Mode))

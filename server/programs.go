@@ -46,20 +46,15 @@ func (p *programs) object(d api.Digest) ([]byte, error) {
 // here was damaged on disk: reads of it say so, others go on.
 func (p *programs) prepare(st *ledger.State) {
 	sets, bundles := map[api.Digest]bool{}, map[api.Digest]bool{}
-	for name, svc := range st.Services {
-		for _, c := range svc.Chains {
-			if c.Lane != ledger.LaneMain || c.Set == nil {
-				continue
-			}
-			sets[c.Set.Digest] = true
-			set, err := p.set(c.Set.Digest)
-			if err != nil {
-				continue
-			}
-			for _, e := range set.Entries {
-				bundles[e.Digest] = true
-				_, _ = p.bundle(e.Digest, name, e.Mode)
-			}
+	for name, c := range st.Active() {
+		sets[c.Set.Digest] = true
+		set, err := p.set(c.Set.Digest)
+		if err != nil {
+			continue
+		}
+		for _, e := range set.Entries {
+			bundles[e.Digest] = true
+			_, _ = p.bundle(e.Digest, name, e.Mode)
 		}
 	}
 	forget(&p.sets, sets)
@@ -69,11 +64,9 @@ func (p *programs) prepare(st *ledger.State) {
 // uses tells whether an object is part of what a state lists, as far as that was
 // read before.
 func (p *programs) uses(st *ledger.State, d api.Digest) bool {
-	for _, svc := range st.Services {
-		for _, c := range svc.Chains {
-			if c.Lane == ledger.LaneMain && c.Set != nil && (c.Set.Digest == d || p.setUses(c.Set.Digest, d)) {
-				return true
-			}
+	for _, c := range st.Active() {
+		if c.Set.Digest == d || p.setUses(c.Set.Digest, d) {
+			return true
 		}
 	}
 	return false

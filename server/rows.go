@@ -334,15 +334,9 @@ func (d *derived) lists(set, b api.Digest) (known, listed bool) {
 // fromGit compares what follows from commits: of the sets in force what their
 // safe modes say of themselves, and what the accepted tip's activations ask for.
 func (r *RowsReport) fromGit(ctx context.Context, st *store.Store, b *bundler.Builder) error {
-	state := st.Snapshot().State
-	for _, service := range sortedKeys(state.Services) {
-		for _, c := range state.ServiceChains(service) {
-			if c.Kind != ledger.BundleActivated || c.Set == nil {
-				continue
-			}
-			if err := r.modes(ctx, st, b, service, c); err != nil {
-				return err
-			}
+	for service, c := range st.Snapshot().State.Active() {
+		if err := r.modes(ctx, st, b, service, c); err != nil {
+			return err
 		}
 	}
 	return r.pins(ctx, st, b)

@@ -326,24 +326,19 @@ func (s *Server) admitObjectErasure(state *ledger.State, st *ledger.Signed) erro
 // inForce lists every object that a set in force reaches.
 func (s *Server) inForce(state *ledger.State) (map[api.Digest]bool, error) {
 	out := map[api.Digest]bool{}
-	for name, svc := range state.Services {
-		for _, c := range svc.Chains {
-			if c.Kind != ledger.BundleActivated {
-				continue
-			}
-			set, err := s.programs.set(c.Set.Digest)
+	for name, c := range state.Active() {
+		set, err := s.programs.set(c.Set.Digest)
+		if err != nil {
+			return nil, err
+		}
+		out[c.Set.Digest] = true
+		for _, e := range set.Entries {
+			p, err := s.programs.bundle(e.Digest, name, e.Mode)
 			if err != nil {
 				return nil, err
 			}
-			out[c.Set.Digest] = true
-			for _, e := range set.Entries {
-				p, err := s.programs.bundle(e.Digest, name, e.Mode)
-				if err != nil {
-					return nil, err
-				}
-				for _, o := range append(p.Manifest.Objects(), e.Digest) {
-					out[o] = true
-				}
+			for _, o := range append(p.Manifest.Objects(), e.Digest) {
+				out[o] = true
 			}
 		}
 	}

@@ -359,12 +359,8 @@ func (v *verifier) checkObjects() error {
 		v.find("object "+string(d), "the bytes are not the ones that the digest names")
 	}
 	seen := map[api.Digest]bool{}
-	for _, svc := range v.state.Services {
-		for _, c := range svc.Chains {
-			if c.Kind == ledger.BundleActivated && c.Set != nil {
-				v.set(c.Set.Digest, seen)
-			}
-		}
+	for _, c := range v.state.Active() {
+		v.set(c.Set.Digest, seen)
 	}
 	return nil
 }
@@ -394,9 +390,8 @@ func (v *verifier) manifest(d api.Digest, seen map[api.Digest]bool) {
 		v.find("bundle "+string(d), "%v", err)
 		return
 	}
-	v.object(m.Config.Digest, seen)
-	for _, l := range m.Layers {
-		v.object(l.Digest, seen)
+	for _, o := range m.Objects() {
+		v.object(o, seen)
 	}
 }
 
