@@ -52,8 +52,9 @@ func PAE(payloadType string, payload []byte) []byte {
 // operators only.
 func Seal(payloadType string, payload []byte, signers ...Signer) (*Envelope, error) {
 	e := &Envelope{Payload: base64.StdEncoding.EncodeToString(payload), PayloadType: payloadType}
+	pae := PAE(payloadType, payload)
 	for _, s := range signers {
-		if err := e.AddSignature(s); err != nil {
+		if err := e.sign(pae, s); err != nil {
 			return nil, err
 		}
 	}
@@ -66,7 +67,11 @@ func (e *Envelope) AddSignature(s Signer) error {
 	if err != nil {
 		return err
 	}
-	sig, err := s.Sign(PAE(e.PayloadType, payload))
+	return e.sign(PAE(e.PayloadType, payload), s)
+}
+
+func (e *Envelope) sign(pae []byte, s Signer) error {
+	sig, err := s.Sign(pae)
 	if err != nil {
 		return fmt.Errorf("sign with %s: %w", s.KeyID(), err)
 	}
