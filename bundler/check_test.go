@@ -210,19 +210,31 @@ func TestLimits(t *testing.T) {
 	for i := range 9000 {
 		modes[fmt.Sprintf("services/checkout/safe-modes/m%d/safe-mode.yaml", i)] = "description: x\nowner: y\n"
 	}
+	list := func(values int) string { return "a: [" + strings.Repeat("1,", values) + "1]\n" }
+	copies := func(n int, format, text string) map[string]string {
+		files := map[string]string{meta: "owner: x\nschemas: {config/http: http, 'config/d*': none}\n"}
+		for i := range n {
+			files[fmt.Sprintf(format, i)] = text
+		}
+		return files
+	}
 	for name, c := range map[string]struct {
 		change map[string]string
-		want   string
+		want   string // rule, and how the message begins
 	}{
-		"files":    {many, "E_LIMIT_FILES"},
-		"bundle":   {big, "E_LIMIT_BUNDLE"},
-		"document": {grown, "E_LIMIT_DOCUMENT"},
-		"set":      {modes, "E_LIMIT_SET"},
+		"files":               {many, "E_LIMIT_FILES "},
+		"bundle":              {big, "E_LIMIT_BUNDLE "},
+		"document":            {grown, "E_LIMIT_DOCUMENT "},
+		"set":                 {modes, "E_LIMIT_SET "},
+		"values of a file":    {copies(1, "services/checkout/config/d%d.yaml", list(1<<17)), "E_LIMIT_VALUES the file has up to"},
+		"values of a service": {copies(6, "services/checkout/config/d%d.yaml", list(100_000)), "E_LIMIT_VALUES more than 524288 values"},
+		"bytes of a service":  {copies(65, "services/checkout/config/d%d.yaml", "a: "+strings.Repeat("x", 1<<20-5)+"\n"), "E_LIMIT_VALUES more than 524288 values or 67108864 bytes"},
+		"bytes of schemas":    {copies(33, "schemas/d%d.schema.json", "{}"+strings.Repeat(" ", 1<<20-2)), "E_LIMIT_VALUES its files have more than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, commit := open(t, gittest.With(shop(), c.change))
 			faults := check(t, b, commit)
-			if !slices.ContainsFunc(faults, func(f bundler.Fault) bool { return f.Rule == c.want }) {
+			if !slices.ContainsFunc(faults, func(f bundler.Fault) bool { return strings.HasPrefix(f.Rule+" "+f.Message, c.want) }) {
 				t.Errorf("no %s in %d faults, first %v", c.want, len(faults), faults[:min(3, len(faults))])
 			}
 		})

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/ledgertest"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -200,4 +201,42 @@ func TestRecoverAfterARotation(t *testing.T) {
 			f.check()
 		})
 	}
+}
+
+// A ledger opens under the trust file that it was made with, and what goes on
+// from that one.
+func TestAnotherTrustFileOpensNothing(t *testing.T) {
+	f := newFixture(t)
+	must(t, f.Close())
+	other := ledgertest.For(t, "other.example/log")
+	second := f.Key("second root")
+	for want, cfg := range map[string]Config{
+		"the ledger is of log": {Log: other.Log, Node: other.Node, Trust: other.Trust},
+		"the ledger was created under trust file": {Log: f.Log, Node: f.Node, Trust: f.TrustFile(1, func(st *ledger.TrustStatement) {
+			st.Roots = append(st.Roots, ledgertest.SSHLine(second))
+		})},
+	} {
+		cfg.Dir = f.cfg.Dir
+		if s, err := Open(cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+			if s != nil {
+				must(t, s.Close())
+			}
+		}
+	}
+	f.open()
+	f.check()
+}
+
+func TestADetailIsTheOneThatItsChangeNames(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.operators(1, f.OperatorsSig))
+	d := f.note("words")
+	other, _, err := ledger.NewDetail(map[string]any{"text": "other words"})
+	must(t, err)
+	d.Detail = other
+	if _, err := f.try(d); api.CodeOf(err) != api.CodeUnprocessable {
+		t.Errorf("taken: %v", err)
+	}
+	f.check()
 }
