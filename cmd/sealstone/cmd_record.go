@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -278,22 +279,68 @@ func serverTime(ctx context.Context, c *client) time.Time {
 }
 
 func newChangesSend(a *app) *cobra.Command {
-	return &cobra.Command{Use: "send FILE", Short: "Send a statement that was signed elsewhere", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
-		c, err := a.client()
-		if err != nil {
-			return err
+	return &cobra.Command{Use: "send FILE...", Short: "Send statements that were signed elsewhere, in the order in which they follow each other", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.sendFiles(cmd.Context(), args) }}
+}
+
+// sendFiles goes on after an error, as a safe mode for many services does.
+func (a *app) sendFiles(ctx context.Context, paths []string) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	files, err := a.signedFiles(paths)
+	if err != nil {
+		return err
+	}
+	var receipts []api.Receipt
+	for _, f := range files {
+		r, failed := c.submit(ctx, f.body)
+		if failed == nil {
+			receipts = append(receipts, *r)
+		} else if len(files) > 1 {
+			failed = fmt.Errorf("%s: %w", f.path, failed)
 		}
-		b, err := a.readFile(args[0])
-		if err != nil {
-			return err
+		err = errors.Join(err, failed)
+	}
+	if len(receipts) > 0 {
+		err = errors.Join(err, a.printReceipts(receipts))
+	}
+	return err
+}
+
+// signedFile is what a command wrote with --out.
+type signedFile struct {
+	path  string
+	body  []byte
+	after int64
+	time  string
+}
+
+// signedFiles reads them in the order in which a chain takes them: by after, then
+// time. What doesn't read as a statement comes first: the server says why.
+func (a *app) signedFiles(paths []string) (list []signedFile, err error) {
+	for _, path := range paths {
+		f := signedFile{path: path}
+		if f.body, err = a.readFile(path); err != nil {
+			return nil, err
 		}
-		if len(b) > ledger.MaxEnvelope {
-			return errors.New("a statement is at most 128 KiB")
+		if len(f.body) > ledger.MaxEnvelope {
+			return nil, fmt.Errorf("%s: a statement is at most 128 KiB", path)
 		}
-		r, err := c.submit(cmd.Context(), b)
-		if err != nil {
-			return err
+		sub := api.Submission{}
+		if json.Unmarshal(f.body, &sub) != nil || sub.Statement == nil {
+			sub.Statement = bytes.TrimSpace(f.body)
 		}
-		return a.printReceipts([]api.Receipt{*r})
-	}}
+		if st, err := ledger.ParseStatement(sub.Statement); err == nil {
+			if f.time = st.Time; st.After != nil {
+				f.after = *st.After
+			}
+		}
+		list = append(list, f)
+	}
+	slices.SortStableFunc(list, func(x, y signedFile) int {
+		return cmp.Or(cmp.Compare(x.after, y.after), cmp.Compare(x.time, y.time))
+	})
+	return list, nil
 }

@@ -50,7 +50,7 @@ func newSafeMode(a *app) *cobra.Command {
 		f.StringVar(&o.scope, "scope", "", "scope, for example prod or prod/eu-west-1 (required)")
 		f.StringVar(&o.reason, "reason", "", "why, for example an incident's number; goes into the detail")
 		f.StringVar(&o.out, "out", "", "write the signed statement to this file instead of sending it")
-		f.Int64Var(&o.after, "after", 0, "generation of the override chain you act on; without it the server is asked")
+		f.Int64Var(&o.after, "after", 0, "generation of the override chain you act on, plus 1 for each file you act on that the log lacks; without it the server is asked")
 		_ = c.MarkFlagRequired("scope")
 		cmd.AddCommand(c)
 		return c
@@ -437,7 +437,7 @@ func (a *app) safeModeFile(ctx context.Context, t api.Target, o safeModeOptions,
 	case err != nil:
 		return err
 	case o.after < 0:
-		return errors.New("no server could be asked: pass --after GENERATION of the override chain (0 when there never was one; overrides in a client's Live() shows it)")
+		return errors.New("no server could be asked: pass --after GENERATION of the override chain (0 when there never was one; overrides in a client's Live() shows it; after an enter or renew by a file that one's --after plus 1)")
 	case o.mode == "":
 		return errors.New("no server could be asked: name the MODE")
 	}
@@ -454,8 +454,10 @@ func (a *app) safeModeFile(ctx context.Context, t api.Target, o safeModeOptions,
 	}
 	fmt.Fprintf(a.err, "wrote %s: %s %s %s after generation %d; drop it into the override directory of the clients; send it to a server with sealstone changes send %s\n", o.out, o.kind, t, o.mode, o.after, o.out)
 	switch {
+	case seen == nil && o.kind == ledger.SafeModeEntered:
+		fmt.Fprintf(a.err, "note: no server was asked, so nothing was checked: clients pass over a wrong service, scope, mode or generation. To leave the mode by a file: safe-mode exit --after %d\n", o.after+1)
 	case seen == nil:
-		fmt.Fprintln(a.err, "note: no server was asked, so nothing was checked: clients pass over a wrong service, scope, mode or generation")
+		fmt.Fprintln(a.err, "note: no server was asked, so nothing was checked: clients pass over a wrong service, scope, mode or generation. After an enter or renew by a file --after is that one's plus 1: with the same number the log takes only the first")
 	case seen.After != nil && *seen.After != o.after:
 		fmt.Fprintf(a.err, "note: the server's chain is at generation %d\n", *seen.After)
 	}

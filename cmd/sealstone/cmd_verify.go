@@ -274,10 +274,7 @@ func (a *app) verifyFile(path string, v *verification) error {
 // verifyData checks the files of a stopped server, or of a copy.
 func (a *app) verifyData(ctx context.Context, o verifyOptions, v *verification) error {
 	data := o.data
-	trust, err := a.loadTrust()
-	if trust == nil && err == nil {
-		trust, err = dataTrust(data)
-	}
+	trust, err := a.trustOf(data)
 	if err != nil {
 		return err
 	}
@@ -312,6 +309,28 @@ func (a *app) verifyData(ctx context.Context, o verifyOptions, v *verification) 
 	}
 	v.checkTrustFile(data, trust)
 	return v.checkRows(ctx, st, o)
+}
+
+// trustOf is --trust, or the newer version of the same log that a data directory
+// holds, where the roots lead there; without --trust the directory's own.
+func (a *app) trustOf(data string) (*ledger.Trust, error) {
+	trust, err := a.loadTrust()
+	if err != nil {
+		return nil, err
+	}
+	have, err := dataTrust(data)
+	if trust == nil {
+		return have, err
+	}
+	if err != nil { // checkTrustFile says so
+		return trust, nil
+	}
+	newer, err := trust.Follow(have.File())
+	if err != nil || newer.Origin != trust.Origin {
+		return trust, nil
+	}
+	a.noteNewer(data, trust, newer)
+	return newer, nil
 }
 
 // checkTrustFile holds the trust file that serve would read to the one that
