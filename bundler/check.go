@@ -12,6 +12,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
 )
 
 // CheckOptions say how strict a check is.
@@ -80,6 +81,7 @@ func (r *reader) repository(rep *Report, opt CheckOptions) {
 		r.err = err
 		return
 	}
+	var pinned map[string][][]bundle.Entry
 	r.rootNames(plumbing.NewHash(rel.tree))
 	r.add(rel.schemaFaults...)
 	r.everySchema(rel)
@@ -87,7 +89,7 @@ func (r *reader) repository(rep *Report, opt CheckOptions) {
 		tip = &Tip{Commit: rep.Commit, Services: slices.Sorted(maps.Keys(rel.services))}
 	} else {
 		r.since(tip, opt.Since)
-		r.pins(tip, opt.Services, all)
+		pinned = r.pins(tip, opt.Services, all)
 		r.idleScopes(tip)
 		r.checkOperatorsSig(tip)
 		if tip.Operators != nil {
@@ -95,7 +97,7 @@ func (r *reader) repository(rep *Report, opt CheckOptions) {
 			r.add(faults...)
 		}
 	}
-	r.everyService(rep, rel, tip, opt.Services, all)
+	r.everyService(rep, rel, tip, opt.Services, &readSoFar{sets: all, pinned: pinned})
 	r.add(all.Over()...)
 }
 
@@ -174,8 +176,8 @@ func (r *reader) everySchema(rel *release) {
 	}
 }
 
-// pins builds what pinned activations ask for.
-func (r *reader) pins(tip *Tip, only []string, all *Batch) {
+// pins builds what pinned activations ask for, and returns it by service.
+func (r *reader) pins(tip *Tip, only []string, all *Batch) map[string][][]bundle.Entry {
 	var pinned []Activation
 	for _, a := range tip.Activations {
 		if only != nil && !slices.Contains(only, a.Service) {
@@ -189,11 +191,16 @@ func (r *reader) pins(tip *Tip, only []string, all *Batch) {
 			r.add(stamp(Faults{f}, a.Service)...)
 		}
 	}
-	failed := make([]error, len(pinned))
-	each(r.ctx, len(pinned), func(i int) { _, failed[i] = all.Build(r.ctx, tip, pinned[i]) })
+	built, failed := make([]*Built, len(pinned)), make([]error, len(pinned))
+	each(r.ctx, len(pinned), func(i int) { built[i], failed[i] = all.Build(r.ctx, tip, pinned[i]) })
+	out := map[string][][]bundle.Entry{}
 	for i, err := range failed {
 		r.pinned(pinned[i], err)
+		if b := built[i]; b != nil {
+			out[b.Service] = append(out[b.Service], b.Entries)
+		}
 	}
+	return out
 }
 
 // pinned reports a pin that can't be built. What is wrong inside an old commit
@@ -311,14 +318,13 @@ func (r *reader) activationNames(commit string) map[string]plumbing.Hash {
 // everyService reads all services of the commit and builds what a promotion of
 // it would: the set of each scope where the service is activated, and of each
 // outermost scope that its overlays are for; with neither, of every env.
-func (r *reader) everyService(rep *Report, rel *release, tip *Tip, only []string, all *Batch) {
+func (r *reader) everyService(rep *Report, rel *release, tip *Tip, only []string, read *readSoFar) {
 	names := slices.Sorted(maps.Keys(rel.services))
 	rep.Services = len(names)
 	if only != nil {
 		names = slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(only, name) })
 	}
 	r.b.done.wanted.Add(int64(len(names)))
-	read := &readSoFar{sets: all}
 	for part := range slices.Chunk(names, 16*runtime.GOMAXPROCS(0)) {
 		if r.stop() || len(r.faults) > 2*maxFaults {
 			break // the report is full; reading on would only cost memory
@@ -335,6 +341,7 @@ func (r *reader) everyService(rep *Report, rel *release, tip *Tip, only []string
 type readSoFar struct {
 	values, bytes atomic.Int64
 	sets          *Batch
+	pinned        map[string][][]bundle.Entry // sets of activations of other releases, by service
 }
 
 func (s *readSoFar) full() bool {
@@ -391,6 +398,8 @@ func (b *Builder) checkService(ctx context.Context, rel *release, tip *Tip, name
 	}
 	var out Faults
 	effects, bytes := map[string]bool{}, 0
+	var promoted [][]bundle.Entry
+	live := slices.Clone(read.pinned[name])
 	for i, scope := range checkScopes(tip, s) {
 		if read.sets.Over() != nil {
 			return out, s.files, nil
@@ -401,6 +410,10 @@ func (b *Builder) checkService(ctx context.Context, rel *release, tip *Tip, name
 		}
 		read.sets.count(c)
 		out = append(out, c.faults...)
+		promoted = append(promoted, c.entries)
+		if tip.follows(name, scope) {
+			live = append(live, c.entries)
+		}
 		if bytes += c.bytes; bytes > 2*maxSetBytes {
 			out = append(out, stamp(Faults{fault(ruleSetLimit, place{file: s.dir}, "its sets have more than %d bytes of distinct files and manifests", 2*maxSetBytes)}, name)...)
 			break
@@ -412,9 +425,21 @@ func (b *Builder) checkService(ctx context.Context, rel *release, tip *Tip, name
 			effects[file] = effects[file] || did
 		}
 	}
+	if f, wide := modesLimit(name, place{file: activationFile(name)}, live); wide {
+		out = append(out, f)
+	} else if f, wide := modesLimit(name, place{file: s.dir}, promoted); wide {
+		out = append(out, f)
+	}
 	out = append(out, idle(effects, name)...)
 	out = append(out, dependencies(rel, s)...)
 	return out, s.files, nil
+}
+
+// follows reports whether an activation follows the branch.
+func (t *Tip) follows(service string, scope api.Scope) bool {
+	return slices.ContainsFunc(t.Activations, func(a Activation) bool {
+		return a.Service == service && a.Scope == scope && a.Release == ReleaseLatest
+	})
 }
 
 func idle(effects map[string]bool, service string) Faults {

@@ -241,6 +241,45 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// A safe mode at prod lists what all activations below it have: those of other
+// releases, too. What only a promotion would make is a fault of the service.
+func TestWhatSafeModesListIsBounded(t *testing.T) {
+	pools := func(name string, n int) map[string]string {
+		files := map[string]string{}
+		for i := range n {
+			files[fmt.Sprintf("services/checkout/overlays/prod/us-east-1/%s%d/config/http.yaml", name, i)] = fmt.Sprintf("timeout: %d\n", i+100)
+		}
+		return files
+	}
+	const both = "  - scope: prod/us-east-1\n    release: latest\n"
+	for name, c := range map[string]struct {
+		pinned, latest int
+		more           string // activations
+		want           []string
+	}{
+		"within it":                 {150, 150, both, nil},
+		"two releases":              {250, 250, both, []string{act + ":0:0 E_LIMIT_SAFE_MODE"}},
+		"a promotion would be":      {250, 500, "", []string{"services/checkout:0:0 E_LIMIT_SAFE_MODE"}},
+		"the release is, of a pin":  {500, 10, "", []string{act + ":0:0 E_LIMIT_SAFE_MODE"}},
+		"each release alone is not": {250, 250, "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			repo := gittest.New(t)
+			first := gittest.Commit(t, repo, gittest.With(shop(), pools("a", c.pinned)))
+			commit := gittest.Commit(t, repo, gittest.With(gittest.With(shop(), pools("b", c.latest)), map[string]string{act: pinned("prod", first, "") + c.more}))
+			b := bundler.New(bundler.NewRepo(repo))
+			wantSpots(t, check(t, b, commit).Errors(), c.want...)
+			rebuilt, err := b.Rebuild(t.Context(), first, "checkout", "prod")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, wide := bundler.SafeModesTooWide("checkout", []*bundler.Built{rebuilt}); wide != (c.pinned == 500) {
+				t.Errorf("the first release alone is too wide: %v", wide)
+			}
+		})
+	}
+}
+
 func TestAMissingObjectIsAFault(t *testing.T) {
 	repo := gittest.New(t)
 	commit := gittest.Commit(t, repo, shop())

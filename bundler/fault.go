@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
 )
 
 // Severity says whether a fault stops a build.
@@ -156,6 +157,27 @@ func TooManyChains(service string) Fault {
 		"a service has at most %d main and override chains", api.MaxChains)
 }
 
+// SafeModesTooWide is the fault of a service that no safe mode could be entered
+// or left for, as its sets stand together.
+func SafeModesTooWide(service string, sets []*Built) (Fault, bool) {
+	var entries [][]bundle.Entry
+	for _, b := range sets {
+		entries = append(entries, b.Entries)
+	}
+	return modesLimit(service, place{file: activationFile(service)}, entries)
+}
+
+// modesLimit holds the sets of a service to what a safe-mode change can list.
+func modesLimit(service string, at place, sets [][]bundle.Entry) (Fault, bool) {
+	scope, n, bytes := bundle.MostResolved(sets)
+	if bytes <= bundle.MaxResolved {
+		return Fault{}, false
+	}
+	f := fault(ruleModesLimit, at, "a safe mode at %s would list %d scopes with their bundles in %d bytes, the limit is %d", scope, n, bytes, bundle.MaxResolved)
+	f.Service = service
+	return f, true
+}
+
 // ObjectWithheld is the fault of a set that nobody could fetch.
 func ObjectWithheld(service string, at api.Scope, object api.Digest) Fault {
 	return served(service, "E_WITHHELD", "activate a release whose content is another",
@@ -164,10 +186,12 @@ func ObjectWithheld(service string, at api.Scope, object api.Digest) Fault {
 
 func served(service, rule, fix, format string, args ...any) Fault {
 	return Fault{
-		Rule: rule, Severity: Error, Service: service, File: "activations/" + service + ".yaml",
+		Rule: rule, Severity: Error, Service: service, File: activationFile(service),
 		Message: fmt.Sprintf(format, args...), Fix: fix,
 	}
 }
+
+func activationFile(service string) string { return "activations/" + service + ".yaml" }
 
 // withFix replaces the rule's general advice by a specific one.
 func (f Fault) withFix(format string, args ...any) Fault {

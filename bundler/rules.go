@@ -52,6 +52,7 @@ var (
 	ruleBundleLimit  = rule("E_LIMIT_BUNDLE", "A bundle is larger than 16 MiB", "Split the service")
 	ruleSetLimit     = rule("E_LIMIT_SET", "A set has too many bundles or bytes", "Use fewer overlays or safe modes, or activate narrower scopes")
 	ruleBuildLimit   = rule("E_LIMIT_BUILD", "All sets of a repository together have too many bundles, values or bytes", "Use fewer overlays, first of all in common/, which are in the sets of every service; fewer safe modes or activations; or split the repository")
+	ruleModesLimit   = rule("E_LIMIT_SAFE_MODE", "A safe mode would list more scopes than a change of the ledger holds", "Use fewer overlays of deeper scopes, or split the service")
 	ruleTooMany      = rule("E_TOO_MANY_FAULTS", "There are more faults than a report shows", "Correct the ones shown and run again")
 	ruleInternal     = rule("E_INTERNAL", "The repository could not be read to the end", "Run again; if it stays, check the repository with git fsck")
 	ruleAttributes   = rule("W_GITATTRIBUTES", "A .gitattributes line changes files of bundles on checkout; Sealstone reads what is committed", "Remove the attribute for these paths, so that a checkout shows what is served")

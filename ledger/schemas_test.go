@@ -98,7 +98,7 @@ func memberSchema(name string) any {
 	case "set":
 		return object(map[string]any{"digest": pattern(patDigest), "size": whole(1)})
 	case "resolved":
-		return map[string]any{"type": "array", "minItems": 1, "description": "sorted by scope; absent when no bundle is in effect",
+		return map[string]any{"type": "array", "minItems": 1, "description": "sorted by scope; absent when no bundle is in effect, or in an exit when it would not fit",
 			"items": object(map[string]any{"bundle": pattern(patDigest), "scope": pattern(patScope)})}
 	case "faults":
 		return map[string]any{"type": "array", "minItems": 1, "maxItems": 20,

@@ -224,6 +224,13 @@ func (m *maker) serverFaults(t *turn) (bundler.Faults, error) {
 	if len(scopesOf(t.before, t.after)) > api.MaxChains {
 		out = append(out, bundler.TooManyChains(t.service))
 	}
+	var built []*bundler.Built
+	for _, a := range t.after {
+		built = append(built, m.head.built[a])
+	}
+	if f, wide := bundler.SafeModesTooWide(t.service, built); wide {
+		out = append(out, f)
+	}
 	for _, h := range m.opt.InForce {
 		if h.Service != t.service {
 			continue

@@ -106,6 +106,23 @@ func TestTooManyChains(t *testing.T) {
 	}
 }
 
+// A plan refuses what the server would: sets that no safe-mode change could list.
+func TestSafeModesTooWide(t *testing.T) {
+	for n, refused := range map[int]bool{300: false, 600: true} {
+		h := newHistory(t)
+		h.edit("sealstone.yaml", "scopes:\n", "scopes:\n  - staging/*\n")
+		for i := range n {
+			h.files[fmt.Sprintf("services/payments/overlays/staging/r%d/config/http.yaml", i)] = "timeouts: {writeMs: 1234}\n"
+		}
+		h.commit(nil)
+		p := h.plan(plan.Options{})
+		faults := slices.DeleteFunc(slices.Clone(p.Errors), func(f bundler.Fault) bool { return f.Rule != "E_LIMIT_SAFE_MODE" })
+		if (len(faults) == 1) != refused || len(faults) > 1 || (p.Verdict == plan.Refused) != refused {
+			t.Errorf("%d scopes: %s, %v", n, p.Verdict, p.Errors)
+		}
+	}
+}
+
 func manyScopes(n int) string {
 	var b strings.Builder
 	for i := range n {

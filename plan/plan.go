@@ -326,7 +326,7 @@ func (m *maker) refused(t *turn) (bool, error) {
 		return true, nil
 	}
 	faults, err := m.serverFaults(t)
-	m.out.Errors = append(m.out.Errors, faults...)
+	m.errors(faults)
 	file := "activations/" + t.service + ".yaml"
 	return slices.ContainsFunc(m.out.Errors, func(f bundler.Fault) bool { return f.Service == t.service && f.File == file }), err
 }

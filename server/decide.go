@@ -75,8 +75,9 @@ func (s *Server) decide(st *ledger.State, u *unit, now accepted, next *accepted)
 // judge finds the faults that show beside the state only.
 func (s *Server) judge(st *ledger.State, u *unit) {
 	vanished(st, u)
-	chains := map[string]int{}
+	chains, sets := map[string]int{}, map[string][]*bundler.Built{}
 	for _, b := range u.built {
+		sets[b.Service] = append(sets[b.Service], b)
 		if !fitsHead(st, b, chains) {
 			u.failed[b.Service] = append(u.failed[b.Service], bundler.TooManyChains(b.Service))
 		}
@@ -87,6 +88,9 @@ func (s *Server) judge(st *ledger.State, u *unit) {
 		}
 	}
 	for service := range u.entries {
+		if fault, wide := bundler.SafeModesTooWide(service, sets[service]); wide {
+			u.failed[service] = append(u.failed[service], fault)
+		}
 		if fault, ok := s.modesStay(st, u, service); !ok {
 			u.failed[service] = append(u.failed[service], fault)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/bundle"
 	"github.com/sealstone/sealstone/internal/canon"
 	"github.com/sealstone/sealstone/internal/secrets"
 	"github.com/sealstone/sealstone/internal/store"
@@ -374,15 +375,36 @@ func (s *Server) admitSafeMode(state *ledger.State, prev ledger.Chain, generatio
 			return nil, err
 		}
 	}
-	mode := st.Mode
 	if st.Kind == ledger.SafeModeExited {
-		mode = api.ModeNormal
+		return s.exitTo(state, st.Service, st.Scope), s.fitsHead(state, st, prev.Kind != "")
 	}
-	resolved := s.resolvedAt(state, st.Service, st.Scope, mode)
-	if st.Kind != ledger.SafeModeExited && len(resolved) == 0 {
+	resolved := s.resolvedAt(state, st.Service, st.Scope, st.Mode)
+	switch {
+	case len(resolved) == 0:
 		return nil, s.noSuchMode(state, st)
+	case resolvedSize(resolved) > bundle.MaxResolved:
+		return nil, &api.Error{Code: api.CodeTooLarge, Detail: fmt.Sprintf("%d scopes at and below %s have bundles of their own, more than a change can list", len(resolved), st.Scope),
+			Hint: "enter it at scopes further in; and promote a release with fewer overlays, as sealstone check asks for (E_LIMIT_SAFE_MODE)"}
 	}
 	return resolved, s.fitsHead(state, st, prev.Kind != "")
+}
+
+// exitTo is what the end of a safe mode brings, or nothing where that would not
+// fit into a leaf: sets of an older bundler may be as wide, and no mode may be
+// held by the room that its end takes.
+func (s *Server) exitTo(state *ledger.State, service string, scope api.Scope) []ledger.Resolved {
+	resolved := s.resolvedAt(state, service, scope, api.ModeNormal)
+	if resolvedSize(resolved) > bundle.MaxResolved {
+		return nil
+	}
+	return resolved
+}
+
+func resolvedSize(list []ledger.Resolved) (bytes int) {
+	for _, r := range list {
+		bytes += bundle.ResolvedSize(r.Scope)
+	}
+	return bytes
 }
 
 // checkScope keeps a typing error from entering a mode nowhere.
@@ -490,7 +512,7 @@ func (s *Server) expire(ctx context.Context, d ledger.Deadline) error {
 		}
 		data := ledger.Data{Service: d.Service, Scope: c.Scope, Fields: ledger.Fields{Mode: c.Mode}}
 		if c.OnExpiry == "restore" {
-			data.Resolved = s.resolvedAt(state, d.Service, c.Scope, api.ModeNormal)
+			data.Resolved = s.exitTo(state, d.Service, c.Scope)
 			return store.Decision{Drafts: []store.Draft{draftOf(ledger.SafeModeExited, data, nil)}}, nil
 		}
 		data.Expires = c.Expires
