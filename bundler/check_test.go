@@ -218,6 +218,13 @@ func TestLimits(t *testing.T) {
 		}
 		return files
 	}
+	sets := copies(14, "services/checkout/config/d%d.yaml", "a: "+strings.Repeat("x", 1<<20-100)+"\n")
+	for m := range 9 { // each changes every document a little
+		sets[fmt.Sprintf("services/checkout/safe-modes/m%d/safe-mode.yaml", m)] = "description: x\nowner: y\n"
+		for i := range 14 {
+			sets[fmt.Sprintf("services/checkout/safe-modes/m%d/config/d%d.yaml", m, i)] = fmt.Sprintf("m: %d\n", m)
+		}
+	}
 	for name, c := range map[string]struct {
 		change map[string]string
 		want   string // rule, and how the message begins
@@ -226,6 +233,7 @@ func TestLimits(t *testing.T) {
 		"bundle":              {big, "E_LIMIT_BUNDLE "},
 		"document":            {grown, "E_LIMIT_DOCUMENT "},
 		"set":                 {modes, "E_LIMIT_SET "},
+		"bytes of a set":      {sets, "E_LIMIT_SET the set has more than"},
 		"values of a file":    {copies(1, "services/checkout/config/d%d.yaml", list(1<<17)), "E_LIMIT_VALUES the file has up to"},
 		"values of a service": {copies(6, "services/checkout/config/d%d.yaml", list(100_000)), "E_LIMIT_VALUES more than 524288 values"},
 		"bytes of a service":  {copies(65, "services/checkout/config/d%d.yaml", "a: "+strings.Repeat("x", 1<<20-5)+"\n"), "E_LIMIT_VALUES more than 524288 values or 67108864 bytes"},

@@ -68,18 +68,7 @@ func TestHostileRepositories(t *testing.T) {
 // TestATreeBomb: trees that hold one tree a thousand times over, level by level.
 func TestATreeBomb(t *testing.T) {
 	repo := gittest.New(t)
-	put := func(encode func(plumbing.EncodedObject) error) plumbing.Hash {
-		o := repo.Storer.NewEncodedObject()
-		if err := encode(o); err != nil {
-			t.Fatal(err)
-		}
-		h, err := repo.Storer.SetEncodedObject(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return h
-	}
-	dir := func(entries ...object.TreeEntry) plumbing.Hash { return put((&object.Tree{Entries: entries}).Encode) }
+	dir := planter(t, repo)
 	level := dir(object.TreeEntry{Name: "config", Mode: filemode.Dir, Hash: dir(object.TreeEntry{Name: "d.yaml", Mode: filemode.Regular, Hash: gittest.Blob(t, repo.Storer, "a: 1\n")})})
 	for range 30 {
 		var wide []object.TreeEntry
@@ -88,17 +77,58 @@ func TestATreeBomb(t *testing.T) {
 		}
 		level = dir(wide...)
 	}
-	service := dir(
-		object.TreeEntry{Name: "overlays", Mode: filemode.Dir, Hash: level},
-		object.TreeEntry{Name: "service.yaml", Mode: filemode.Regular, Hash: gittest.Blob(t, repo.Storer, "owner: x\n")},
-	)
+	bounded(t, repo, plant(t, repo, object.TreeEntry{Name: "overlays", Mode: filemode.Dir, Hash: level}))
+}
+
+// A folder of more bytes than all names that may be there is not read.
+func TestAFolderIsBoundedInBytes(t *testing.T) {
+	repo := gittest.New(t)
+	blob := gittest.Blob(t, repo.Storer, "a: 1\n")
+	var long []object.TreeEntry
+	for i := range 17_000 {
+		long = append(long, object.TreeEntry{Name: fmt.Sprintf("%0225d.yaml", i), Mode: filemode.Regular, Hash: blob})
+	}
+	commit := plant(t, repo, object.TreeEntry{Name: "config", Mode: filemode.Dir, Hash: planter(t, repo)(long...)})
+	rep, err := New(NewRepo(repo)).Check(context.Background(), commit, CheckOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(rep.Faults.Error(), "E_LIMIT_FILES the folder has too many entries") {
+		t.Errorf("%v", rep.Faults)
+	}
+}
+
+// planter makes trees that no work tree would become.
+func planter(t *testing.T, repo *git.Repository) func(...object.TreeEntry) plumbing.Hash {
+	return func(entries ...object.TreeEntry) plumbing.Hash {
+		return put(t, repo, (&object.Tree{Entries: entries}).Encode)
+	}
+}
+
+func put(t *testing.T, repo *git.Repository, encode func(plumbing.EncodedObject) error) plumbing.Hash {
+	t.Helper()
+	o := repo.Storer.NewEncodedObject()
+	if err := encode(o); err != nil {
+		t.Fatal(err)
+	}
+	h, err := repo.Storer.SetEncodedObject(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// plant commits a service that has one more folder.
+func plant(t *testing.T, repo *git.Repository, folder object.TreeEntry) string {
+	t.Helper()
+	dir := planter(t, repo)
+	service := dir(folder, object.TreeEntry{Name: "service.yaml", Mode: filemode.Regular, Hash: gittest.Blob(t, repo.Storer, "owner: x\n")})
 	root := dir(
 		object.TreeEntry{Name: "sealstone.yaml", Mode: filemode.Regular, Hash: gittest.Blob(t, repo.Storer, hostileRoot)},
 		object.TreeEntry{Name: "services", Mode: filemode.Dir, Hash: dir(object.TreeEntry{Name: "s", Mode: filemode.Dir, Hash: service})},
 	)
 	who := object.Signature{Name: "a", Email: "a@example.com", When: gittest.Start}
-	commit := put((&object.Commit{Author: who, Committer: who, TreeHash: root}).Encode)
-	bounded(t, repo, commit.String())
+	return put(t, repo, (&object.Commit{Author: who, Committer: who, TreeHash: root}).Encode).String()
 }
 
 func bounded(t *testing.T, repo *git.Repository, commit string) {

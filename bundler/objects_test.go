@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -352,6 +353,23 @@ func TestHostilePacksAreRefused(t *testing.T) {
 				t.Errorf("it took %d MiB", took>>20)
 			}
 		})
+	}
+}
+
+// Of small differences to one another as many are resolved as git writes.
+func TestALongChainOfDifferencesIsRefused(t *testing.T) {
+	base := crafted{kind: plumbing.BlobObject, body: "0"}
+	first := crafted{kind: plumbing.OFSDeltaObject, to: base.back(), body: deltaOf(1, 1, "\x01x")}
+	next := first
+	next.to = first.back()
+	start, step := len(craftPack(base, first))-20, len(next.bytes())
+	pack := append(craftPack(base, first)[:start], bytes.Repeat(next.bytes(), maxChain)...)
+	for n, want := range map[int]error{maxChain: nil, maxChain + 1: errHeavy} {
+		p := &packFile{r: bytes.NewReader(pack), size: int64(len(pack)), room: newDeltaRoom()}
+		err := p.stream(int64(start+(n-2)*step), 1, func(plumbing.ObjectType, int64, io.Reader) error { return nil })
+		if !errors.Is(err, want) {
+			t.Errorf("%d differences: %v, want %v", n, err, want)
+		}
 	}
 }
 

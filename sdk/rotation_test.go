@@ -1,7 +1,10 @@
 package sdk_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -203,4 +206,76 @@ func (g gone) RoundTrip(r *http.Request) (*http.Response, error) {
 		res.StatusCode, res.Status = http.StatusGone, "410 Gone"
 	}
 	return res, err
+}
+
+// late is a server that answers slowly, and gives evidence no more than some times.
+type late struct {
+	*fakeLog
+	delay    time.Duration
+	evidence int
+	trust    []byte // instead of the log's own
+}
+
+func (s *late) RoundTrip(r *http.Request) (*http.Response, error) {
+	time.Sleep(s.delay)
+	switch {
+	case r.URL.Path == "/v1/evidence" && s.evidence == 0:
+		return nil, errors.New("connection refused")
+	case r.URL.Path == "/v1/evidence":
+		s.evidence--
+	case r.URL.Path == "/v1/trust" && s.trust != nil:
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(s.trust)), Request: r}, nil
+	}
+	return s.fakeLog.RoundTrip(r)
+}
+
+// While a slow server answers, the next one moves trust on.
+func TestWhatASlowServerShowsIsOvertaken(t *testing.T) {
+	beside := func(cfg *sdk.Config, slow, fast *late) {
+		cfg.Servers = []string{"http://slow", "http://fast"}
+		cfg.HTTPClient.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Host == "slow" {
+				return slow.RoundTrip(r)
+			}
+			return fast.RoundTrip(r)
+		})
+	}
+	t.Run("a head of the log before", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l, cfg := released(t)
+			next := l.succeed("next.example.com/log")
+			next.activate("prod", 1, release(3))
+			slow, fast := &late{fakeLog: l, evidence: 100}, &late{fakeLog: next}
+			beside(&cfg, slow, fast)
+			c := open(t, cfg)
+			runs(t, c, 1)
+			slow.delay, fast.evidence = time.Second, 1 // which has the client ask for trust
+			l.tell("head")
+			for n := 0; c.Live().LastError == "" && n < 500; n++ {
+				settled(10 * time.Millisecond)
+			}
+			if live := c.Live(); live.Origin != next.Origin || !strings.Contains(live.LastError, "but trust moved to") {
+				t.Errorf("%s: %s", live.Origin, live.LastError)
+			}
+			fast.evidence = 100
+			settled(time.Minute)
+			runs(t, c, 3)
+		})
+	})
+	t.Run("an older trust file", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l, cfg := released(t)
+			slow, fast := &late{fakeLog: l, evidence: 100}, &late{fakeLog: l, evidence: 1}
+			beside(&cfg, slow, fast)
+			c := open(t, cfg)
+			l.turnNode()
+			slow.delay, slow.trust = time.Second, l.Trust.File()
+			l.turnRoot("2")
+			l.tell("head")
+			settled(10 * time.Second)
+			if live := c.Live(); live.TrustVersion != 3 || live.State != api.StateReady {
+				t.Errorf("version %d, %s", live.TrustVersion, why(c))
+			}
+		})
+	})
 }

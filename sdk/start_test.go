@@ -3,6 +3,7 @@ package sdk_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"os"
@@ -347,12 +348,23 @@ func moved(t *testing.T, newest int) (*fakeLog, sdk.Config, *sdk.Client) {
 }
 
 func TestSucceededLogIsRememberedOverARestart(t *testing.T) {
-	for name, forget := range map[string]func(*testing.T, sdk.Config){
-		"with its trust file": func(*testing.T, sdk.Config) {},
-		"told of it anew": func(t *testing.T, cfg sdk.Config) { // as from a cache that filed it elsewhere
+	anew := func(t *testing.T, _ *fakeLog, cfg sdk.Config) { // as from a cache that filed it elsewhere
+		db, err := kv.Open(filepath.Join(cfg.Cache, "0.db"), kv.Options{})
+		must(t, err)
+		must(t, db.Put("trust", ledgertest.Origin+" 00000002", nil))
+		must(t, db.Close())
+	}
+	for name, forget := range map[string]func(*testing.T, *fakeLog, sdk.Config){
+		"with its trust file": func(*testing.T, *fakeLog, sdk.Config) {},
+		"told of it anew":     anew,
+		"told of it anew, with an older memory": func(t *testing.T, next *fakeLog, cfg sdk.Config) {
+			anew(t, next, cfg)
+			next.size = 3
+			old, err := json.Marshal(next.answer("checkout", 0, nil))
+			must(t, err)
 			db, err := kv.Open(filepath.Join(cfg.Cache, "0.db"), kv.Options{})
 			must(t, err)
-			must(t, db.Put("trust", ledgertest.Origin+" 00000002", nil))
+			must(t, db.Put("evidence", next.Origin+" "+cfg.Target+" seen", old))
 			must(t, db.Close())
 		},
 	} {
@@ -361,7 +373,8 @@ func TestSucceededLogIsRememberedOverARestart(t *testing.T) {
 				next, cfg, c := moved(t, 3)
 				runs(t, c, 3)
 				c.Close()
-				forget(t, cfg)
+				forget(t, next, cfg)
+				time.Sleep(time.Second)
 				next.locked(func() { next.size = 3 }) // release 1 of the new log
 				c = open(t, cfg)
 				settled(5 * time.Second)

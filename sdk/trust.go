@@ -56,8 +56,7 @@ func (c *Client) newerTrust(ctx context.Context, s *server, old *ledger.Trust) *
 		return nil
 	}
 	c.log.Info("sealstone: new version of the trust file", slog.String("origin", t.Origin), slog.Int("version", t.Version))
-	c.setTrust(t, false)
-	return t
+	return c.setTrust(t, false)
 }
 
 // trustIsDue tells, once in a while, that it is time to look for a newer trust
@@ -80,15 +79,15 @@ func rotated(failed error) bool {
 	return ok && slices.Contains([]ledger.Check{ledger.CheckHead, ledger.CheckCheckpoint, ledger.CheckNodeSignature, ledger.CheckStatementSignature}, refused.Check)
 }
 
-// setTrust makes a trust file the one to verify with. With another origin, what
-// was known of the log before says nothing about the new one: only what a
-// process before this has proven of it does.
-func (c *Client) setTrust(t *ledger.Trust, firstUse bool) {
+// setTrust makes a trust file the one to verify with, and returns the one that is.
+// With another origin, what was known of the log before says nothing about the new
+// one: only what a process before this has proven of it does.
+func (c *Client) setTrust(t *ledger.Trust, firstUse bool) *ledger.Trust {
 	known, checkpoint := c.remembered(t)
 	c.mu.Lock()
-	if c.trust != nil && c.trust.Version >= t.Version {
+	if newer := c.trust; newer != nil && newer.Version >= t.Version {
 		c.mu.Unlock()
-		return // two servers showed it at once
+		return newer // another server was faster
 	}
 	if c.trust == nil || c.trust.Origin != t.Origin {
 		c.known, c.checkpoint = known, checkpoint
@@ -106,6 +105,7 @@ func (c *Client) setTrust(t *ledger.Trust, firstUse bool) {
 	c.mu.Unlock()
 	c.cache.use(t.Origin, c.target)
 	c.cache.putTrust(t, from, slices.Compact(filed))
+	return t
 }
 
 // remembered is what the cache holds of a log: the newest head that was proven.

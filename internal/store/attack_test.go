@@ -253,6 +253,10 @@ func TestEditsUnderARunningStoreAreFound(t *testing.T) {
 			must(f.t, err)
 			must(f.t, f.details.Write(func(tx *bbolt.Tx) error { return tx.Bucket(bucketDetails).Put(be64(2), row) }))
 		},
+		"row " + rowTrust: func(f *fixture) {
+			another := []byte("1 " + api.DigestOf([]byte("another")))
+			f.rowsOpen(func(tx *bbolt.Tx) error { return tx.Bucket(bucketRows).Put([]byte(rowTrust), another) })
+		},
 	} {
 		t.Run(where, func(t *testing.T) {
 			f := attacked(t, 20)
