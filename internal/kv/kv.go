@@ -9,9 +9,9 @@
 //
 // bbolt has no checksums on data pages and maps its file without looking at its
 // size, so this package adds what keeps a damaged file from being believed: a
-// size guard before the file is mapped, a rehash of every object that is read,
-// and a net under every transaction that turns a fault on a damaged page into
-// [ErrStructure].
+// look at its size and at the pages that lead to others before the file is mapped,
+// a rehash of every object that is read, and a net under every transaction that
+// turns a fault on a damaged page into [ErrStructure].
 package kv
 
 import (
@@ -55,6 +55,7 @@ type Options struct {
 	Format    string        // first value of a new file, demanded of an old one; "" is defaultFormat
 	NoSync    bool          // no fsync: for tests only, a crash loses data
 	MaxSize   int           // bytes the file may grow to; 0 is no limit
+	Whole     bool          // look at each page's head first: for those who read all of it anyway
 }
 
 // defaultFormat is the format of a file of objects and records.
@@ -79,13 +80,14 @@ type DB struct {
 }
 
 // Open opens or creates the file at path, mode 0600. A file shorter than its
-// meta page says is refused with ErrTruncated before it is mapped: reading past
-// the end of a mapped file kills the process.
+// meta page says is refused with ErrTruncated before it is mapped, and one whose
+// pages don't make trees with ErrStructure: what bbolt does on them kills the
+// process.
 func Open(path string, opt Options) (*DB, error) {
 	if opt.Format == "" {
 		opt.Format = defaultFormat
 	}
-	if err := guardSize(path, opt); err != nil {
+	if err := guard(path, opt); err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	db := &DB{path: path, opt: opt}

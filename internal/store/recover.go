@@ -113,7 +113,7 @@ func (r *recovery) say(format string, args ...any) {
 // opening it meanwhile.
 func (r *recovery) openOld() (*kv.DB, error) {
 	path := r.s.cfg.path(fileLedger)
-	db, err := kv.Open(path, kv.Options{MustExist: true, Format: formatLedger, NoSync: r.s.cfg.noSync})
+	db, err := kv.Open(path, kv.Options{MustExist: true, Whole: true, Format: formatLedger, NoSync: r.s.cfg.noSync})
 	switch {
 	case errors.Is(err, kv.ErrLocked):
 		return nil, fmt.Errorf("%s: %w: stop the server first", r.s.cfg.Dir, err)
@@ -265,14 +265,14 @@ func (r *recovery) openNew() (err error) {
 	if err := s.ledger.Write(func(tx *bbolt.Tx) error { return createBuckets(tx, ledgerBuckets...) }); err != nil {
 		return err
 	}
-	s.details.DB, err = kv.Open(s.cfg.path(fileDetails), kv.Options{Format: formatDetails, NoSync: s.cfg.noSync})
+	s.details.DB, err = kv.Open(s.cfg.path(fileDetails), kv.Options{Whole: true, Format: formatDetails, NoSync: s.cfg.noSync})
 	if err != nil {
 		return noDetails(err)
 	}
 	if err := s.details.Write(func(tx *bbolt.Tx) error { return createBuckets(tx, bucketDetails) }); err != nil {
 		return err
 	}
-	s.objects, err = kv.Open(s.cfg.path(fileObjects), kv.Options{Format: formatObjects, NoSync: s.cfg.noSync})
+	s.objects, err = kv.Open(s.cfg.path(fileObjects), kv.Options{Whole: true, Format: formatObjects, NoSync: s.cfg.noSync})
 	if err == nil {
 		_, err = s.objects.CheckObjects() // single ones are built again, the pages between them are not
 	}

@@ -232,7 +232,7 @@ func open(cfg Config, fresh bool) (*Store, error) {
 }
 
 func (s *Store) openFiles() (err error) {
-	opt := kv.Options{ReadOnly: s.cfg.ReadOnly, MustExist: true, NoSync: s.cfg.noSync, Format: formatLedger, MaxSize: s.cfg.maxSize}
+	opt := kv.Options{ReadOnly: s.cfg.ReadOnly, Whole: s.cfg.ReadOnly, MustExist: true, NoSync: s.cfg.noSync, Format: formatLedger, MaxSize: s.cfg.maxSize}
 	if s.ledger, err = kv.Open(s.cfg.path(fileLedger), opt); err != nil {
 		return unopened(fileLedger, err)
 	}
