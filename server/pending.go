@@ -22,14 +22,18 @@ import (
 // pending holds safe-mode statements that were judged right while the log could
 // not take them. They are served, obeyed, and appended when the log is back.
 type pending struct {
-	holding  sync.Mutex // over deciding and adding, so that rivals see each other
-	settling turn       // over appending what waits, in its order
+	holding  sync.Mutex   // over deciding and adding, so that rivals see each other
+	settling turn         // over appending what waits, in its order
+	stuck    atomic.Int64 // how many of them can't be judged yet, at the last look
 	file     pendingFile
 	keeping  turn // over reading the list and writing it
 	mu       sync.RWMutex
 	list     []held
 	unkept   atomic.Pointer[string] // why the list is in memory only; nil: it isn't
 	lost     string                 // why what waited at the last stop could not be read
+
+	overlays sync.Mutex
+	overlay  *overlay
 }
 
 // turn is a mutex that nobody waits for longer than he wants to: a disk that
@@ -236,6 +240,18 @@ func (p *pending) all() []held {
 	return p.list
 }
 
+// overlay remembers what over answered for a state and a list: to judge what
+// waits costs a signature each.
+type overlay struct {
+	state  *ledger.State
+	list   []held
+	chains map[string][]ledger.Chain // by service
+}
+
+func (o *overlay) isOf(state *ledger.State, list []held) bool {
+	return o.state == state && len(o.list) == len(list) && &o.list[0] == &list[0]
+}
+
 // over lays the pending statements over a service's chains, by the rule that
 // clients follow.
 func (p *pending) over(st *ledger.State, service string) []ledger.Chain {
@@ -244,9 +260,18 @@ func (p *pending) over(st *ledger.State, service string) []ledger.Chain {
 	if len(list) == 0 {
 		return chains
 	}
+	p.overlays.Lock()
+	defer p.overlays.Unlock()
+	if p.overlay == nil || !p.overlay.isOf(st, list) {
+		p.overlay = &overlay{st, list, map[string][]ledger.Chain{}}
+	}
+	if known, ok := p.overlay.chains[service]; ok {
+		return known
+	}
 	for _, h := range list { // in the order they were taken; each as of its own time, which was judged then
 		chains = ledger.WithPending(chains, service, []*ledger.Signed{h.st}, st.Operators, func(api.Mode) bool { return true }, h.st.At())
 	}
+	p.overlay.chains[service] = chains
 	return chains
 }
 
@@ -291,15 +316,19 @@ func (s *Server) append(ctx context.Context, d store.Decide) ([]store.Receipt, e
 		return nil, err
 	}
 	return s.store.Append(ctx, func(st *ledger.State, now time.Time) (store.Decision, error) {
-		if len(s.pending.all()) > 0 {
-			return store.Decision{}, &api.Error{Code: api.CodeStorage, Detail: "safe-mode statements wait for the log, and go first", Hint: "send it again"}
+		if int64(len(s.pending.all())) > s.pending.stuck.Load() {
+			return store.Decision{}, errOthersWait
 		}
 		return d(st, now)
 	})
 }
 
+var errOthersWait = &api.Error{Code: api.CodeStorage, Detail: "safe-mode statements wait for the log, and go first", Hint: "send it again"}
+
 // settlePending appends what waits, oldest first. It stops at the first that the
-// log doesn't take.
+// log doesn't take. What is about sets that can't be read now goes on waiting and
+// holds up nothing but its own service's statements: whether it fits will be
+// known when they are built again.
 func (s *Server) settlePending(ctx context.Context) error {
 	if len(s.pending.all()) == 0 {
 		return nil
@@ -310,15 +339,43 @@ func (s *Server) settlePending(ctx context.Context) error {
 		return err
 	}
 	defer s.pending.settling.leave()
+	settled, unread := 0, map[string]bool{}
+	defer func() {
+		if settled > 0 {
+			s.keepPending()
+		}
+	}()
+	stuck := int64(0)
 	for _, h := range s.pending.all() {
+		name := h.st.Service
+		if _, looked := unread[name]; !looked {
+			unread[name] = s.unread(ctx, name)
+		}
+		if unread[name] {
+			stuck++
+			continue
+		}
 		if err := s.settle(ctx, h); err != nil {
 			return err
 		}
 		s.pending.remove(h.st)
-		s.keepPending()
-		s.announcePending(h.st.Service)
+		s.announcePending(name)
+		settled++
 	}
+	s.pending.stuck.Store(stuck)
 	return nil
+}
+
+// unread tells whether a set in effect can't be read, though nobody erased it.
+func (s *Server) unread(ctx context.Context, service string) bool {
+	s.healSets(ctx, service)
+	return slices.ContainsFunc(s.store.Snapshot().State.ServiceChains(service), func(c ledger.Chain) bool {
+		if c.Kind != ledger.BundleActivated {
+			return false
+		}
+		_, err := s.programs.set(c.Set.Digest)
+		return err != nil && !errors.Is(err, store.ErrErased)
+	})
 }
 
 // settle appends a pending statement, or the evidence that it does not fit.

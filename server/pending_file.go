@@ -67,7 +67,8 @@ func slotSum(number uint64, body []byte) api.Digest {
 	return api.DigestOf(fmt.Appendf(nil, "%d\n%s", number, body))
 }
 
-// write replaces the list; durable when it returns nil.
+// write replaces the list; durable when it returns nil. An empty one fills both
+// slots to their ends: what is erased from the log must not go on here.
 func (f pendingFile) write(list []api.Submission) error {
 	if f == "" {
 		return errors.New("there is no file to keep pending statements in")
@@ -88,9 +89,17 @@ func (f pendingFile) write(list []api.Submission) error {
 	if err != nil {
 		return err
 	}
-	_, err = out.WriteAt(slot, int64(number%2)*pendingSlot)
-	if err == nil {
+	if len(list) == 0 {
+		slot = append(slot, make([]byte, pendingSlot-len(slot))...)
+	}
+	at := int64(number % 2)
+	if _, err = out.WriteAt(slot, at*pendingSlot); err == nil {
 		err = durable.SyncData(out)
+	}
+	if err == nil && len(list) == 0 { // the other is the older one, whatever becomes of it
+		if _, err = out.WriteAt(make([]byte, pendingSlot), (1-at)*pendingSlot); err == nil {
+			err = durable.SyncData(out)
+		}
 	}
 	return errors.Join(err, out.Close())
 }

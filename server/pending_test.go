@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -148,6 +149,83 @@ func TestWhatWaitsGoesIntoTheLogFirst(t *testing.T) {
 			}
 			wantKinds(t, r, 4, want...)
 		})
+	}
+}
+
+// A set that can't be read now says nothing about the modes that it has: what
+// waits goes on waiting, and holds up nobody else.
+func TestWhatWaitsIsNotJudgedByASetThatCantBeRead(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pending")
+	keep := func(c *Config) { c.PendingFile = file }
+	r := newRig(t, keep)
+	r.sync()
+	for after, kind := range []ledger.Kind{ledger.SafeModeEntered, ledger.SafeModeRenewed} {
+		if _, err := r.hold(r.f.SafeMode(kind, "checkout", "prod", "degraded", int64(after)), nil, os.ErrClosed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.loseObjects()
+	if err := os.Rename(filepath.Join(r.dir, "git"), filepath.Join(r.dir, "git.lost")); err != nil {
+		t.Fatal(err)
+	}
+	r.open(filepath.Join(r.dir, "gone.git"), keep)
+	r.round(t.Context())
+	r.send(200, r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil))
+	r.send(409, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+	wantKinds(t, r, 4, "note.added checkout@prod")
+	if err := r.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.open(r.url, keep)
+	r.round(t.Context())
+	if err := r.settlePending(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantKinds(t, r, 5, "safe-mode.entered checkout@prod", "safe-mode.renewed checkout@prod")
+}
+
+// A statement may come under the id of a change that is on its way into the log.
+func TestAnIDStaysThatOfTheFirst(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	note := r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil)
+	enter := r.f.Statement(ledger.SafeModeEntered, "checkout", "prod", func(s *ledger.Statement) {
+		after := int64(0)
+		s.ID, s.Mode, s.TTL, s.OnExpiry, s.After = note.ID, "degraded", 3600, "hold", &after
+	})
+	r.pending.add(held{enter, nil}) // as hold does while the note hangs in its commit
+	if _, err := r.store.Append(t.Context(), func(*ledger.State, time.Time) (store.Decision, error) {
+		return store.Decision{Drafts: []store.Draft{store.DraftOf(note, nil)}}, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.settlePending(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantKinds(t, r, 4, "note.added checkout@prod", "statement.late checkout@prod")
+	if got := decode[api.Receipt](t, r.send(200, note)); !got.Repeated || got.Index != 4 {
+		t.Errorf("sent again: %+v", got)
+	}
+	r.send(409, enter)
+	if report, err := r.store.Verify(t.Context(), nil); err != nil || len(report.Findings) > 0 {
+		t.Errorf("%v, %v", report.Findings, err)
+	}
+}
+
+func TestWhatNoLongerWaitsLeavesNothingInTheFile(t *testing.T) {
+	f := pendingFile(filepath.Join(t.TempDir(), "pending"))
+	for _, words := range []string{"secret one", "secret two", ""} {
+		list := []api.Submission{}
+		if words != "" {
+			list = append(list, api.Submission{Statement: []byte(strconv.Quote(words))})
+		}
+		if err := errors.Join(f.take(), f.write(list)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(string(f))
+	if list, _, bad := f.read(); err != nil || bad != nil || len(list) > 0 || strings.Contains(string(b), "secret") {
+		t.Errorf("%v, %v, %s", err, bad, list)
 	}
 }
 

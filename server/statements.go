@@ -140,6 +140,9 @@ func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.D
 				return store.Decision{}, err
 			}
 		}
+		if st.Kind.Lane() == ledger.LaneOverride && s.pending.waits(st) {
+			return store.Decision{}, errOthersWait
+		}
 		return s.admit(state, st, detail, now.Sub(st.At()) > ledger.LateAfter) // it was pending somewhere, and lost its race
 	})
 	if err == nil {

@@ -254,6 +254,11 @@ func (b *batch) add(d *Draft, m *mark) (Receipt, error) {
 		b.details[index] = d.Detail
 	}
 	for _, id := range idsOf(c) {
+		if id != c.ID {
+			if _, old, err := b.find(id); old != nil || err != nil {
+				continue
+			}
+		}
 		b.ids[id] = index
 	}
 	return Receipt{Index: index, Hash: c.Hash, ID: c.ID, Generation: c.Data.Generation, Change: c}, nil
@@ -376,7 +381,9 @@ func (b *batch) rollback(m *mark) {
 	for i, c := range b.changes[m.changes:] {
 		delete(b.details, b.base+int64(m.changes+i))
 		for _, id := range idsOf(c) {
-			delete(b.ids, id)
+			if b.ids[id] == b.base+int64(m.changes+i) {
+				delete(b.ids, id)
+			}
 		}
 	}
 	b.changes, b.bytes = b.changes[:m.changes], m.bytes

@@ -80,11 +80,16 @@ func readLeaf(tx *bbolt.Tx, index int64) ([]byte, error) {
 	return append([]byte{}, v...), nil
 }
 
-func dropBucket(tx *bbolt.Tx, name []byte) error {
-	if tx.Bucket(name) == nil {
-		return nil
+func dropBuckets(tx *bbolt.Tx, names ...[]byte) error {
+	for _, name := range names {
+		if tx.Bucket(name) == nil {
+			continue
+		}
+		if err := tx.DeleteBucket(name); err != nil {
+			return err
+		}
 	}
-	return tx.DeleteBucket(name)
+	return nil
 }
 
 func createBuckets(tx *bbolt.Tx, names ...[]byte) error {

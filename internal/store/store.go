@@ -334,7 +334,7 @@ func (s *Store) refold(head ledger.Tree, cause error) error {
 		return nil
 	}
 	return s.ledger.Write(func(tx *bbolt.Tx) error {
-		if err := errors.Join(dropBucket(tx, bucketState), dropBucket(tx, bucketTail), createBuckets(tx, bucketState)); err != nil {
+		if err := errors.Join(dropBuckets(tx, bucketState, bucketTail, bucketTerms, bucketIDs), createBuckets(tx, bucketState, bucketTerms, bucketIDs)); err != nil {
 			return err
 		}
 		if err := writeIndex(tx, 0, changes); err != nil { // the version covers the index too

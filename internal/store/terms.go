@@ -116,7 +116,8 @@ func millis(s string) int64 {
 }
 
 // idsOf lists the ids under which a change is found again: its own, and for a
-// late statement also the statement's, so that a retry isn't recorded twice.
+// late statement also the statement's, so that a retry isn't recorded twice. An
+// id that was somebody else's before stays his.
 func idsOf(c *ledger.Change) []string {
 	if c.Kind() == ledger.StatementLate {
 		return []string{c.ID, c.Statement.ID}
@@ -137,6 +138,9 @@ func writeIndex(tx *bbolt.Tx, base int64, changes []*ledger.Change) error {
 		at := be64(base + int64(i))
 		for _, id := range idsOf(c) {
 			key, _ := idKey(id)
+			if ids.Get(key) != nil {
+				continue // of a late statement that came under the id of a change
+			}
 			if err := ids.Put(key, at); err != nil {
 				return err
 			}
