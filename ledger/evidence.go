@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/sealstone/sealstone/api"
 )
@@ -85,10 +84,10 @@ func Refuse(c Check, err error) error {
 }
 
 // Known is what a client has proven before and keeps: it must never go back.
+// The log orders it, not the clocks of those who sign heads: see decision 0025.
 // The zero value knows nothing.
 type Known struct {
 	Tree    Tree
-	Issued  time.Time
 	Chains  []Chain
 	Changes map[int64]*Change // proven, by index; see Evidence's have
 }
@@ -104,7 +103,7 @@ type Proven struct {
 
 // Known is what to keep of it.
 func (p *Proven) Known() *Known {
-	return &Known{p.Tree, p.Head.Issued, p.Chains, p.Changes}
+	return &Known{p.Tree, p.Chains, p.Changes}
 }
 
 // StandsAlone tells whether evidence brought along every change that p was
@@ -159,9 +158,8 @@ func (p *prover) head(e *Evidence, service string) error {
 	if h.Service != service {
 		return Refuse(CheckHead, fmt.Errorf("the head is of service %q, wanted %q", h.Service, service))
 	}
-	if h.Issued.Before(p.known.Issued) || h.Tree.Size < p.known.Tree.Size {
-		return Refuse(CheckHeadRollback, fmt.Errorf("issued %s at size %d, but one of %s at size %d is known",
-			api.FormatTime(h.Issued), h.Tree.Size, api.FormatTime(p.known.Issued), p.known.Tree.Size))
+	if h.Tree.Size < p.known.Tree.Size {
+		return Refuse(CheckHeadRollback, fmt.Errorf("issued %s at size %d, but size %d is known", api.FormatTime(h.Issued), h.Tree.Size, p.known.Tree.Size))
 	}
 	p.Head = h
 	return nil
@@ -314,7 +312,7 @@ func (t *Trust) ProveAlone(e *Evidence, tree Tree) (map[int64]*Change, error) {
 }
 
 // lines checks the change of every line of the head, and that no chain went
-// back or away.
+// back or away, or moved while the log stood still.
 func (p *prover) lines(_ *Evidence, service string) error {
 	for _, l := range p.Head.Lines {
 		c := p.have[l.Index]
@@ -378,6 +376,10 @@ func (p *prover) inForce(index, cited int64) error {
 }
 
 func (p *prover) noneBack() error {
+	still := p.Tree.Size == p.known.Tree.Size
+	if still && len(p.Chains) > len(p.known.Chains) {
+		return Refuse(CheckChains, fmt.Errorf("two heads of size %d have %d and %d chains", p.Tree.Size, len(p.known.Chains), len(p.Chains)))
+	}
 	for _, old := range p.known.Chains {
 		if old.Pending {
 			continue
@@ -393,6 +395,8 @@ func (p *prover) noneBack() error {
 			return Refuse(CheckChains, fmt.Errorf("chain %s %s is gone", old.Lane, old.Scope))
 		case now.Generation < old.Generation, now.Generation == old.Generation && now.Hash != old.Hash:
 			return Refuse(CheckChains, fmt.Errorf("chain %s %s went from generation %d back to %d", old.Lane, old.Scope, old.Generation, now.Generation))
+		case still && now.Hash != old.Hash:
+			return Refuse(CheckChains, fmt.Errorf("chain %s %s is at generation %d and at %d in heads of one size", old.Lane, old.Scope, old.Generation, now.Generation))
 		case now.Generation == old.Generation+1 && now.Kind == SafeModeExited && p.have[now.Index].Statement == nil &&
 			(old.OnExpiry != "restore" || old.Expires > now.Recorded):
 			return Refuse(CheckPermission, fmt.Errorf("entry %d: the node left mode %q at %s by itself before it ran out", now.Index, old.Mode, now.Scope))

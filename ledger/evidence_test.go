@@ -126,8 +126,13 @@ func TestEvidenceAttacks(t *testing.T) {
 		"edited head": {ledger.CheckHead, func(_ *memLog, e *ledger.Evidence, _ *ledger.Known) {
 			e.Head = strings.Replace(e.Head, "main prod", "main proc", 1)
 		}},
-		"older head": {ledger.CheckHeadRollback, func(l *memLog, e *ledger.Evidence, k *ledger.Known) {
-			e.Head = l.headOf(func(h *ledger.Head) { h.Issued = k.Issued.Add(-1e9) })
+		"a chain that moved in a log that did not": {ledger.CheckChains, func(l *memLog, e *ledger.Evidence, k *ledger.Known) {
+			*k = *prove(l.t, l, l.evidence(0), nil).Known()
+			k.Chains[0].Generation, k.Chains[0].Hash = 1, ledger.LeafHash(l.leaves[2])
+		}},
+		"a chain more in a log that did not grow": {ledger.CheckChains, func(l *memLog, e *ledger.Evidence, k *ledger.Known) {
+			*k = *prove(l.t, l, l.evidence(0), nil).Known()
+			k.Chains = k.Chains[1:]
 		}},
 		"younger head of a shorter log": {ledger.CheckHeadRollback, func(l *memLog, e *ledger.Evidence, _ *ledger.Known) {
 			e.Head = l.headOf(func(h *ledger.Head) { h.Tree = l.treeAt(3) })
@@ -236,7 +241,7 @@ func TestEvidenceAttacks(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			l := story(t)
-			known := &ledger.Known{Tree: l.treeAt(4), Issued: start}
+			known := &ledger.Known{Tree: l.treeAt(4)}
 			for _, i := range []int64{2, 3} {
 				ch, err := ledger.ParseLeaf(l.leaves[i])
 				if err != nil {
@@ -252,6 +257,22 @@ func TestEvidenceAttacks(t *testing.T) {
 			wantCheck(t, err, c.want)
 		})
 	}
+}
+
+// The log orders heads, clocks don't: a node whose clock went back, or was ahead
+// before, is believed.
+func TestHeadsAreOrderedByTheLogAlone(t *testing.T) {
+	l := story(t)
+	first := prove(t, l, l.evidence(0), nil).Known()
+	for _, d := range []time.Duration{-time.Hour, time.Hour, -24 * time.Hour} {
+		e := l.evidence(first.Tree.Size)
+		e.Head = l.headOf(func(h *ledger.Head) { h.Issued = h.Issued.Add(d) })
+		prove(t, l, e, first)
+	}
+	l.activate("staging", 5)
+	e := l.evidence(first.Tree.Size)
+	e.Head = l.headOf(func(h *ledger.Head) { h.Issued = h.Issued.Add(-time.Hour) })
+	prove(t, l, e, first)
 }
 
 // What a stolen node key could put into the log, and clients refuse.

@@ -171,8 +171,8 @@ func (c *Client) judgeState(now time.Time) (api.State, string) {
 		return api.StateError, "what the servers say was refused: " + api.Clip(refused.Error(), 512)
 	case !c.fresh:
 		return api.StateStale, "no head since the start of this process: running from " + c.origin
-	case now.Sub(c.proven.Head.Issued) > ledger.StaleAfter:
-		return api.StateStale, "no head since " + api.FormatTime(c.proven.Head.Issued)
+	case now.Sub(c.news).Abs() > ledger.StaleAfter:
+		return api.StateStale, c.whyOld(now)
 	case c.uncovered:
 		return api.StateStale, "no activation covers " + c.target.String() + " any more: keeping what ran last"
 	case c.behind && c.lastErr != nil:
@@ -181,6 +181,38 @@ func (c *Client) judgeState(now time.Time) (api.State, string) {
 		return api.StateReady, fmt.Sprintf("mode %s is in force, but the set has no bundle for it: staying in normal mode", c.lacking)
 	}
 	return api.StateReady, c.notObeyed()
+}
+
+// hear takes a head's time for what it shows: that the log had nothing newer
+// then. The best of all heads counts, so that one with an older time, of a server
+// whose clock is behind or replayed by somebody, takes nothing away. One of this
+// clock's future shows nothing of now: kept for later it would hide a freeze.
+// c.mu is held.
+func (c *Client) hear(issued, now time.Time) {
+	now = now.Round(0) // by the wall, since clocks are set
+	if c.news.After(now) {
+		c.news = time.Time{} // this machine's clock was set back
+	}
+	at := issued
+	if at.After(now) {
+		at = now
+	}
+	if issued.Sub(now) <= ledger.StaleAfter && at.After(c.news) {
+		c.news = at
+	}
+}
+
+// whyOld says why no head is news. It names no time that moves with every head,
+// since a new text is told and reported. c.mu is held.
+func (c *Client) whyOld(now time.Time) string {
+	issued := c.proven.Head.Issued
+	switch {
+	case issued.Sub(now) > ledger.StaleAfter:
+		return "heads are of a time that this machine's clock has not reached: its clock is wrong, or the server's"
+	case c.lastErr == nil:
+		return "servers answer, with heads that are old by this machine's clock: they hold back what is new, or a clock is wrong"
+	}
+	return "no head since " + api.FormatTime(issued)
 }
 
 // notObeyed says which pending statement changes nothing, since its mode isn't

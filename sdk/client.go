@@ -46,6 +46,7 @@ type Client struct {
 	proven      *ledger.Proven   // the newest head that was believed
 	checkpoint  string           // its checkpoint, signed
 	fresh       bool             // it came from a server, in this process's life
+	news        time.Time        // until when heads showed that the log has nothing newer, by this machine's clock
 	evidence    *ledger.Evidence // the newest that stands alone
 	evidenceSet api.Digest       // the set that it proves for this target
 	staged      *staged

@@ -29,7 +29,7 @@ type Live struct {
 	LogSize   int64           `json:"logSize"`
 	LogRoot   string          `json:"logRoot"` // standard base64
 	Issued    string          `json:"headIssued"`
-	HeadAge   time.Duration   `json:"headAge"`   // nanoseconds, by this machine's clock
+	HeadAge   time.Duration   `json:"headAge"`   // nanoseconds, by this machine's clock; negative when it is behind the server's
 	Operators int             `json:"operators"` // version, 0 before the first set
 
 	Origin       string `json:"origin"`

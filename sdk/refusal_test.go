@@ -154,10 +154,6 @@ var attacks = []struct {
 		l.activate("prod", 2, release(2))
 		l.head = func(h *ledger.Head) { h.Service = "payments" }
 	}},
-	{name: "head from before", check: ledger.CheckHeadRollback, attack: func(_ *testing.T, l *fakeLog) {
-		l.activate("prod", 2, release(2))
-		l.head = func(h *ledger.Head) { h.Issued = h.Issued.Add(-time.Hour) }
-	}},
 	{name: "log shrunk", check: ledger.CheckHeadRollback, attack: func(_ *testing.T, l *fakeLog) {
 		l.activate("prod", 2, release(2))
 		l.size = 2
@@ -418,7 +414,9 @@ func TestRefusalsThatComeAgainAreKeptOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, c := running(t)
 		settled(time.Second)
-		l.locked(func() { l.head = func(h *ledger.Head) { h.Issued = h.Issued.Add(-time.Hour) } })
+		l.activate("prod", 2, release(2))
+		settled(time.Minute)
+		l.locked(func() { l.size = 3 })
 		settled(10 * time.Minute)
 		list := c.Refusals()
 		if len(list) != 1 || list[0].Time < api.FormatTime(time.Now().Add(-time.Minute)) {
@@ -463,7 +461,6 @@ func TestServerThatIsBehind(t *testing.T) {
 		want  api.State
 	}{
 		"in entries":                  {func(r *fakeLog) { r.size = 3 }, true, api.StateStale},
-		"in time":                     {func(r *fakeLog) { r.head = func(h *ledger.Head) { h.Issued = h.Issued.Add(-10 * time.Minute) } }, true, api.StateStale},
 		"in entries, and nobody away": {func(r *fakeLog) { r.size = 3 }, false, api.StateError},
 		"by a bad signature": {func(r *fakeLog) {
 			r.size = 3

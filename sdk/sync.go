@@ -193,6 +193,7 @@ func (c *Client) believe(a *answer) error {
 			c.evidenceSet = eff.Main.Set.Digest
 		}
 	}
+	c.hear(a.proven.Head.Issued, time.Now())
 	c.forgetPending()
 	c.refresh() // a head of today ends STALE
 	if eff, _ := c.effect(); eff.Mode != api.ModeNormal && c.view.Load() != nil {

@@ -138,12 +138,16 @@ func (d *doctor) checkServer(ctx context.Context) (st api.Status, ok bool) {
 // checkClock compares the clocks: heads read as STALE from five minutes on.
 func (d *doctor) checkClock(st api.Status) {
 	at, err := api.ParseTime(st.Time)
-	skew := time.Since(at).Abs()
+	skew := time.Until(at)
+	side := "ahead of"
+	if skew < 0 {
+		side = "behind"
+	}
 	switch {
 	case err != nil:
 		d.add("fail", "clock", err.Error(), "")
-	case skew > time.Minute:
-		d.add("fail", "clock", "this machine and the server are "+span(skew)+" apart", "set the clock that is wrong: from 5m on clients read heads as stale")
+	case skew.Abs() > time.Minute:
+		d.add("fail", "clock", "the server's clock is "+span(skew.Abs())+" "+side+" this machine's", "set the one that is wrong: a client that is over 5m from the server's clock reads STALE, and goes on")
 	default:
 		d.add("ok", "clock", "this machine and the server agree", "")
 	}

@@ -71,7 +71,7 @@ func statusFaults(st api.Status) (list []fault) {
 		add(h.Overdue, fmt.Sprintf("safe mode %s at %s@%s is overdue since %s", h.Mode, h.Service, h.Scope, h.Expires), "sealstone safe-mode renew, or exit, "+h.Service+" --scope "+string(h.Scope))
 	}
 	add(st.Failing > 0, count(st.Failing, "instance")+" in state ERROR, or refused what the server answered", "sealstone live --drift")
-	add(st.ClockSkew != "", st.ClockSkew, "set the server's clock")
+	add(st.ClockSkew != "", st.ClockSkew, "set the server's clock. If it is right, it was ahead when that change was recorded, and this ends by itself")
 	src := st.Source
 	add(src.Refused != "", "the branch was rewritten: "+src.Refused, "push the branch back, or sealstone source accept --rev NEW")
 	add(src.Unsigned != "", "the tip is not signed by an operator: "+src.Unsigned, "have somebody who may sign the tip")

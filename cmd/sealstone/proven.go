@@ -50,10 +50,17 @@ func provenOf(ctx context.Context, c *client, trust *ledger.Trust, service strin
 	return &provenService{log, proven, service, c.objects(ctx, service), map[api.Digest]*bundle.Set{}, map[string]string{}}, nil
 }
 
-// noteOld says that a server shows no new head.
+// noteOld says that a server shows no head of now.
 func (a *app) noteOld(p *provenService) {
-	if p != nil && time.Since(p.Head.Issued) > ledger.StaleAfter {
+	if p == nil {
+		return
+	}
+	switch age := time.Since(p.Head.Issued); {
+	case age > ledger.StaleAfter:
 		fmt.Fprintf(a.err, "note: the newest head of %s is of %s: nothing proves what came after it\n", p.service, api.FormatTime(p.Head.Issued))
+	case age < -ledger.StaleAfter:
+		fmt.Fprintf(a.err, "note: the newest head of %s is of %s, %s ahead of this clock: one of the clocks is wrong, so nothing proves that it is the newest\n",
+			p.service, api.FormatTime(p.Head.Issued), span(-age))
 	}
 }
 
