@@ -23,7 +23,9 @@ type Submission struct {
 // Receipt is what a write answers: where the change is in the log. Unrecorded
 // says that the log could not take it yet and it is served as pending, Volatile
 // that it could not be kept on disk either, so a restart forgets it; Late
-// that it came too late to count and was kept as statement.late.
+// that it came too late to count and was kept as statement.late; Behind why the
+// log is known to lack entries: clients that know a newer change of the chain
+// pass over the statement.
 type Receipt struct {
 	Index      int64  `json:"index"` // -1 while unrecorded
 	LeafHash   Digest `json:"leafHash,omitempty"`
@@ -34,6 +36,7 @@ type Receipt struct {
 	Unrecorded bool   `json:"unrecorded,omitempty"`
 	Volatile   bool   `json:"volatile,omitempty"`
 	Late       bool   `json:"late,omitempty"`
+	Behind     string `json:"behind,omitempty"`
 	Narrower   []Held `json:"narrower,omitempty"` // safe modes below the scope that stay in force
 	Outer      []Held `json:"outer,omitempty"`    // after an exit: safe modes above the scope that still hold there
 }
@@ -61,6 +64,7 @@ type SafeModes struct {
 	InForce   []Held     `json:"safeModes"`           // of the service asked for, or of all
 	Available []SafeMode `json:"available,omitempty"` // with service= and scope=: what can be entered there
 	After     *int64     `json:"after,omitempty"`     // with service= and scope=: what a statement must carry
+	Behind    string     `json:"behind,omitempty"`    // why the log lacks entries that clients may know: more may be in force on them, and after is more
 }
 
 // SafeMode is a mode that a scope's set has, as its safe-mode.yaml describes it.
@@ -230,7 +234,8 @@ type Live struct {
 	Time     string        `json:"time"` // that it is about: now, or as asked with at=
 	Size     int64         `json:"size"` // of the log at that time
 	Services []LiveService `json:"services"`
-	Next     string        `json:"next,omitempty"` // more instances: ask again with after= this
+	Behind   string        `json:"behind,omitempty"` // why the log lacks entries that clients may know
+	Next     string        `json:"next,omitempty"`   // more instances: ask again with after= this
 }
 
 // LiveService is what is live of one service.
@@ -367,7 +372,8 @@ type Status struct {
 	TrustFile   string            `json:"trustFile,omitempty"` // why the trust file in the data directory is not the one in use
 	Operators   int               `json:"operators"`           // version in force, 0 before the first
 	Source      SourceStatus      `json:"source"`
-	Writes      string            `json:"writes"` // "ok", or why the ledger takes none
+	Writes      string            `json:"writes"`           // "ok", or why the ledger takes none
+	Behind      string            `json:"behind,omitempty"` // why the log lacks entries that clients may know
 	Pending     int               `json:"pending"`
 	PendingFile string            `json:"pendingFile,omitempty"` // why statements that wait don't survive a restart, or did not
 	Watchers    int               `json:"watchers"`

@@ -85,10 +85,13 @@ func generation(chains []ledger.Chain, scope api.Scope) int64 {
 }
 
 // passedOver is why a statement means nothing to this process: no fault of
-// anybody's, but whoever dropped the file waits for something to happen.
-type passedOver string
+// anybody's, but whoever signed it waits for something to happen.
+type passedOver struct {
+	why  string
+	ours bool // it is for this process, and the chain has gone on
+}
 
-func (p passedOver) Error() string { return string(p) }
+func (p passedOver) Error() string { return p.why }
 
 // offer takes a statement from a server or a file, and obeys it when it is one
 // for us and good. The error says why it isn't.
@@ -161,10 +164,10 @@ func (c *Client) parseOffer(raw []byte, now time.Time) (*ledger.Signed, error) {
 		return nil, ledger.Refuse(ledger.CheckChange, err)
 	}
 	if s.Kind.Lane() != ledger.LaneOverride || s.Service != c.target.Service || !s.Scope.Contains(c.target.Scope) {
-		return nil, passedOver(fmt.Sprintf("it is for %s@%s, this process is %s", s.Service, s.Scope, c.target))
+		return nil, passedOver{why: fmt.Sprintf("it is for %s@%s, this process is %s", s.Service, s.Scope, c.target)}
 	}
 	if now := generation(c.proven.Chains, s.Scope); *s.After < now {
-		return nil, passedOver(fmt.Sprintf("it was signed after generation %d, the override chain at %s is at %d: sign it anew with --after %d", *s.After, s.Scope, now, now))
+		return nil, passedOver{fmt.Sprintf("it was signed after generation %d, the override chain at %s is at %d: sign it anew with --after %d", *s.After, s.Scope, now, now), true}
 	}
 	if err := c.checkOffer(s, now); err != nil {
 		return nil, err
@@ -203,7 +206,10 @@ func (c *Client) askPending(ctx context.Context, s *server) {
 		return
 	}
 	for _, st := range p.Statements[:min(len(p.Statements), maxHeld)] {
-		_ = c.offer(st, s.base) // refusals are kept; what isn't for us is no news here
+		why, _ := errors.AsType[passedOver](c.offer(st, s.base)) // refusals are kept; what isn't for us is no news here
+		if why.ours {
+			c.log.Warn("sealstone: a pending safe-mode statement is passed over", slog.String("server", s.base), slog.String("why", why.why))
+		}
 	}
 	c.keepHeld()
 }
@@ -250,7 +256,7 @@ func (c *Client) readOverrides() {
 func (c *Client) offerFile(path string, b []byte) {
 	why, passed := errors.AsType[passedOver](c.offer(bytes.TrimSuffix(b, []byte("\n")), path))
 	if passed {
-		c.log.Warn("sealstone: a safe-mode file is passed over", slog.String("file", path), slog.String("why", string(why)))
+		c.log.Warn("sealstone: a safe-mode file is passed over", slog.String("file", path), slog.String("why", why.why))
 	}
 }
 

@@ -343,6 +343,30 @@ func TestFileThatIsPassedOverSaysWhyOnce(t *testing.T) {
 	})
 }
 
+// A server that was put back from an old copy doesn't know how far a chain is:
+// whoever signed by its number reads in the log of a client why nothing happens.
+func TestAServedStatementThatIsPassedOverSaysWhyOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, cfg := released(t)
+		l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+		l.accept(l.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 1))
+		var said bytes.Buffer
+		cfg.Logger = slog.New(slog.NewTextHandler(&said, nil))
+		c := open(t, cfg)
+		low, elsewhere := l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0), l.SafeMode(ledger.SafeModeEntered, "checkout", "prod/us", "degraded", 0)
+		l.locked(func() { l.pending = []json.RawMessage{low.Raw, elsewhere.Raw} })
+		for range 2 {
+			l.tell("pending")
+			settled(time.Minute)
+		}
+		runs(t, c, 1)
+		c.Close()
+		if n := strings.Count(said.String(), "the override chain at prod is at 2: sign it anew with --after 2"); n != 1 || strings.Contains(said.String(), "prod/us") {
+			t.Errorf("said\n%s", said.String())
+		}
+	})
+}
+
 func TestFileWithAModeThatIsNotStagedSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, cfg := released(t)

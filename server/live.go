@@ -63,7 +63,7 @@ func (s *Server) getLive(c echo.Context) error {
 	if v.seen, err = s.observe(v, service, who(c).reads); err != nil {
 		return err
 	}
-	out := api.Live{Time: api.FormatTime(v.now), Size: v.st.Size, Services: []api.LiveService{}, Next: pg.finish()}
+	out := api.Live{Time: api.FormatTime(v.now), Size: v.st.Size, Services: []api.LiveService{}, Behind: s.store.Behind(), Next: pg.finish()}
 	for _, name := range v.services() {
 		if (service == "" || service == name) && who(c).reads(name) {
 			out.Services = append(out.Services, s.liveService(v, name))

@@ -74,7 +74,7 @@ func (s *Server) hold(st *ledger.Signed, detail *ledger.Detail, cause error) (*a
 		if err := errors.Join(judge(state, st), checkClock(st, time.Now())); err != nil {
 			return nil, err
 		}
-		if _, err := s.admitSafeMode(state, s.pending.chain(state, st), s.nextAfter(state, st.Service, st.Scope), st); err != nil {
+		if err := s.admitHeld(state, st); err != nil {
 			return nil, err
 		}
 		if !s.pending.add(held{st, detail}) {
@@ -86,7 +86,24 @@ func (s *Server) hold(st *ledger.Signed, detail *ledger.Detail, cause error) (*a
 	} else if s.pending.unkept.Load() != nil {
 		s.keepPending()
 	}
-	return &api.Receipt{Index: -1, ID: st.ID, Kind: string(st.Kind), Unrecorded: true, Volatile: s.pending.unkept.Load() != nil, Narrower: s.narrower(st.Service, st.Scope)}, nil
+	return &api.Receipt{Index: -1, ID: st.ID, Kind: string(st.Kind), Unrecorded: true, Volatile: s.pending.unkept.Load() != nil, Behind: s.store.Behind(), Narrower: s.narrower(st.Service, st.Scope)}, nil
+}
+
+// admitHeld holds a statement to what waits already. A log that is behind its
+// anchor doesn't know how far the chain had come, nor what was in force then: the
+// signer may have it from a client, so a higher number is taken at its word.
+func (s *Server) admitHeld(state *ledger.State, st *ledger.Signed) error {
+	prev, next := s.pending.chain(state, st), s.nextAfter(state, st.Service, st.Scope)
+	behind := s.store.Behind() != ""
+	if behind && *st.After > next {
+		prev, next = ledger.Chain{Kind: ledger.SafeModeEntered, Mode: st.Mode}, *st.After
+	}
+	_, err := s.admitSafeMode(state, prev, next, st)
+	if e, ok := errors.AsType[*api.Error](err); ok && behind && (st.Kind != ledger.SafeModeEntered || e.Code == api.CodeConflict) {
+		return &api.Error{Code: e.Code, Detail: e.Detail, Err: e.Err,
+			Hint: "the log is behind its anchor: sign with --after GENERATION, that of the scope in overrides of a client's Live()"}
+	}
+	return err
 }
 
 func (s *Server) announcePending(service string) {
@@ -153,7 +170,8 @@ func (s *Server) writePending() error {
 	return s.pending.file.write(list)
 }
 
-// restorePending reads them back. What does not verify any more is dropped.
+// restorePending reads them back. One whose signer may not sign any more, by a log
+// that was recovered, has no effect, and is kept as late when it is its turn.
 func (s *Server) restorePending() {
 	if s.pending.file = pendingFile(s.cfg.PendingFile); s.pending.file == "" {
 		return
@@ -167,12 +185,8 @@ func (s *Server) restorePending() {
 		s.pending.lost = err.Error()
 		s.log.Error("pending statements can't be read", slog.Any("error", err))
 	}
-	state := s.store.Snapshot().State
 	for _, raw := range list {
 		st, detail, err := parseSubmission(raw)
-		if err == nil {
-			err = judge(state, st)
-		}
 		if err != nil {
 			s.log.Error("a pending statement is dropped", slog.Any("error", err))
 			continue
@@ -194,9 +208,11 @@ func (s *Server) nextAfter(state *ledger.State, service string, scope api.Scope)
 	return next
 }
 
-// waits reports whether statements on the same chain wait already.
-func (p *pending) waits(st *ledger.Signed) bool {
-	return slices.ContainsFunc(p.all(), func(h held) bool { return h.st.Service == st.Service && h.st.Scope == st.Scope })
+// on lists what waits on the chain that a safe-mode statement is about.
+func (p *pending) on(st *ledger.Signed) []held {
+	return slices.DeleteFunc(slices.Clone(p.all()), func(h held) bool {
+		return st.Kind.Lane() != ledger.LaneOverride || h.st.Service != st.Service || h.st.Scope != st.Scope
+	})
 }
 
 func (p *pending) has(st *ledger.Signed) bool {
@@ -325,10 +341,19 @@ func (s *Server) append(ctx context.Context, d store.Decide) ([]store.Receipt, e
 
 var errOthersWait = &api.Error{Code: api.CodeStorage, Detail: "safe-mode statements wait for the log, and go first", Hint: "send it again"}
 
-// settlePending appends what waits, oldest first. It stops at the first that the
-// log doesn't take. What is about sets that can't be read now goes on waiting and
-// holds up nothing but its own service's statements: whether it fits will be
-// known when they are built again.
+// stays tells of a statement that waits whether what its signer saw isn't in the
+// log: it was taken while that was behind its anchor. Clients obey it, so it waits
+// on and holds nothing else up, until the chain has come so far or its signer may
+// not sign any more.
+func stays(state *ledger.State, st *ledger.Signed) bool {
+	c, _ := state.Chain(overrideKey(st))
+	return *st.After > c.Generation && judge(state, st) == nil
+}
+
+// settlePending appends what waits, oldest first, but for what stays. It stops at
+// the first that the log doesn't take. What is about sets that can't be read now
+// goes on waiting and holds up nothing but its own service's statements: whether
+// it fits will be known when they are built again.
 func (s *Server) settlePending(ctx context.Context) error {
 	if len(s.pending.all()) == 0 {
 		return nil
@@ -351,7 +376,7 @@ func (s *Server) settlePending(ctx context.Context) error {
 		if _, looked := unread[name]; !looked {
 			unread[name] = s.unread(ctx, name)
 		}
-		if unread[name] {
+		if unread[name] || stays(s.store.Snapshot().State, h.st) {
 			stuck++
 			continue
 		}

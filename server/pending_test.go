@@ -21,35 +21,31 @@ import (
 )
 
 // rolledBack gives the rig a store that is behind its anchor: it serves, and
-// takes no changes.
-func rolledBack(r *rig) {
+// takes no changes. What was lost is a note and the given statements; recovered
+// brings it back, as from a mirror.
+func rolledBack(r *rig, lost ...*ledger.Signed) (recovered func()) {
 	r.t.Helper()
-	old := filepath.Join(r.dir, "old")
-	if err := r.store.Close(); err != nil {
-		r.t.Fatal(err)
-	}
-	if err := os.CopyFS(old, os.DirFS(filepath.Join(r.dir, "data"))); err != nil {
-		r.t.Fatal(err)
-	}
+	data, old, whole := filepath.Join(r.dir, "data"), filepath.Join(r.dir, "old"), filepath.Join(r.dir, "whole")
+	must(r.t, r.store.Close())
+	must(r.t, os.CopyFS(old, os.DirFS(data)))
 	r.restart(r.url)
-	r.send(200, r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil))
-	anchor, err := os.ReadFile(filepath.Join(r.dir, "data", "anchor"))
-	if err != nil {
-		r.t.Fatal(err)
+	for _, st := range append(lost, r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil)) {
+		r.send(200, st)
 	}
-	if err := r.store.Close(); err != nil {
-		r.t.Fatal(err)
+	swap := func(to, from string, pendingFile string) {
+		r.t.Helper()
+		must(r.t, r.store.Close())
+		_ = r.cfg.Source.Close()
+		must(r.t, os.Rename(data, to))
+		must(r.t, os.Rename(from, data))
+		anchor, err := os.ReadFile(filepath.Join(to, "anchor"))
+		must(r.t, err)
+		must(r.t, os.WriteFile(filepath.Join(data, "anchor"), anchor, 0o600))
+		r.open(r.url, func(c *Config) { c.PendingFile = pendingFile })
 	}
-	if err := os.RemoveAll(filepath.Join(r.dir, "data")); err != nil {
-		r.t.Fatal(err)
-	}
-	if err := os.Rename(old, filepath.Join(r.dir, "data")); err != nil {
-		r.t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(r.dir, "data", "anchor"), anchor, 0o600); err != nil {
-		r.t.Fatal(err)
-	}
-	r.restart(r.url)
+	pending := filepath.Join(r.dir, "pending")
+	swap(whole, old, pending)
+	return func() { r.t.Helper(); swap(old, whole, pending) }
 }
 
 func TestALogThatTakesNoChangesStillServesSafeModes(t *testing.T) {
@@ -84,10 +80,119 @@ func TestALogThatTakesNoChangesStillServesSafeModes(t *testing.T) {
 		st.SafeModes[0].By != "alex" || st.SafeModes[0].TTL != enter.TTL {
 		t.Errorf("%+v", st)
 	}
-	live := decode[api.Live](t, r.get(200, "/v1/live?service=checkout")).Services[0].Scopes[0]
+	answer := decode[api.Live](t, r.get(200, "/v1/live?service=checkout"))
+	modes := decode[api.SafeModes](t, r.get(200, "/v1/safe-modes"))
+	for _, why := range []string{got.Behind, answer.Behind, modes.Behind, r.Status().Behind} {
+		if !strings.HasPrefix(why, "the log has 4 entries, its anchor says that 5 were published") {
+			t.Errorf("behind: %q", why)
+		}
+	}
+	live := answer.Services[0].Scopes[0]
 	if live.Proven.Mode != "degraded" || live.Proven.Index != -1 {
 		t.Errorf("%+v", live.Proven)
 	}
+}
+
+// What the lost entries were about is not known: who signs goes by what a client
+// has proven. When the log is back, what fits is appended in its order.
+func TestWhileTheLogIsBehindAClientsNumberIsTaken(t *testing.T) {
+	const entered, exited, late = "safe-mode.entered checkout@prod", "safe-mode.exited checkout@prod", "statement.late checkout@prod"
+	type step struct {
+		kind   ledger.Kind
+		after  int64
+		status int
+	}
+	for name, c := range map[string]struct {
+		steps []step
+		want  []string // behind the note
+		stay  int
+		mode  api.Mode
+	}{
+		"the number of the log that is left":    {[]step{{ledger.SafeModeEntered, 0, 202}}, []string{late}, 0, "degraded"},
+		"a mode of the lost entries is left":    {[]step{{ledger.SafeModeExited, 0, 422}, {ledger.SafeModeExited, 1, 202}}, []string{exited}, 0, "normal"},
+		"it is left and entered":                {[]step{{ledger.SafeModeExited, 1, 202}, {ledger.SafeModeEntered, 2, 202}}, []string{exited, entered}, 0, "degraded"},
+		"with a number too low before":          {[]step{{ledger.SafeModeEntered, 0, 202}, {ledger.SafeModeExited, 1, 202}}, []string{late, exited}, 0, "normal"},
+		"too low after the right one":           {[]step{{ledger.SafeModeExited, 1, 202}, {ledger.SafeModeEntered, 0, 409}}, []string{exited}, 0, "normal"},
+		"a number that nobody has stays":        {[]step{{ledger.SafeModeExited, 7, 202}}, nil, 1, "normal"},
+		"what stays doesn't hold up what fits":  {[]step{{ledger.SafeModeExited, 1, 202}, {ledger.SafeModeEntered, 7, 202}}, []string{exited}, 1, "degraded"},
+		"a mode that no set has is not entered": {[]step{{ledger.SafeModeRenewed, 0, 422}}, nil, 0, "degraded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.sync()
+			recovered := rolledBack(r, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+			for _, s := range c.steps {
+				b := r.send(s.status, r.f.SafeMode(s.kind, "checkout", "prod", "degraded", s.after))
+				if s.status == 202 && decode[api.Receipt](t, b).Behind == "" || s.status != 202 && !strings.Contains(string(b), "sign with --after GENERATION") {
+					t.Errorf("%+v: %s", s, b)
+				}
+			}
+			recovered()
+			must(t, r.settlePending(t.Context()))
+			r.send(200, r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil)) // nothing holds others up
+			wantKinds(t, r, 4, slices.Concat([]string{entered, "note.added checkout@prod"}, c.want, []string{"note.added checkout@prod"})...)
+			if n := r.Status().Pending; n != c.stay {
+				t.Errorf("%d wait, want %d", n, c.stay)
+			}
+			if eff, err := r.resolve(api.Target{Service: "checkout", Scope: "prod"}); err != nil || eff.Mode != c.mode {
+				t.Errorf("%+v, %v", eff, err)
+			}
+		})
+	}
+}
+
+// One that was signed after more than its chain has is obeyed, so it is served
+// until the chain has come so far, or its signer may not sign any more.
+func TestWhatStaysEndsWithItsSignerOrItsTurn(t *testing.T) {
+	stuck := func(t *testing.T) (*rig, *ledger.Signed) {
+		r := newRig(t, nil)
+		r.sync()
+		recovered := rolledBack(r)
+		st := r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 2)
+		r.send(202, st)
+		recovered()
+		if after := decode[api.SafeModes](t, r.get(200, "/v1/safe-modes?service=checkout&scope=prod")).After; *after != 3 {
+			t.Errorf("the next one must carry %d", *after)
+		}
+		return r, st
+	}
+	t.Run("turn", func(t *testing.T) {
+		r, _ := stuck(t)
+		r.send(202, r.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 3)) // on top of it
+		r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+		r.send(200, r.f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 1))
+		must(t, r.settlePending(t.Context()))
+		wantKinds(t, r, 5, "safe-mode.entered checkout@prod", "safe-mode.exited checkout@prod", "safe-mode.entered checkout@prod", "safe-mode.exited checkout@prod")
+	})
+	t.Run("signer", func(t *testing.T) {
+		r, st := stuck(t)
+		r.push(byStranger(r))
+		must(t, r.settlePending(t.Context()))
+		wantKinds(t, r, 5, "operators.changed", "statement.late checkout@prod")
+		if got := decode[api.Receipt](t, r.send(200, st)); !got.Late || r.Status().Pending != 0 {
+			t.Errorf("%+v", got)
+		}
+	})
+	t.Run("signer, while it was away", func(t *testing.T) {
+		r, _ := stuck(t)
+		list := r.pending.list
+		r.pending.list = nil
+		r.push(byStranger(r))
+		r.pending.list = list
+		must(t, r.writePending())
+		must(t, r.store.Close())
+		_ = r.cfg.Source.Close()
+		r.open(r.url, func(c *Config) { c.PendingFile = filepath.Join(r.dir, "pending") })
+		must(t, r.settlePending(t.Context()))
+		wantKinds(t, r, 5, "operators.changed", "statement.late checkout@prod")
+	})
+}
+
+// byStranger are operators without the one who signs everything else.
+func byStranger(r *rig) map[string]string {
+	yaml := strings.Replace(strings.Replace(r.files["operators.yaml"], "version: 1", "version: 2", 1), ledgertest.SSHLine(r.f.OperatorKey), ledgertest.SSHLine(r.f.Stranger.Private), 1)
+	op := ledger.Operator{ID: ledgertest.OperatorID, Keys: []string{ledgertest.SSHLine(r.f.Stranger.Private)}, May: []ledger.Grant{ledgertest.Everything()}}
+	return map[string]string{"operators.yaml": yaml, "operators.sig": string(r.f.SignOperators(2, []byte(yaml), op)) + "\n"}
 }
 
 func TestAHeldStatementIsAppendedWhenTheLogIsBack(t *testing.T) {
@@ -119,11 +224,6 @@ func TestAHeldStatementIsAppendedWhenTheLogIsBack(t *testing.T) {
 // What waits was judged by a state that knows nothing newer, so nothing newer
 // gets in before it.
 func TestWhatWaitsGoesIntoTheLogFirst(t *testing.T) {
-	byStranger := func(r *rig) map[string]string {
-		yaml := strings.Replace(strings.Replace(r.files["operators.yaml"], "version: 1", "version: 2", 1), ledgertest.SSHLine(r.f.OperatorKey), ledgertest.SSHLine(r.f.Stranger.Private), 1)
-		op := ledger.Operator{ID: ledgertest.OperatorID, Keys: []string{ledgertest.SSHLine(r.f.Stranger.Private)}, May: []ledger.Grant{ledgertest.Everything()}}
-		return map[string]string{"operators.yaml": yaml, "operators.sig": string(r.f.SignOperators(2, []byte(yaml), op)) + "\n"}
-	}
 	for name, c := range map[string]struct {
 		then func(r *rig)
 		kind string

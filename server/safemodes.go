@@ -62,7 +62,7 @@ func (s *Server) getSafeModes(c echo.Context) error {
 			return err
 		}
 	}
-	out := api.SafeModes{Time: api.FormatTime(time.Now()), InForce: []api.Held{}}
+	out := api.SafeModes{Time: api.FormatTime(time.Now()), InForce: []api.Held{}, Behind: s.store.Behind()}
 	for _, m := range s.held(service) {
 		if who(c).reads(m.Service) {
 			out.InForce = append(out.InForce, m)

@@ -140,7 +140,7 @@ func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.D
 				return store.Decision{}, err
 			}
 		}
-		if st.Kind.Lane() == ledger.LaneOverride && s.pending.waits(st) {
+		if slices.ContainsFunc(s.pending.on(st), func(h held) bool { return !stays(state, h.st) }) {
 			return store.Decision{}, errOthersWait
 		}
 		return s.admit(state, st, detail, now.Sub(st.At()) > ledger.LateAfter) // it was pending somewhere, and lost its race
@@ -153,7 +153,7 @@ func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.D
 	}
 	code := api.CodeOf(err)
 	cannot := code == api.CodeStorage || code == api.CodeReadOnly || errors.Is(err, context.DeadlineExceeded) || // a disk that hangs
-		code == api.CodeConflict && s.pending.waits(st) // signed on top of those
+		code == api.CodeConflict && len(s.pending.on(st)) > 0 // signed on top of those
 	if st.Kind.Lane() == ledger.LaneOverride && cannot {
 		return s.hold(st, detail, err)
 	}

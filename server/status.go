@@ -37,7 +37,7 @@ func (s *Server) Status() api.Status {
 	a := &src.now
 	out := api.Status{
 		Version: s.cfg.Version, Origin: s.store.Trusted().Origin, Trust: s.store.Trusted().Version, Time: api.FormatTime(time.Now()), Started: api.FormatTime(s.started),
-		Size: snap.Tree.Size, Root: base64.StdEncoding.EncodeToString(snap.Tree.Root[:]), Writes: "ok",
+		Size: snap.Tree.Size, Root: base64.StdEncoding.EncodeToString(snap.Tree.Root[:]), Writes: "ok", Behind: s.store.Behind(),
 		Pending: len(s.pending.all()), Watchers: s.hub.count(), Instances: s.live.Len(), Failing: s.failing(time.Now()), Dropped: s.live.Dropped(),
 		SafeModes: s.held(""), Rejected: []api.RejectedService{}, Damaged: slices.Clone(s.damaged()),
 		Source: api.SourceStatus{Repository: s.cfg.Source.URL(), Branch: s.cfg.Branch, Tip: a.Commit, Seen: src.seen, LastError: src.err, Refused: a.Refused, Unsigned: a.Unsigned, Operators: a.Operators, Clients: a.ClientsFault},

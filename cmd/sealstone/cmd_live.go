@@ -54,7 +54,7 @@ func newLive(a *app) *cobra.Command {
 	f.StringVar(&o.instance, "instance", "", "only the instance with this id, with all it says of itself")
 	f.IntVar(&o.instances, "instances", 100, "list this many instances, 0 to 1000")
 	f.StringVar(&o.after, "after", "", "go on listing instances after this one")
-	f.BoolVar(&code, "exit-code", false, "exit 2 when something drifts")
+	f.BoolVar(&code, "exit-code", false, "exit 2 when something drifts, or the log is behind its anchor")
 	f.BoolVar(&watch, "watch", false, "show it again whenever it changes: redrawn on a terminal, else as JSON lines")
 	cmd.MarkFlagsMutuallyExclusive("watch", "at")
 	cmd.MarkFlagsMutuallyExclusive("watch", "exit-code")
@@ -75,7 +75,10 @@ func (a *app) live(ctx context.Context, args []string, o liveOptions) (drifts bo
 	if err != nil {
 		return false, err
 	}
-	return drifts, a.print(live, func(w io.Writer) {
+	if live.Behind != "" {
+		fmt.Fprintln(a.err, "note: "+printable(live.Behind)+". What the entries that are lost put into effect is not shown: trust what instances report")
+	}
+	return drifts || live.Behind != "", a.print(live, func(w io.Writer) {
 		if len(live.Services) == 0 {
 			fmt.Fprintln(a.err, nothingLive(ctx, c, args, o))
 		} else if o.drift && !drifts {

@@ -306,6 +306,9 @@ func (a *app) sendFiles(ctx context.Context, paths []string) error {
 	if len(receipts) > 0 {
 		err = errors.Join(err, a.printReceipts(receipts))
 	}
+	if err == nil && slices.ContainsFunc(receipts, func(r api.Receipt) bool { return r.Behind != "" }) {
+		return exitCode(exitFinding)
+	}
 	return err
 }
 

@@ -119,7 +119,7 @@ func (a *app) safeMode(ctx context.Context, services string, o safeModeOptions) 
 	} else if err == nil {
 		err = fmt.Errorf("no service has safe mode %q at %s", o.mode, scope)
 	}
-	if err == nil && slices.ContainsFunc(receipts, func(r api.Receipt) bool { return len(r.Narrower) > 0 }) {
+	if err == nil && slices.ContainsFunc(receipts, func(r api.Receipt) bool { return len(r.Narrower) > 0 || r.Behind != "" }) {
 		return exitCode(exitFinding)
 	}
 	return err
@@ -185,6 +185,10 @@ func (s *modeSender) send(ctx context.Context, t api.Target, o safeModeOptions) 
 	r, err := s.c.submit(ctx, body)
 	switch {
 	case err != nil || r.Late:
+	case r.Behind != "":
+		fmt.Fprintf(s.a.err, "%s: who obeys is not known: %s. Clients that know a later generation there than %d pass this over, and log which\n", t, r.Behind, o.after)
+		fmt.Fprintf(s.a.err, "next: take the scope's generation from overrides in a client's Live(); if it is above %d: sealstone safe-mode %s %s %s --scope %s --after GENERATION\n",
+			o.after, verbOf(o.kind), t.Service, o.mode, t.Scope)
 	case o.kind == ledger.SafeModeExited && len(r.Outer) == 0:
 		fmt.Fprintf(s.a.err, "%s is in normal mode\n", t)
 	case o.kind == ledger.SafeModeExited:
@@ -237,6 +241,9 @@ func (s *seenModes) complete(t api.Target, o *safeModeOptions) error {
 // notInForce says where a mode is, when it isn't at the target.
 func (s *seenModes) notInForce(t api.Target) error {
 	e := &api.Error{Code: api.CodeUnprocessable, Detail: "no safe mode is in force at " + t.String(), Hint: "sealstone safe-mode status shows what is"}
+	if s.Behind != "" {
+		e.Hint = "the log is behind its anchor, so it may be in force on clients: name the MODE, and --after GENERATION, that of the scope in overrides of a client's Live()"
+	}
 	for _, h := range s.InForce {
 		if h.Scope.Contains(t.Scope) || t.Scope.Contains(h.Scope) {
 			e.Hint = fmt.Sprintf("%s is in force at %s: pass --scope %s", h.Mode, h.Scope, h.Scope)
@@ -271,15 +278,18 @@ func (c *client) namingPlaces(ctx context.Context, err error, t api.Target) erro
 	return &api.Error{Code: e.Code, Detail: e.Detail, Hint: hint}
 }
 
+func verbOf(k ledger.Kind) string {
+	return map[ledger.Kind]string{ledger.SafeModeEntered: "enter", ledger.SafeModeRenewed: "renew", ledger.SafeModeExited: "exit"}[k]
+}
+
 // withFileHint says, where no server can be reached, what works without one.
 func withFileHint(err error, service string, o safeModeOptions) error {
 	e, ok := errors.AsType[*api.Error](err)
 	if !ok || e.Code != api.CodeUnavailable {
 		return err
 	}
-	verb := map[ledger.Kind]string{ledger.SafeModeEntered: "enter", ledger.SafeModeRenewed: "renew", ledger.SafeModeExited: "exit"}[o.kind]
 	return &api.Error{Code: e.Code, Detail: e.Detail, Err: e.Err, Hint: fmt.Sprintf("is it running? Without it: sealstone safe-mode %s %s %s --scope %s --after GENERATION --out FILE.dsse --trust trust.json, "+
-		"and copy the file to the clients' OverrideDir; docs/operations.md says where GENERATION is", verb, service, cmp.Or(o.mode, "MODE"), o.scope)}
+		"and copy the file to the clients' OverrideDir; docs/operations.md says where GENERATION is", verbOf(o.kind), service, cmp.Or(o.mode, "MODE"), o.scope)}
 }
 
 // defaults takes what the flags don't say from the mode's own safe-mode.yaml.
@@ -428,7 +438,11 @@ func (a *app) safeModeFile(ctx context.Context, t api.Target, o safeModeOptions,
 		return errors.New("--out writes the bare statement of one service, which has no room for a reason: leave out --reason, and name one SERVICE")
 	}
 	seen, err := a.look(ctx, t)
-	if err == nil && seen != nil {
+	if err == nil && seen != nil && seen.Behind != "" && o.after < 0 {
+		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("the server's log is behind its anchor, so its generation %d may be below that of clients, which then pass the file over", *seen.After),
+			Hint: "pass --after GENERATION: that of the scope in overrides of a client's Live()"}
+	}
+	if err == nil && seen != nil && seen.Behind == "" {
 		if err = seen.complete(t, &o); err == nil {
 			err = seen.checkFile(t, o.mode)
 		}
@@ -458,6 +472,8 @@ func (a *app) safeModeFile(ctx context.Context, t api.Target, o safeModeOptions,
 		fmt.Fprintf(a.err, "note: no server was asked, so nothing was checked: clients pass over a wrong service, scope, mode or generation. To leave the mode by a file: safe-mode exit --after %d\n", o.after+1)
 	case seen == nil:
 		fmt.Fprintln(a.err, "note: no server was asked, so nothing was checked: clients pass over a wrong service, scope, mode or generation. After an enter or renew by a file --after is that one's plus 1: with the same number the log takes only the first")
+	case seen.Behind != "":
+		fmt.Fprintf(a.err, "note: nothing was checked: the server's log is behind its anchor, at generation %d there\n", *seen.After)
 	case seen.After != nil && *seen.After != o.after:
 		fmt.Fprintf(a.err, "note: the server's chain is at generation %d\n", *seen.After)
 	}
@@ -473,9 +489,9 @@ func (a *app) printReceipts(list []api.Receipt) error {
 		for _, r := range list {
 			switch {
 			case r.Volatile:
-				fmt.Fprintf(w, "accepted, unrecorded, in memory only: every client obeys, and a restart of the server forgets it; keep it with --out FILE.dsse, and send that again (id %s)\n", r.ID)
+				fmt.Fprintf(w, "accepted, unrecorded, in memory only: %s, and a restart of the server forgets it; keep it with --out FILE.dsse, and send that again (id %s)\n", obeyed(r), r.ID)
 			case r.Unrecorded:
-				fmt.Fprintf(w, "accepted, unrecorded: the ledger takes no changes now; every client obeys, and it is appended when possible (id %s)\n", r.ID)
+				fmt.Fprintf(w, "accepted, unrecorded: the ledger can't take it now; %s, and it is appended when possible (id %s)\n", obeyed(r), r.ID)
 			case r.Late:
 				fmt.Fprintf(w, "kept as late, without effect: entry %d\n", r.Index)
 			default:
@@ -489,6 +505,14 @@ func (a *app) printReceipts(list []api.Receipt) error {
 			}
 		}
 	})
+}
+
+// obeyed tells who obeys a statement that the log doesn't have.
+func obeyed(r api.Receipt) string {
+	if r.Behind != "" {
+		return "the log is behind its anchor, so only clients that know no later generation there obey"
+	}
+	return "every client obeys"
 }
 
 func (a *app) safeModeStatus(ctx context.Context, args []string, scope string) error {
@@ -514,10 +538,13 @@ func (a *app) safeModeStatus(ctx context.Context, args []string, scope string) e
 	if err != nil {
 		return err
 	}
-	return a.print(answer, func(w io.Writer) {
+	err = a.print(answer, func(w io.Writer) {
 		defer availableTable(w, answer.Available)
+		if answer.Behind != "" {
+			fmt.Fprintf(w, "%s  %s. Safe modes of the entries that are lost may be in force on clients, and are not shown here: sealstone live shows what instances report\n", colour(w, "31", "WRONG"), printable(answer.Behind))
+		}
 		if len(answer.InForce) == 0 {
-			fmt.Fprintln(w, "no safe mode is in force")
+			fmt.Fprintln(w, map[bool]string{true: "no safe mode is in force", false: "none is in force by the entries that are left"}[answer.Behind == ""])
 			return
 		}
 		var rows [][]string
@@ -526,6 +553,10 @@ func (a *app) safeModeStatus(ctx context.Context, args []string, scope string) e
 		}
 		table(w, "SERVICE SCOPE MODE SINCE BY ENDS ENTRY REASON", rows)
 	})
+	if err == nil && answer.Behind != "" {
+		return exitCode(exitFinding)
+	}
+	return err
 }
 
 func availableTable(w io.Writer, modes []api.SafeMode) {

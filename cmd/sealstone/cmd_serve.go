@@ -89,7 +89,7 @@ func (a *app) serve(ctx context.Context, o serveOptions) (err error) {
 			return errors.Join(err, ln.Close())
 		}
 	}
-	log.Info("serving", slog.String("address", "http://"+ln.Addr().String()), slog.String("origin", n.origin), slog.Int64("size", n.store.Snapshot().Tree.Size))
+	log.Info("serving", slog.String("address", "http://"+ln.Addr().String()), slog.String("origin", n.origin), slog.Int64("size", n.store.Snapshot().Tree.Size), slog.String("anchor", cmp.Or(o.anchor, filepath.Join(o.data, "anchor"))))
 	return n.run(ctx, ln)
 }
 

@@ -58,13 +58,15 @@ func statusFaults(st api.Status) (list []fault) {
 			list = append(list, fault{what, next})
 		}
 	}
+	add(st.Behind != "", "the log lacks entries that clients may know: what they put into effect, safe modes too, is not shown here",
+		"docs/operations.md, The store is behind its anchor: until it is recovered a safe mode needs --after; sealstone live shows what instances report")
 	add(st.Writes != "ok", "the ledger takes no changes: "+st.Writes, "docs/operations.md, When it goes wrong; safe modes go on as pending")
 	add(st.TrustFile != "", "the trust file in the server's data directory is not in use: "+st.TrustFile,
 		"end what it names: the server takes the file within its --poll then, or when it is started again. Until then give it to no client: the answers would not verify")
 	for _, d := range st.Damaged {
 		add(true, fmt.Sprintf("clients can't fetch %s@%s: %s", d.Service, d.Scope, d.Why), cmp.Or(d.Next, "it is tried again at every round; see docs/operations.md, When it goes wrong"))
 	}
-	add(st.Pending > 0, fmt.Sprintf("%d safe-mode statements are obeyed and not recorded", st.Pending), "free the ledger's disk; they are appended when it can")
+	add(st.Pending > 0, count(st.Pending, "safe-mode statement")+" that the log doesn't have", pendingNext(st))
 	add(st.PendingFile != "", "safe-mode statements that wait for the ledger don't survive a restart: "+st.PendingFile,
 		"free the disk, or move DATA/pending away and keep it, and start the server again; then enter what sealstone safe-mode status lacks")
 	for _, h := range st.SafeModes {
@@ -87,6 +89,17 @@ func statusFaults(st api.Status) (list []fault) {
 		add(true, fmt.Sprintf("%s stays at its last good set, commit %s has %s%s", r.Service, short(r.Commit), count(r.Total, "fault"), first), "sealstone check DIR --rev "+short(r.Commit))
 	}
 	return list
+}
+
+// pendingNext is what ends that statements wait: their cause.
+func pendingNext(st api.Status) string {
+	switch {
+	case st.Behind != "":
+		return "recover the ledger: what fits is appended then"
+	case st.Writes != "ok":
+		return "end what keeps the ledger from taking changes, such as a full disk; they are appended then"
+	}
+	return "wait a few seconds: they are appended. One that stays was signed after a generation that its chain doesn't have: docs/operations.md, The store is behind its anchor"
 }
 
 func statusRows(st api.Status) [][]string {

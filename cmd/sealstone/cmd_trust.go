@@ -234,11 +234,10 @@ func (o *trustEdit) editSuccession(old *ledger.Trust, st *ledger.TrustStatement)
 	if err := ledger.CheckOrigin(o.succeed); err != nil {
 		return err
 	}
-	b, err := os.ReadFile(o.checkpoint)
-	if err != nil {
+	last, err := store.ReadAnchor(o.checkpoint, old)
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return fmt.Errorf("--checkpoint: %w: the old log's last known checkpoint says what is lost and what is not", err)
 	}
-	last, err := store.ParseAnchor(b, old)
 	if err != nil {
 		return fmt.Errorf("--checkpoint %s: %w", o.checkpoint, err)
 	}
@@ -377,15 +376,12 @@ func (a *app) trustInstall(ctx context.Context, path, data, anchor string) error
 	if anchor == "" {
 		anchor = filepath.Join(data, "anchor")
 	}
-	if b, err := os.ReadFile(anchor); err == nil {
-		tree, err := store.ParseAnchor(b, old)
-		if err == nil && tree.Size > t.From {
+	if tree, err := store.ReadAnchor(anchor, old); err == nil {
+		if tree.Size > t.From {
 			return fmt.Errorf("version %d counts alone from entry %d on, but the log has %d entries by older keys: make it again with a higher --from", t.Version, t.From, tree.Size)
 		}
-		if err == nil {
-			if err := notTooFar(t.From, tree.Size); err != nil {
-				return err
-			}
+		if err := notTooFar(t.From, tree.Size); err != nil {
+			return err
 		}
 	}
 	if err := durable.WriteFile(filepath.Join(data, trustFile), t.File(), 0o644); err != nil {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"go.etcd.io/bbolt"
 
@@ -96,17 +98,52 @@ func (s *Store) writeAnchor() error {
 
 // readAnchor opens the anchor: the newer of its slots that the log key signed.
 func (s *Store) readAnchor() (newest ledger.Tree, checkpoint []byte, err error) {
-	b, err := os.ReadFile(s.cfg.Anchor)
+	return readAnchor(s.cfg.Anchor, s.Trusted())
+}
+
+// ReadAnchor reads an anchor file, or one with just a checkpoint.
+func ReadAnchor(path string, t *ledger.Trust) (ledger.Tree, error) {
+	tree, _, err := readAnchor(path, t)
+	return tree, err
+}
+
+func readAnchor(path string, t *ledger.Trust) (newest ledger.Tree, checkpoint []byte, err error) {
+	b, err := os.ReadFile(path)
+	if elsewhere, ok := strings.CutPrefix(string(b), anchorNote); ok && err == nil {
+		b, err = os.ReadFile(strings.TrimSuffix(elsewhere, "\n"))
+	}
 	if err != nil {
 		return newest, nil, err
 	}
-	return parseAnchor(b, s.Trusted())
+	return parseAnchor(b, t)
 }
 
-// ParseAnchor reads an anchor file, or one with just a checkpoint.
-func ParseAnchor(b []byte, t *ledger.Trust) (ledger.Tree, error) {
-	tree, _, err := parseAnchor(b, t)
-	return tree, err
+// anchorNote begins a file that says where the anchor is.
+const anchorNote = "the anchor is "
+
+// pointAnchor leaves such a note in the data directory when the anchor lies
+// elsewhere. The anchor that Init made there stays what it was then: whoever
+// looks without --anchor would find a store that was rolled back in order. An
+// anchor there that knows more than this one stays.
+func (s *Store) pointAnchor() error {
+	path := s.cfg.path(fileAnchor)
+	to, err := filepath.Abs(s.cfg.Anchor)
+	if err != nil {
+		return err
+	}
+	text := []byte(anchorNote + to + "\n")
+	have, err1 := os.Stat(path)
+	anchor, err2 := os.Stat(to)
+	if err1 == nil && err2 == nil && os.SameFile(have, anchor) {
+		return nil
+	}
+	if b, err := os.ReadFile(path); bytes.Equal(b, text) && err == nil {
+		return nil
+	}
+	if t, err := ReadAnchor(path, s.Trusted()); err == nil && t.Size > s.Snapshot().Tree.Size {
+		return nil
+	}
+	return durable.WriteFile(path, text, 0o600)
 }
 
 func parseAnchor(b []byte, trust *ledger.Trust) (newest ledger.Tree, checkpoint []byte, err error) {

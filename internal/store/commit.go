@@ -256,7 +256,7 @@ func (s *Store) publishWork() error {
 func (s *Store) publish(t ledger.Tree) error {
 	var cp []byte
 	err := s.step(stepSign, func() (err error) {
-		if !s.health.isBehind() {
+		if s.Behind() == "" {
 			cp, err = ledger.SignCheckpoint(s.cfg.Trust.Origin, t, s.keys.Load().log...)
 		}
 		return err

@@ -25,9 +25,9 @@ func (s *Store) head(snap *Snapshot, service string, now time.Time) ([]byte, *le
 	if key == nil {
 		return nil, nil, &api.Error{Code: api.CodeUnavailable, Detail: "the ledger is opened without a node key"}
 	}
-	if s.health.isBehind() {
+	if s.Behind() != "" {
 		return nil, nil, &api.Error{Code: api.CodeUnavailable, Detail: "the log is behind its anchor, so this server does not know what is newest",
-			Hint: recoverHint, Err: s.health.barred()}
+			Hint: s.hint(), Err: s.health.barred()}
 	}
 	h := &ledger.Head{Origin: snap.State.Origin, Service: service, Tree: snap.Tree, Issued: now.UTC().Truncate(time.Millisecond),
 		Lines: snap.State.HeadLines(service)}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 type health struct {
 	mu      sync.Mutex
 	finding *api.Error       // the store is not what it was: stays until somebody recovers it
-	behind  bool             // of the anchor: the log had changes that aren't here
+	behind  string           // the anchor, and why: the log had changes that aren't here
 	trouble *api.Error       // storage failed: goes when an append succeeds
 	undone  map[string]error // tasks that failed and will be tried again, each with why
 	since   time.Time        // the batch at work began; zero: none is
@@ -79,10 +80,12 @@ func (h *health) barred() error {
 	return h.finding
 }
 
-func (h *health) isBehind() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.behind
+// Behind is why the log is known to lack entries that were published, so that
+// clients may know them; "" while it isn't.
+func (s *Store) Behind() string {
+	s.health.mu.Lock()
+	defer s.health.mu.Unlock()
+	return s.health.behind
 }
 
 func (h *health) set(trouble *api.Error) {
@@ -132,12 +135,21 @@ const (
 	recoverHint    = "look with sealstone verify --data DIR; then " + recoverCommand
 )
 
+// hint is recoverHint for this store. Who asks may be anybody, so it doesn't name
+// where the anchor is.
+func (s *Store) hint() string {
+	if s.cfg.Anchor == s.cfg.path(fileAnchor) {
+		return recoverHint
+	}
+	return strings.ReplaceAll(recoverHint, "--data DIR", "--data DIR --anchor FILE")
+}
+
 // bar turns writes off for good. The first finding is the one that is told.
 func (s *Store) bar(detail string) {
 	s.health.mu.Lock()
 	defer s.health.mu.Unlock()
 	if s.health.finding == nil {
-		s.health.finding = &api.Error{Code: api.CodeReadOnly, Detail: detail, Hint: recoverHint, Err: ErrReadOnly}
+		s.health.finding = &api.Error{Code: api.CodeReadOnly, Detail: detail, Hint: s.hint(), Err: ErrReadOnly}
 	}
 }
 
@@ -145,13 +157,13 @@ func (s *Store) barBehind(detail string) {
 	s.bar(detail)
 	s.health.mu.Lock()
 	defer s.health.mu.Unlock()
-	s.health.behind = true
+	s.health.behind = detail
 }
 
 // checkpoint returns the signed checkpoint of a snapshot, where there may be one.
 func (s *Store) checkpoint(snap *Snapshot) ([]byte, error) {
 	if snap.Checkpoint == nil {
-		return nil, &api.Error{Code: api.CodeUnavailable, Detail: "there is no signed checkpoint of what is stored here", Hint: recoverHint, Err: s.health.barred()}
+		return nil, &api.Error{Code: api.CodeUnavailable, Detail: "there is no signed checkpoint of what is stored here", Hint: s.hint(), Err: s.health.barred()}
 	}
 	return snap.Checkpoint, nil
 }

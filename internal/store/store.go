@@ -113,7 +113,7 @@ func (c *Config) validate() error {
 		c.listed = maxListed
 	}
 	if c.Anchor == "" {
-		c.Anchor = filepath.Join(c.Dir, "anchor")
+		c.Anchor = c.path(fileAnchor)
 	}
 	return nil
 }
@@ -125,10 +125,11 @@ const (
 	fileLedger  = "ledger.db"
 	fileDetails = "details.db"
 	fileObjects = "objects.db"
+	fileAnchor  = "anchor" // unless Config.Anchor says where
 )
 
 func noLedger(dir string) error {
-	if _, err := os.Stat(filepath.Join(dir, "anchor")); err == nil { // only a whole ledger has one
+	if _, err := os.Stat(filepath.Join(dir, fileAnchor)); err == nil { // only a whole ledger has one
 		return &api.Error{Code: api.CodeReadOnly, Detail: fmt.Sprintf("%s has an anchor, but no %s: the ledger was lost", dir, fileLedger), Hint: recoverHint, Err: ErrCorrupt}
 	}
 	return &api.Error{Code: api.CodeNotFound, Detail: fmt.Sprintf("there is no ledger in %s", dir),
@@ -281,7 +282,11 @@ func (s *Store) load(fresh bool) error {
 		return err
 	}
 	if head.Size > 0 && s.health.barred() == nil {
-		if err := s.writeAnchor(); err != nil { // a full disk: reads go on, and the anchor is owed
+		err := s.writeAnchor()
+		if err == nil && !fresh {
+			err = s.pointAnchor()
+		}
+		if err != nil { // a full disk: reads go on, and the anchor is owed
 			_ = s.failed(stepAnchor, err)
 		}
 	}

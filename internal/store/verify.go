@@ -337,7 +337,11 @@ func (v *verifier) checkAnchor() {
 	anchor, _, err := v.s.readAnchor()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		v.find("anchor", "the file %s is missing; pass it with --anchor where it lies elsewhere, or --anchor '' for a copy that was kept without one", v.s.cfg.Anchor)
+		path := v.s.cfg.Anchor
+		if e, ok := errors.AsType[*fs.PathError](err); ok {
+			path = e.Path // where a note says that it is
+		}
+		v.find("anchor", "the file %s is missing; pass it with --anchor where it lies elsewhere, or --anchor '' for a copy that was kept without one", path)
 	case err != nil:
 		v.find("anchor", "%v", err)
 	case anchor.Size > v.s.Snapshot().Tree.Size: // not v.Tree: appends may have moved both meanwhile
