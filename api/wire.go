@@ -222,12 +222,17 @@ func DependenciesDigest(list []string) Digest {
 	return DigestOf([]byte(strings.Join(list, "\n") + "\n"))
 }
 
-// Refusal is the last thing a client did not believe.
+// Refusal is the newest thing that a client does not believe, while its cause
+// is there.
 type Refusal struct {
 	Check   string `json:"check"`
 	Message string `json:"message"`
 	Time    string `json:"time"`
+	Source  string `json:"source,omitempty"` // address of a server, or path of a file
 }
+
+// OfFile tells whether it was no server that offered it.
+func (r *Refusal) OfFile() bool { return r.Source != "" && !strings.Contains(r.Source, "://") }
 
 // Live is the answer of GET /v1/live.
 type Live struct {

@@ -244,5 +244,8 @@ func (c *cache) putRefusals(list []Refusal) { c.put(bucketRefusals, "", list) }
 
 func (c *cache) refusals() (list []Refusal) {
 	c.get(bucketRefusals, "", &list)
+	for i := range list {
+		list[i].what = api.DigestOf(list[i].Evidence)
+	}
 	return list
 }

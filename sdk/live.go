@@ -38,7 +38,7 @@ type Live struct {
 
 	SafeModes []api.Mode        `json:"safeModes"`           // staged: entering one needs nothing more
 	Pending   []PendingMode     `json:"pending,omitempty"`   // statements obeyed before the log has them
-	Refusal   *Refusal          `json:"refusal,omitempty"`   // the newest of Refusals
+	Refusal   *Refusal          `json:"refusal,omitempty"`   // the newest of Refusals that stands
 	Documents map[string]string `json:"documents,omitempty"` // those that keep an older value, and why
 	Servers   []ServerStatus    `json:"servers"`
 	LastError string            `json:"lastError,omitempty"` // of the last round
@@ -92,10 +92,7 @@ func (c *Client) Live() Live {
 	if c.proven.Operators != nil {
 		l.Operators = c.proven.Operators.Version
 	}
-	if n := len(c.refusals); n > 0 {
-		last := c.refusals[n-1]
-		l.Refusal = &last
-	}
+	l.Refusal = c.standing()
 	if c.lastErr != nil {
 		l.LastError = c.lastErr.Error()
 	}

@@ -117,6 +117,13 @@ func (c *Client) offer(raw []byte, source string) error {
 		}
 		c.log.Warn(text, slog.String("kind", string(s.Kind)), slog.String("mode", string(s.Mode)), slog.String("scope", string(s.Scope)), slog.String("source", source))
 	}
+	what := api.DigestOf(raw)
+	switch _, passed := errors.AsType[passedOver](err); {
+	case s != nil || passed: // good now, or nothing to it any more
+		c.endRefusals(func(r *Refusal) bool { return r.what == what })
+	case err == nil:
+		c.offeredAgain(source, what)
+	}
 	c.refuse(source, err, raw)
 	return err
 }
@@ -233,9 +240,12 @@ func (c *Client) readOverrides() {
 	if c.cfg.OverrideDir == "" {
 		return
 	}
+	began := time.Now()
 	entries, err := os.ReadDir(c.cfg.OverrideDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		c.log.Debug("sealstone: override directory", slog.Any("error", err))
+	} else {
+		defer c.endFiles(began)
 	}
 	n := 0
 	for _, e := range entries {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -148,7 +149,15 @@ func (c *Client) describe(me api.Instance) api.Instance {
 	me.Bundle, me.Set, me.Mode, me.Index, me.LogSize, me.HeadAt = l.Bundle, l.Set, l.Mode, l.Index, l.LogSize, l.Issued
 	me.State, me.SafeModes, me.FirstUse = l.State, l.SafeModes, l.FirstUse
 	if r := l.Refusal; r != nil {
-		me.Refusal = &api.Refusal{Check: string(r.Check), Message: api.Clip(r.Message, 512), Time: r.Time}
+		me.Refusal = &api.Refusal{Check: string(r.Check), Message: api.Clip(r.Message, 512), Time: r.Time, Source: api.Clip(redacted(r.Server), 256)}
 	}
 	return me
+}
+
+// redacted takes the password out of a server's address.
+func redacted(source string) string {
+	if u, err := url.Parse(source); err == nil && u.User != nil {
+		return u.Redacted()
+	}
+	return source
 }

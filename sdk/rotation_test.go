@@ -94,6 +94,9 @@ func TestReplacedKeysAreFollowed(t *testing.T) {
 					settled(15 * time.Minute) // at the latest when newer versions are looked for
 					runs(t, c, 2)
 					want := 1 + len(turns)
+					if len(c.Refusals()) != 0 {
+						t.Errorf("refused %+v", c.Refusals())
+					}
 					if live := c.Live(); live.TrustVersion != want || live.State != api.StateReady {
 						t.Errorf("version %d, %s", live.TrustVersion, why(c))
 					}

@@ -24,6 +24,7 @@ type answer struct {
 	proven   *ledger.Proven
 	server   *server
 	full     bool // stands alone: proves itself to somebody who knows nothing
+	raw      []byte
 }
 
 // follow is the loop that keeps the client at the newest head. It ends with ctx.
@@ -87,6 +88,9 @@ func (c *Client) round(ctx context.Context, full bool) error {
 	} else {
 		c.askPendingAnyway(ctx)
 	}
+	if err == nil {
+		c.endAnswers()
+	}
 	if ctx.Err() == nil {
 		c.settle(err)
 	}
@@ -109,12 +113,18 @@ func (c *Client) ask(ctx context.Context, s *server, full bool) (*answer, error)
 			a, err = c.askWith(ctx, s, newer, known, true)
 		}
 	}
-	if err == nil && !a.full && !sameChains(known.Chains, a.proven.Chains) {
+	if err != nil {
+		c.refuse(s.base, err, a.raw) // not before newer keys were tried
+		return nil, err
+	}
+	if !a.full && !sameChains(known.Chains, a.proven.Chains) {
 		return c.ask(ctx, s, true)
 	}
-	return a, err
+	forgetDetails(a.evidence)
+	return a, nil
 }
 
+// askWith returns an answer with what came also when it isn't believed.
 func (c *Client) askWith(ctx context.Context, s *server, trust *ledger.Trust, known *ledger.Known, full bool) (*answer, error) {
 	full = full || len(known.Changes) == 0 || len(known.Changes) > maxHave
 	raw, err := c.remote.get(ctx, s, evidencePath(c.target.Service, known, full), maxEvidence, askTimeout)
@@ -125,7 +135,7 @@ func (c *Client) askWith(ctx context.Context, s *server, trust *ledger.Trust, kn
 	if errors.Is(err, errTooLong) {
 		err = ledger.Refuse(ledger.CheckHead, err)
 	}
-	a := &answer{evidence: &ledger.Evidence{}, server: s, full: full}
+	a := &answer{evidence: &ledger.Evidence{}, server: s, full: full, raw: raw}
 	if err == nil {
 		err = ledger.Refuse(ledger.CheckHead, json.Unmarshal(raw, a.evidence))
 	}
@@ -136,12 +146,7 @@ func (c *Client) askWith(ctx context.Context, s *server, trust *ledger.Trust, kn
 	if err == nil && full {
 		err = a.proven.StandsAlone(a.evidence)
 	}
-	if err != nil {
-		c.refuse(s.base, err, raw)
-		return nil, err
-	}
-	forgetDetails(a.evidence)
-	return a, nil
+	return a, err
 }
 
 // maxHave is how many changes are named as known; servers take 512.

@@ -170,14 +170,17 @@ type report struct {
 	facts    *instances.Facts
 	state    api.State
 	lease    string
-	refusal  string
+	refusal  string // in words; "" without one that stands
 	lastSeen string // of a single instance; "" in counts
 }
 
 func (s *Server) reportOf(r *instances.Row, now time.Time) report {
 	out := report{facts: r.Facts, state: r.State, lease: s.live.Lease(r, now)}
 	if r.Refusal != nil {
-		out.refusal = r.Refusal.Check
+		out.refusal = "refused an answer: " + r.Refusal.Check
+		if r.Refusal.OfFile() {
+			out.refusal = "refused an override file: " + r.Refusal.Check
+		}
 	}
 	return out
 }
@@ -471,7 +474,7 @@ func (s *Server) drift(seen *observed, p *api.Proven, r report) (out []differenc
 		differ("silent", strings.TrimSuffix("silent since "+r.lastSeen, " since "))
 	}
 	if r.refusal != "" {
-		differ("refused", "refused an answer: "+r.refusal)
+		differ("refused", r.refusal)
 	}
 	if r.facts.FirstUse {
 		differ("first-use", "trusts on first use")

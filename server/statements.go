@@ -265,7 +265,7 @@ func checkClock(st *ledger.Signed, now time.Time) error {
 	if age <= limit && age >= -maxAhead {
 		return nil
 	}
-	hint := "set the clock right and sign again; the command line stamps with the server's time"
+	hint := "set the clock right and sign again; the command line stamps with the server's time, where that answers"
 	if st.Kind.Lane() == ledger.LaneRecord {
 		hint = "facts are taken for 30 days, and none of the future: give the time when it happened, or set the clock right, and sign again"
 	}

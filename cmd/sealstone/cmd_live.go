@@ -321,7 +321,12 @@ func instanceSheet(in api.LiveInstance, p *api.Proven, now time.Time) (rows [][]
 	add("sdk", in.SDK)
 	add("started", in.Started)
 	if r := in.Refusal; r != nil {
-		add("refused", r.Check+": "+r.Message+" ("+r.Time+")")
+		add("refused", r.Check+": "+r.Message+" ("+strings.TrimPrefix(r.Source+", "+r.Time, ", ")+")")
+		next := "mend the server that gave it: the refusal ends when answers are good for 5m; docs/operations.md, When it goes wrong"
+		if r.OfFile() {
+			next = "remove the file, or put a good one in its place: the refusal ends within seconds"
+		}
+		add("next", next)
 	}
 	add("reported by", in.Client)
 	return rows

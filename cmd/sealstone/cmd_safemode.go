@@ -459,7 +459,14 @@ func (a *app) safeModeFile(ctx context.Context, t api.Target, o safeModeOptions,
 	if err != nil {
 		return err
 	}
-	raw, err := o.statement(origin, t, time.Now()).Sign(key)
+	now := time.Now()
+	if seen != nil {
+		if d := seen.now.Sub(now); d.Abs() > time.Minute {
+			fmt.Fprintf(a.err, "note: this machine's clock and the server's are %s apart; the statement has the server's time\n", span(d.Abs()))
+		}
+		now = seen.now
+	}
+	raw, err := o.statement(origin, t, now).Sign(key)
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func statusFaults(st api.Status) (list []fault) {
 	for _, h := range st.SafeModes {
 		add(h.Overdue, fmt.Sprintf("safe mode %s at %s@%s is overdue since %s", h.Mode, h.Service, h.Scope, h.Expires), "sealstone safe-mode renew, or exit, "+h.Service+" --scope "+string(h.Scope))
 	}
-	add(st.Failing > 0, count(st.Failing, "instance")+" in state ERROR, or refused what the server answered", "sealstone live --drift")
+	add(st.Failing > 0, count(st.Failing, "instance")+" in state ERROR, or with a refusal that stands, of a server's answer or an override file", "sealstone live --drift, then sealstone live --instance ID of those it shows")
 	add(st.ClockSkew != "", st.ClockSkew, "set the server's clock. If it is right, it was ahead when that change was recorded, and this ends by itself")
 	src := st.Source
 	add(src.Refused != "", "the branch was rewritten: "+src.Refused, "push the branch back, or sealstone source accept --rev NEW")

@@ -59,10 +59,10 @@ func checkState(in *api.Instance, now time.Time) error {
 		return invalid("modes are names, at most %d of them", maxModes)
 	}
 	if r := in.Refusal; r != nil {
-		if len(r.Check) > 64 || len(r.Time) > 64 || len(r.Message) > 4*maxMessage {
-			return invalid("a refusal's check and time are at most 64 bytes, its message %d", 4*maxMessage)
+		if len(r.Check) > 64 || len(r.Time) > 64 || len(r.Message) > 4*maxMessage || len(r.Source) > maxMessage {
+			return invalid("a refusal's check and time are at most 64 bytes, its message %d, its source %d", 4*maxMessage, maxMessage)
 		}
-		r.Check, r.Message, r.Time = clean(r.Check), clean(r.Message), clean(r.Time)
+		r.Check, r.Message, r.Time, r.Source = clean(r.Check), clean(r.Message), clean(r.Time), clean(r.Source)
 	}
 	return checkList(in)
 }

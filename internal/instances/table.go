@@ -458,7 +458,7 @@ func refusalSize(r *api.Refusal) int {
 	if r == nil {
 		return 0
 	}
-	return 48 + len(r.Check) + len(r.Message) + len(r.Time)
+	return 64 + len(r.Check) + len(r.Message) + len(r.Time) + len(r.Source)
 }
 
 func sameRefusal(a, b *api.Refusal) bool {
