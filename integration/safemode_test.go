@@ -217,3 +217,51 @@ func TestAFileThatWasOvertakenIsLate(t *testing.T) {
 	}
 	s.OK("verify")
 }
+
+// A server whose store was put back from an old copy doesn't know how far a chain
+// has come: it says so, and a client's own number moves the clients.
+func TestSafeModeWhileTheStoreIsBehindItsAnchor(t *testing.T) {
+	t.Parallel()
+	r, s, clients := running(t)
+	restart := func(files func()) {
+		s.Stop()
+		files()
+		s = r.ServeAt(s.Addr)
+	}
+	copied, anchor := filepath.Join(r.Dir, "copy"), filepath.Join(r.Data, "anchor")
+	check := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	restart(func() { check(os.CopyFS(copied, os.DirFS(r.Data))) })
+	mode := []string{"checkout", "degraded", "--scope", "prod/eu-west-1"}
+	s.OK(append([]string{"safe-mode", "enter"}, mode...)...)
+	s.OK(append([]string{"safe-mode", "exit"}, mode...)...)
+	generation := func() int64 {
+		for _, o := range clients[eu].Live().Overrides {
+			return o.Generation
+		}
+		return 0
+	}
+	proctest.Until(t, "the exit on the client", func() bool { return generation() == 2 })
+	restart(func() {
+		published := proctest.ReadFile(t, anchor)
+		check(os.Rename(r.Data, r.Data+".broken"))
+		check(os.Rename(copied, r.Data))
+		proctest.WriteFile(t, anchor, published, 0o600)
+	})
+
+	got := s.CLI(append([]string{"safe-mode", "enter"}, mode...)...)
+	if got.Code != 2 || !strings.Contains(got.Stderr, "who obeys is not known") || strings.Contains(got.Stdout, "every client") {
+		t.Errorf("%+v", got)
+	}
+	if got := s.CLI(append([]string{"safe-mode", "enter", "--after", "2"}, mode...)...); got.Code != 2 {
+		t.Errorf("%+v", got)
+	}
+	untilMode(t, clients[eu], "degraded")
+	if got := s.CLI(append([]string{"safe-mode", "exit"}, mode...)...); got.Code != 2 { // the server counts what waits
+		t.Errorf("%+v", got)
+	}
+	untilMode(t, clients[eu], api.ModeNormal)
+}

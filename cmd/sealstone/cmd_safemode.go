@@ -548,7 +548,7 @@ func (a *app) safeModeStatus(ctx context.Context, args []string, scope string) e
 	err = a.print(answer, func(w io.Writer) {
 		defer availableTable(w, answer.Available)
 		if answer.Behind != "" {
-			fmt.Fprintf(w, "%s  %s. Safe modes of the entries that are lost may be in force on clients, and are not shown here: sealstone live shows what instances report\n", colour(w, "31", "WRONG"), printable(answer.Behind))
+			fmt.Fprintf(w, "%s  %s. Safe modes of the entries that are lost may be in force on clients, and are not shown here: sealstone live --trust '' shows what instances report\n", colour(w, "31", "WRONG"), printable(answer.Behind))
 		}
 		if len(answer.InForce) == 0 {
 			fmt.Fprintln(w, map[bool]string{true: "no safe mode is in force", false: "none is in force by the entries that are left"}[answer.Behind == ""])

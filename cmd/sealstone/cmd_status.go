@@ -59,7 +59,7 @@ func statusFaults(st api.Status) (list []fault) {
 		}
 	}
 	add(st.Behind != "", "the log lacks entries that clients may know: what they put into effect, safe modes too, is not shown here",
-		"docs/operations.md, The store is behind its anchor: until it is recovered a safe mode needs --after; sealstone live shows what instances report")
+		"docs/operations.md, The store is behind its anchor: until it is recovered a safe mode needs --after; sealstone live --trust '' shows what instances report")
 	add(st.Writes != "ok", "the ledger takes no changes: "+st.Writes, "docs/operations.md, When it goes wrong; safe modes go on as pending")
 	add(st.TrustFile != "", "the trust file in the server's data directory is not in use: "+st.TrustFile,
 		"end what it names: the server takes the file within its --poll then, or when it is started again. Until then give it to no client: the answers would not verify")
