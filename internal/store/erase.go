@@ -135,8 +135,10 @@ func (s *Store) settleDetails(size int64) error {
 	if n, err := s.details.stale(size, list); err != nil || n == 0 {
 		return errors.Join(err, s.eraseObjects())
 	}
-	err := s.details.Write(func(tx *bbolt.Tx) error { return dropFrom(tx, size) })
-	return errors.Join(err, s.details.erase(list), s.eraseObjects())
+	return s.step(stepErase, func() error {
+		err := s.details.Write(func(tx *bbolt.Tx) error { return dropFrom(tx, size) })
+		return errors.Join(err, s.details.erase(list), s.eraseObjects())
+	})
 }
 
 // stale counts the rows that ought not to be there.

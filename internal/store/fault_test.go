@@ -445,36 +445,38 @@ func TestAnchorIsMadeAnewWhenItWasReplaced(t *testing.T) {
 	f.check()
 }
 
-// A disk that is full at the start stops writes, not reads; the anchor is owed
-// and written when there is room again.
+// A disk that is full at the start stops writes, not reads; what a kill left to do,
+// and the anchor, are owed and done when there is room again.
 func TestAFullDiskAtTheStartStopsNoReads(t *testing.T) {
-	f := newFixture(t)
-	f.put(f.operators(1, f.OperatorsSig))
-	if err := f.Store.Close(); err != nil {
-		t.Fatal(err)
-	}
-	full := true
-	cfg := f.cfg
-	cfg.fault = func(step string, after bool) error {
-		if full && step == stepAnchor && !after {
-			return errFault
-		}
-		return nil
-	}
-	s, err := Open(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	if s.Writes() == nil || s.Snapshot().Tree.Size != 2 {
-		t.Fatalf("writes %v, size %d", s.Writes(), s.Snapshot().Tree.Size)
-	}
-	full = false
-	if err := s.Scrub(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Writes(); err != nil {
-		t.Errorf("after there was room again: %v", err)
+	for _, step := range []string{stepErase, stepAnchor} {
+		t.Run(step, func(t *testing.T) {
+			x := &faults{step: stepCommit}
+			f := newFixture(t, func(c *Config) { c.fault = x.hook })
+			f.put(f.operators(1, f.OperatorsSig))
+			x.armed.Store(true)
+			if _, err := f.try(f.note("whose detail is left over")); err == nil {
+				t.Fatal("taken")
+			}
+			must(t, f.Close())
+			x.step = step
+			f.open()
+			if f.Writes() == nil || f.Snapshot().Tree.Size != 2 {
+				t.Fatalf("writes %v, size %d", f.Writes(), f.Snapshot().Tree.Size)
+			}
+			if _, err := f.try(f.note("meanwhile")); api.CodeOf(err) != api.CodeStorage {
+				t.Errorf("taken before what is owed is done: %v", err)
+			}
+			x.armed.Store(false)
+			f.Probe(t.Context())
+			if err := f.Writes(); err != nil {
+				t.Errorf("after there was room again: %v", err)
+			}
+			if n, err := f.details.stale(2, nil); n != 0 || err != nil {
+				t.Errorf("%d details are left over, %v", n, err)
+			}
+			f.put(f.note("at last"))
+			f.check()
+		})
 	}
 }
 

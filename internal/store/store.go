@@ -275,8 +275,11 @@ func (s *Store) load(fresh bool) error {
 		s.snap.Store(&Snapshot{State: s.work.Clone(), Tree: head, Checkpoint: s.anchorAt(head)})
 		return nil
 	}
-	if err := s.settleDetails(head.Size); err != nil {
+	if err := s.settleDetails(head.Size); errors.Is(err, kv.ErrCorrupt) {
 		return damaged(err)
+	} else if err != nil { // a full disk: reads go on, none of what is left over, and the rest is owed
+		s.owed.settle = true
+		_ = s.failed(stepErase, err)
 	}
 	if err := s.publish(head); err != nil {
 		return err
