@@ -345,6 +345,11 @@ func TestADiskThatHangsMakesSafeModesPending(t *testing.T) {
 			})
 		}()
 		<-stuck
+		fact := make(chan int)
+		go func() {
+			fact <- r.do(http.MethodPost, "/v1/changes", string(r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil).Raw)).StatusCode
+		}()
+		synctest.Wait()                                             // it came when nothing waited, and is next
 		if err := r.pending.keeping.take(t.Context()); err != nil { // a write of the file that doesn't return
 			t.Fatal(err)
 		}
@@ -360,6 +365,9 @@ func TestADiskThatHangsMakesSafeModesPending(t *testing.T) {
 		}
 		close(release)
 		<-done
+		if code := <-fact; code != http.StatusInsufficientStorage {
+			t.Errorf("a fact got in before the safe mode that was acknowledged: %d", code)
+		}
 		synctest.Wait()
 		r.get(200, "/readyz/writes")
 		r.pending.keeping.leave()
