@@ -88,11 +88,11 @@ func (a *app) recover(ctx context.Context, o recoverOptions) error {
 	count, stop := a.counting("recovering", "entries")
 	defer stop()
 	from := copyOf(l, count)
-	if !o.dryRun {
-		if err := placeTrust(o.data, trust); err != nil {
-			return err
-		}
+	place, err := placeTrust(o.data, trust)
+	if err != nil {
+		return err
 	}
+	opt.Ready = place
 	r, err := store.Recover(ctx, cfg, from, opt)
 	stop()
 	if err != nil {
@@ -164,21 +164,18 @@ func copyOf(l *mirror.Log, count func(done, total int64)) store.Copy {
 	}
 }
 
-// placeTrust gives the directory the trust file, unless it has a newer version:
-// serve reads it there.
-func placeTrust(data string, trust *ledger.Trust) error {
+// placeTrust is what gives the directory the trust file, unless it has a newer
+// version: serve reads it there.
+func placeTrust(data string, trust *ledger.Trust) (place func() error, err error) {
 	path := filepath.Join(data, trustFile)
 	if have, err := dataTrust(data); err == nil {
 		newer, err := have.Follow(trust.File())
 		if err != nil {
-			return fmt.Errorf("%s is not of this log, move it away: %w", path, err)
+			return nil, fmt.Errorf("%s is not of this log, move it away: %w", path, err)
 		}
 		if newer == have {
-			return nil
+			return nil, nil
 		}
 	}
-	if err := os.MkdirAll(data, 0o700); err != nil {
-		return err
-	}
-	return durable.WriteFile(path, trust.File(), 0o644)
+	return func() error { return durable.WriteFile(path, trust.File(), 0o644) }, nil
 }

@@ -59,7 +59,8 @@ type RecoverOptions struct {
 	WithoutDetails bool          // go on where neither side has the detail of an entry
 	DryRun         bool          // read and check everything, change nothing
 
-	Rows func(map[string][]byte) // changes the server's rows before they are taken over; nil changes none
+	Rows  func(map[string][]byte) // changes the server's rows before they are taken over; nil changes none
+	Ready func() error            // called when all is checked and built, before anything of the directory changes; may be nil
 }
 
 // Recover makes the ledger anew from a copy. The copy must go on from the anchor,
@@ -94,6 +95,11 @@ func Recover(ctx context.Context, cfg Config, from Copy, opt RecoverOptions) (*R
 	}
 	if err := r.build(ctx, old); err != nil || opt.DryRun {
 		return &r.Recovery, err
+	}
+	if opt.Ready != nil {
+		if err := opt.Ready(); err != nil {
+			return &r.Recovery, err
+		}
 	}
 	return &r.Recovery, r.put()
 }
@@ -140,6 +146,11 @@ func (r *recovery) judge(ctx context.Context, old *kv.DB) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		r.say("the anchor %s %v", r.s.cfg.Anchor, err)
 	}
+	if err != nil && !r.canRead(old) {
+		if err := r.outlasts(); err != nil {
+			return err
+		}
+	}
 	if len(known) == 0 {
 		r.say("no anchor and no checkpoint says how long the log was: the copy is believed")
 	}
@@ -172,6 +183,38 @@ func (r *recovery) covers(ctx context.Context, t ledger.Tree) error {
 }
 
 const successionHint = "find a longer mirror; if there is none, the log ends here: the roots sign a trust file of a new origin that succeeds this one, see docs/operations.md"
+
+func (r *recovery) canRead(db *kv.DB) bool {
+	if db == nil {
+		return false
+	}
+	_, err := r.readable(db)
+	return err == nil
+}
+
+// outlasts refuses a copy that ends before the details beside it do, where
+// nothing else says how long the log was: a detail is written just before its entry.
+func (r *recovery) outlasts() error {
+	db, err := kv.Open(r.s.cfg.path(fileDetails), kv.Options{ReadOnly: true, MustExist: true, Whole: true, Format: formatDetails})
+	if err != nil {
+		return nil // gone or damaged: it says nothing, and the build says what to do about it
+	}
+	defer db.Close()
+	size := int64(0)
+	_ = db.Read(func(tx *bbolt.Tx) error {
+		if b := tx.Bucket(bucketDetails); b != nil {
+			if k, _ := b.Cursor().Last(); len(k) == 8 {
+				size = fromBE64(k) + 1
+			}
+		}
+		return nil
+	})
+	if size <= r.from.Tree.Size {
+		return nil
+	}
+	return &api.Error{Code: api.CodeConflict, Err: ErrNoCopy, Detail: fmt.Sprintf("the copy has %d entries, and %s has the detail of entry %d: the log was longer", r.from.Tree.Size, fileDetails, size-1),
+		Hint: "find a longer mirror, or the anchor; if that detail is not of a published entry, move " + fileDetails + " away first: its details must come from a mirror then"}
+}
 
 // readable is the tree that a file holds, if its last entries are whole.
 func (r *recovery) readable(db *kv.DB) (head ledger.Tree, err error) {

@@ -271,3 +271,22 @@ func TestRecoverRefuses(t *testing.T) {
 		t.Errorf("shorter than the directory: %v", err)
 	}
 }
+
+// Where neither the anchor nor ledger.db says how long the log was, the details
+// beside them do.
+func TestRecoverHeedsDetails(t *testing.T) {
+	f, from, _ := recoverable(t)
+	f.put(f.note("newer than the copy"))
+	must(t, f.Close())
+	must(t, os.Remove(f.cfg.Anchor))
+	must(t, os.Truncate(filepath.Join(f.cfg.Dir, fileLedger), 40_000))
+	ready := func() error { t.Error("a refused recovery is ready"); return nil }
+	_, err := Recover(t.Context(), f.cfg, from, RecoverOptions{Ready: ready})
+	if want := fmt.Sprintf("has the detail of entry %d", from.Tree.Size); !errors.Is(err, ErrNoCopy) || !strings.Contains(err.Error(), want) {
+		t.Fatalf("%v, want %q", err, want)
+	}
+	must(t, os.Remove(filepath.Join(f.cfg.Dir, fileDetails)))
+	_, err = Recover(t.Context(), f.cfg, from, RecoverOptions{})
+	must(t, err)
+	f.recovered(from)
+}
