@@ -1,6 +1,7 @@
 package sdk
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,7 +31,33 @@ func (c *Client) effect() (ledger.Effect, bool) {
 	if c.proven == nil {
 		return ledger.Effect{Mode: api.ModeNormal}, false
 	}
-	return ledger.InEffect(c.chains(), c.target.Scope)
+	eff, covered := ledger.InEffect(c.chains(), c.target.Scope)
+	if !covered && c.before != nil {
+		eff, _ = ledger.InEffect(c.before, c.target.Scope)
+	}
+	return eff, covered
+}
+
+// take makes a head the newest that is believed. What the log before had in
+// effect, if this one is of another, stays so until this one has something. c.mu
+// is held.
+func (c *Client) take(p *ledger.Proven) {
+	if c.proven != nil && c.proven.Head.Origin != p.Head.Origin {
+		c.before = c.chains()
+	}
+	c.proven = p
+}
+
+// succeeded tells which safe mode ended with its log: nobody signed an exit, and
+// nobody may have meant one. c.mu is held.
+func (c *Client) succeeded(now api.Mode) {
+	was, _ := ledger.InEffect(c.before, c.target.Scope)
+	c.before = nil
+	if was.Mode == api.ModeNormal || was.Mode == now {
+		return
+	}
+	c.ended = fmt.Sprintf("mode %s ended with its log, which %s succeeds: enter it anew if it is needed", was.Mode, c.proven.Head.Origin)
+	c.log.Warn("sealstone: a safe mode ended with its log", slog.String("target", c.target.String()), slog.String("mode", string(was.Mode)), slog.String("succeeded_by", c.proven.Head.Origin))
 }
 
 // apply makes what is in effect what readers see. c.mu is held.
@@ -40,6 +67,12 @@ func (c *Client) apply() {
 	}
 	eff, covered := c.effect()
 	c.uncovered, c.lacking = !covered, ""
+	if eff.Mode != api.ModeNormal {
+		c.ended = ""
+	}
+	if covered && c.before != nil {
+		c.succeeded(eff.Mode)
+	}
 	c.behind = covered && eff.Main.Set.Digest != c.staged.main.Set.Digest
 	pending := c.pendingSince(eff)
 	eff.Main = c.staged.main // the set that is there, until a newer one is
@@ -180,7 +213,7 @@ func (c *Client) judgeState(now time.Time) (api.State, string) {
 	case c.lacking != "":
 		return api.StateReady, fmt.Sprintf("mode %s is in force, but the set has no bundle for it: staying in normal mode", c.lacking)
 	}
-	return api.StateReady, c.notObeyed()
+	return api.StateReady, cmp.Or(c.notObeyed(), c.ended)
 }
 
 // hear takes a head's time for what it shows: that the log had nothing newer

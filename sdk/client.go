@@ -59,11 +59,13 @@ type Client struct {
 	refusals    []Refusal
 	state       api.State
 	why         string
-	lastErr     error    // of the last round
-	uncovered   bool     // every activation was withdrawn
-	behind      bool     // a newer set is in effect than the one that is staged
-	lacking     api.Mode // in force, but not in the set
-	origin      string   // where the first view came from, for people
+	lastErr     error          // of the last round
+	uncovered   bool           // every activation was withdrawn
+	behind      bool           // a newer set is in effect than the one that is staged
+	lacking     api.Mode       // in force, but not in the set
+	before      []ledger.Chain // of a log that was succeeded: in effect until its successor has something; nil else
+	ended       string         // which safe mode ended with it, for people
+	origin      string         // where the first view came from, for people
 	cacheNote   string
 }
 

@@ -28,7 +28,7 @@ func (c *Client) loadCache(ctx context.Context) {
 		if p, err := c.trust.Past().Prove(seen, c.target.Service, nil); err == nil && p.Tree.Size >= c.known.Tree.Size {
 			c.known, c.checkpoint = p.Known(), seen.Checkpoint
 			if c.proven != nil {
-				c.proven = p // its modes count, on the set before
+				c.take(p) // its modes count, on the set before
 			}
 		}
 	}

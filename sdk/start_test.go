@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -390,6 +391,52 @@ func TestSucceededLogIsRememberedOverARestart(t *testing.T) {
 				runs(t, c, 3)
 				if live := c.Live(); live.Origin != next.Origin || live.TrustVersion != 2 || live.State != api.StateStale {
 					t.Errorf("Live = %+v", live)
+				}
+			})
+		})
+	}
+}
+
+// A safe mode ends with its log, and says so: when the new log has something, not
+// before, and not where it was entered anew before a client looked.
+func TestSafeModeAndSuccession(t *testing.T) {
+	for name, again := range map[string]bool{"it ends": false, "entered anew first": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var said bytes.Buffer
+				l, cfg := released(t)
+				l.accept(l.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+				h := hosts{"log": l}
+				cfg.Cache, cfg.HTTPClient.Transport, cfg.Logger = t.TempDir(), h, slog.New(slog.NewTextHandler(&said, nil))
+				c := open(t, cfg)
+				settled(time.Second)
+				runs(t, c, 1001)
+				next := l.succeed("next.example.com/log")
+				l.locked(func() { h["log"] = next })
+				l.tell("drop")
+				settled(time.Minute)
+				runs(t, c, 1001)
+				c.Close()
+				c = open(t, cfg)
+				settled(time.Minute)
+				runs(t, c, 1001)
+				if live := c.Live(); live.Origin != next.Origin || live.State != api.StateStale {
+					t.Errorf("with an empty successor: %s, %s", live.Origin, why(c))
+				}
+				next.activate("prod", 2, release(2))
+				want := "mode degraded ended with its log"
+				if again {
+					want = ""
+					next.accept(next.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0))
+				}
+				next.tell("head")
+				settled(time.Minute)
+				runs(t, c, map[bool]int64{false: 2, true: 1002}[again])
+				if live := c.Live(); live.State != api.StateReady || !strings.Contains(live.Why, want) || again && live.Why != "" {
+					t.Errorf("state %s", why(c))
+				}
+				if ended := strings.Contains(said.String(), "a safe mode ended with its log"); ended == again || again && strings.Contains(said.String(), "mode=normal") {
+					t.Errorf("it said:\n%s", said.String())
 				}
 			})
 		})

@@ -191,7 +191,8 @@ func (c *Client) believe(a *answer) error {
 	if a.proven.Head.Origin != c.trust.Origin { // another server showed its successor just now
 		return fmt.Errorf("a head of log %q, but trust moved to %q", a.proven.Head.Origin, c.trust.Origin)
 	}
-	c.known, c.proven, c.checkpoint, c.fresh = a.proven.Known(), a.proven, a.evidence.Checkpoint, true
+	c.take(a.proven)
+	c.known, c.checkpoint, c.fresh = a.proven.Known(), a.evidence.Checkpoint, true
 	if a.full {
 		c.evidence, c.evidenceSet = a.evidence, ""
 		if eff, ok := ledger.InEffect(a.proven.Chains, c.target.Scope); ok {
