@@ -41,7 +41,8 @@ func (s *Server) postChange(c echo.Context) error {
 		return &api.Error{Code: api.CodeInvalid, Detail: plainJSON(err), Hint: "docs/formats.md describes statements; sealstone signs and sends them", Err: err}
 	}
 	if st.Log != s.store.Trusted().Origin {
-		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("the statement is meant for log %q, this is %q", st.Log, s.store.Trusted().Origin)}
+		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("the statement is meant for log %q, this is %q", st.Log, s.store.Trusted().Origin),
+			Hint: "sign it anew for this log: sealstone does with --trust FILE of this log, or of one that it succeeds"}
 	}
 	if err := refuseSecrets(st, detail); err != nil {
 		return err

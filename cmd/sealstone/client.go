@@ -65,9 +65,9 @@ func (c *client) do(ctx context.Context, method, path string, body []byte) ([]by
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	res, err := c.http.Do(req)
+	res, err := c.firstByte(req)
 	if err != nil {
-		return nil, unreachable(c.base, err)
+		return nil, err
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
@@ -83,10 +83,49 @@ func (c *client) do(ctx context.Context, method, path string, body []byte) ([]by
 	return b, nil
 }
 
+// How long an answer may take to begin. A server that can't write answers a safe
+// mode after 7 s, any other statement after 30.
+const (
+	readWait  = 12 * time.Second
+	writeWait = 40 * time.Second
+)
+
+// firstByte sends a request, and gives up on a server that says nothing.
+func (c *client) firstByte(req *http.Request) (*http.Response, error) {
+	wait := readWait
+	if req.Method == http.MethodPost {
+		wait = writeWait
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	silent := &api.Error{Code: api.CodeUnavailable, Detail: fmt.Sprintf("%s does not answer within %s", c.base, wait), Hint: reachHint}
+	timer := time.AfterFunc(wait, func() { cancel(silent) })
+	res, err := c.http.Do(req.WithContext(ctx))
+	timer.Stop()
+	if err == nil {
+		res.Body = closer{res.Body, cancel}
+		return res, nil
+	}
+	cancel(nil)
+	if context.Cause(ctx) == silent {
+		err = silent
+	}
+	return nil, unreachable(c.base, err)
+}
+
+// closer ends a request with its body.
+type closer struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+func (c closer) Close() error { c.cancel(nil); return c.ReadCloser.Close() }
+
+const reachHint = "is it running, and is the URL right? --server names another one"
+
 func unreachable(base string, err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return &api.Error{Code: api.CodeUnavailable, Detail: fmt.Sprintf("can't reach %s: %v", base, op.Err), Err: err,
-			Hint: "is it running, and is the URL right? --server names another one"}
+			Hint: reachHint}
 	}
 	return err
 }
@@ -233,15 +272,28 @@ func (a *app) signing(ctx context.Context) (key ledger.Signer, c *client, origin
 	if c, err = a.client(); err != nil {
 		return nil, nil, "", err
 	}
-	origin, err = a.origin(ctx)
+	origin, err = a.origin(ctx, c)
 	return key, c, origin, err
 }
 
-// origin is the log that statements are meant for.
-func (a *app) origin(ctx context.Context) (string, error) {
+// origin is the log that statements are meant for. Where c is given it is the one
+// that goes on from that of --trust, if c shows that the roots say so; what c
+// refuses otherwise it says itself.
+func (a *app) origin(ctx context.Context, c *client) (string, error) {
 	t, err := a.signingTrust(ctx)
 	if err != nil {
 		return "", err
+	}
+	if c == nil || a.trust == "" {
+		return t.Origin, nil
+	}
+	shown, err := c.trust(ctx)
+	if api.CodeOf(err) == api.CodeUnavailable {
+		return "", err
+	}
+	if newer, err := t.Follow(shown); err == nil && newer.Origin != t.Origin {
+		fmt.Fprintf(a.err, "note: log %s goes on as %s: the statement is signed for that one\n", t.Origin, newer.Origin)
+		t = newer
 	}
 	return t.Origin, nil
 }

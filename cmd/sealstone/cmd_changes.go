@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -372,7 +371,7 @@ func newChangesProof(a *app) *cobra.Command {
 				_, err = filter{a.out, escaped}.Write(b)
 				return err
 			}
-			if err := os.WriteFile(out, b, 0o644); err != nil {
+			if err := writeOut(out, b); err != nil {
 				return err
 			}
 			fmt.Fprintf(a.err, "wrote %s; next: sealstone verify %s%s\n", out, out, a.trustHint())

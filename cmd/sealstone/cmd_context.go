@@ -59,8 +59,8 @@ func loadContexts() (*contexts, string, error) {
 }
 
 // applyContext fills in the common options that neither flags nor environment
-// gave.
-func (a *app) applyContext() error {
+// gave; a flag that is given empty means none.
+func (a *app) applyContext(given func(flag string) bool) error {
 	c, path, err := loadContexts()
 	if err != nil {
 		return err
@@ -77,10 +77,11 @@ func (a *app) applyContext() error {
 		return fmt.Errorf("no context %q in %s: make it with sealstone context set %s --server URL", name, path, name)
 	}
 	for _, o := range []struct {
+		flag string
 		to   *string
 		from string
-	}{{&a.server, v.Server}, {&a.key, v.Key}, {&a.tokenFile, v.TokenFile}, {&a.trust, v.Trust}} {
-		if *o.to == "" {
+	}{{"server", &a.server, v.Server}, {"key", &a.key, v.Key}, {"token-file", &a.tokenFile, v.TokenFile}, {"trust", &a.trust, v.Trust}} {
+		if *o.to == "" && !given(o.flag) {
 			*o.to = o.from
 		}
 	}

@@ -73,6 +73,7 @@ func (d *doctor) run(ctx context.Context) {
 	if !ok {
 		return
 	}
+	d.followSuccession(ctx, st)
 	if d.trust != nil && d.trust.Origin != st.Origin {
 		d.add("fail", "trust", "the trust file is of "+d.trust.Origin+", the server's log is "+st.Origin, "pass the right --trust, or the right --server")
 	}
@@ -89,6 +90,23 @@ func (d *doctor) run(ctx context.Context) {
 	}
 	d.checkMay(ctx)
 	d.checkModes(ctx)
+}
+
+// followSuccession goes on to the log that succeeds that of --trust, as the
+// commands that sign and verify do.
+func (d *doctor) followSuccession(ctx context.Context, st api.Status) {
+	if d.trust == nil || d.trust.Origin == st.Origin {
+		return
+	}
+	shown, err := d.c.trust(ctx)
+	if err != nil {
+		return
+	}
+	if newer, err := d.trust.Follow(shown); err == nil && newer.Origin == st.Origin {
+		d.add("warn", "trust", fmt.Sprintf("log %s goes on as %s, and the trust file is of the former", d.trust.Origin, newer.Origin),
+			"keep the new one, which its roots lead to: sealstone trust --trust '' >FILE")
+		d.trust = newer
+	}
 }
 
 func (d *doctor) checkTrust() {

@@ -259,7 +259,7 @@ func (a *app) writeProofs(dir string, intervals []api.Interval, p *provenLog) er
 			return err
 		}
 		path := filepath.Join(dir, fmt.Sprintf("%d.json", index))
-		if err := os.WriteFile(path, b, 0o644); err != nil {
+		if err := writeOut(path, b); err != nil {
 			return err
 		}
 	}

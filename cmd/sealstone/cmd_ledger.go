@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +32,9 @@ func newLedger(a *app) *cobra.Command {
 			"a lost one: FILE is what trust update --succeed made and the roots signed, --trust\n" +
 			"the lost log's trust file, --keys the directory with the new keys.",
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.ledgerInit(data, keys, origin, root, succession) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.ledgerInit(c.Context(), data, keys, origin, root, succession)
+		},
 	}
 	initCmd.Flags().StringVar(&data, "data", "", "data directory to create (required)")
 	initCmd.Flags().StringVar(&keys, "keys", "", "directory for private keys (default DATA.keys)")
@@ -46,10 +49,10 @@ func newLedger(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) ledgerInit(data, keys, origin, root, succession string) (err error) {
+func (a *app) ledgerInit(ctx context.Context, data, keys, origin, root, succession string) (err error) {
 	var l *created
 	if keys = keysDir(keys, data); succession != "" {
-		l, err = a.initSuccession(data, keys, succession)
+		l, err = a.initSuccession(ctx, data, keys, succession)
 	} else {
 		l, err = createLedger(data, keys, origin, root)
 	}

@@ -108,7 +108,7 @@ func (a *app) follow(ctx context.Context, m *mirror.Mirror, interval time.Durati
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case diverged, wrong == maxWrong:
+		case diverged, wrong == maxWrong, errors.Is(err, mirror.ErrSucceeded):
 			return err
 		case err != nil && !silent:
 			printError(a.err, err)

@@ -158,7 +158,7 @@ func (a *app) writeFact(ctx context.Context, o *fact) error {
 	if err != nil {
 		return err
 	}
-	origin, err := a.origin(ctx)
+	origin, err := a.origin(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func (a *app) writeFact(ctx context.Context, o *fact) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(o.out, append(body, '\n'), 0o644); err != nil {
+	if err := writeOut(o.out, append(body, '\n')); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.err, "wrote %s: send it with sealstone changes send %s, or curl --data-binary @%s SERVER/v1/changes\n", o.out, o.out, o.out)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -104,7 +103,7 @@ func (a *app) safeMode(ctx context.Context, services string, o safeModeOptions) 
 	if err != nil {
 		return err
 	}
-	origin, err := a.origin(ctx)
+	origin, err := a.origin(ctx, c)
 	if err != nil {
 		return withFileHint(err, services, o)
 	}
@@ -455,7 +454,11 @@ func (a *app) safeModeFile(ctx context.Context, t api.Target, o safeModeOptions,
 	case o.mode == "":
 		return errors.New("no server could be asked: name the MODE")
 	}
-	origin, err := a.origin(ctx)
+	var c *client
+	if seen != nil {
+		c, _ = a.client() // it answered just now
+	}
+	origin, err := a.origin(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -470,7 +473,7 @@ func (a *app) safeModeFile(ctx context.Context, t api.Target, o safeModeOptions,
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(o.out, append(raw, '\n'), 0o644); err != nil {
+	if err := writeOut(o.out, append(raw, '\n')); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.err, "wrote %s: %s %s %s after generation %d; drop it into the override directory of the clients; send it to a server with sealstone changes send %s\n", o.out, o.kind, t, o.mode, o.after, o.out)

@@ -102,7 +102,11 @@ func (a *app) trustUpdate(ctx context.Context, o trustEdit) error {
 	if err != nil {
 		return err
 	}
-	return a.keepProposal(old, raw, key, o.out)
+	if err := a.keepProposal(old, raw, key, o.out); err != nil || o.succeed == "" {
+		return err
+	}
+	a.tellEnding(ctx, old, o.checkpoint)
+	return nil
 }
 
 // freshOut names the file to write, and overwrites none: it may be a version
@@ -446,7 +450,7 @@ func (a *app) printTrust(ctx context.Context) error {
 }
 
 // initSuccession makes the log that a signed next version names.
-func (a *app) initSuccession(data, keys, path string) (*created, error) {
+func (a *app) initSuccession(ctx context.Context, data, keys, path string) (*created, error) {
 	old, err := a.ownTrust("which log does it succeed? pass its trust file with --trust")
 	if err != nil {
 		return nil, err
@@ -462,7 +466,11 @@ func (a *app) initSuccession(data, keys, path string) (*created, error) {
 	if t.Succeeds == nil {
 		return nil, fmt.Errorf("%s succeeds no log: give it to the server with sealstone trust install", path)
 	}
-	return finishLedger(data, keys, t, "")
+	l, err := finishLedger(data, keys, t, "")
+	if err == nil {
+		a.tellEnding(ctx, old, "")
+	}
+	return l, err
 }
 
 // keyFiles lists the files of a directory that may hold a private key: log.key,

@@ -49,6 +49,16 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 // it in-process.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stderr = clean(stderr)
+	out := &sink{Writer: stdout}
+	code := runCommand(ctx, args, stdin, out, stderr)
+	if out.err != nil && (code == exitOK || code == exitFinding) {
+		printError(stderr, fmt.Errorf("the answer could not be written: %w", out.err))
+		return exitError
+	}
+	return code
+}
+
+func runCommand(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot(&app{in: stdin, out: stdout, err: stderr})
 	root.SetArgs(args)
 	root.SetIn(stdin)
@@ -159,7 +169,7 @@ func newRoot(a *app) *cobra.Command {
 		SilenceUsage: true, SilenceErrors: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.applyContext() }
+	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error { return a.applyContext(c.Flags().Changed) }
 	f := root.PersistentFlags()
 	f.StringVar(&a.context, "context", os.Getenv("SEALSTONE_CONTEXT"), "named context to take --server, --key, --token-file and --trust from [$SEALSTONE_CONTEXT]")
 	f.StringVarP(&a.output, "output", "o", "table", "output format: table, json, yaml or jsonl; plan has text and markdown too, history has csv")

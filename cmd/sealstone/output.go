@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"reflect"
 	"regexp"
@@ -215,6 +216,32 @@ func (f filter) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
+// sink notes the first error of standard output: what could not be written was
+// not said, whoever wrote it.
+type sink struct {
+	io.Writer
+	err error
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	n, err := s.Writer.Write(p)
+	if s.err == nil {
+		s.err = err
+	}
+	return n, err
+}
+
+// writeOut writes a file that --out names; one that this made and could not fill
+// goes again.
+func writeOut(path string, b []byte) error {
+	_, before := os.Lstat(path)
+	err := os.WriteFile(path, b, 0o644)
+	if err != nil && errors.Is(before, fs.ErrNotExist) {
+		_ = os.Remove(path) // the first error tells
+	}
+	return err
+}
+
 func clean(w io.Writer) io.Writer { return filter{w, cleaned} }
 
 // ago says how long ago a time of the API was.
@@ -271,10 +298,13 @@ func colour(w io.Writer, code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
-// bare is what a filter writes to.
+// bare is what filters and sinks write to.
 func bare(w io.Writer) io.Writer {
-	if f, ok := w.(filter); ok {
-		return f.Writer
+	switch f := w.(type) {
+	case filter:
+		return bare(f.Writer)
+	case *sink:
+		return bare(f.Writer)
 	}
 	return w
 }

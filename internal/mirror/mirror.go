@@ -85,6 +85,10 @@ func (m *Mirror) newest(ctx context.Context) (*Log, error) {
 
 const trustFile = "trust.json"
 
+// ErrSucceeded says that a log has ended: the roots named another that goes on
+// from it.
+var ErrSucceeded = errors.New("the log was succeeded")
+
 // Newest goes from t to the newest version that a copy in dir was made with. All
 // that lies there must be whole, though t alone is believed.
 func Newest(dir string, t *ledger.Trust) (*ledger.Trust, error) {
@@ -120,7 +124,7 @@ func (m *Mirror) followTrust(ctx context.Context) error {
 		}
 	}
 	if t.Origin != m.Trust.Origin {
-		return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("the log %s has ended: %s succeeds it, by version %d of the trust file", m.Trust.Origin, t.Origin, t.Version),
+		return &api.Error{Code: api.CodeConflict, Err: ErrSucceeded, Detail: fmt.Sprintf("the log %s has ended: %s succeeds it, by version %d of the trust file", m.Trust.Origin, t.Origin, t.Version),
 			Hint: "keep this copy as it is, and mirror the new log into a directory of its own, with its trust file"}
 	}
 	m.Trust = t
