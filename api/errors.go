@@ -29,6 +29,7 @@ const (
 	CodeStorage       Code = "insufficient-storage"
 	CodeUnavailable   Code = "unavailable"
 	CodeInternal      Code = "internal"
+	CodeDamaged       Code = "damaged"
 )
 
 var statusOf = map[Code]int{
@@ -38,7 +39,7 @@ var statusOf = map[Code]int{
 	CodeUnsupported: http.StatusUnsupportedMediaType, CodeMethod: http.StatusMethodNotAllowed,
 	CodeUnprocessable: http.StatusUnprocessableEntity, CodeClockSkew: http.StatusUnprocessableEntity,
 	CodeReadOnly: http.StatusInsufficientStorage, CodeStorage: http.StatusInsufficientStorage,
-	CodeUnavailable: http.StatusServiceUnavailable, CodeInternal: http.StatusInternalServerError,
+	CodeUnavailable: http.StatusServiceUnavailable, CodeInternal: http.StatusInternalServerError, CodeDamaged: http.StatusInternalServerError,
 }
 
 // Status is the HTTP status of a code; an unknown code is an internal error.

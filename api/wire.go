@@ -81,12 +81,13 @@ type SafeMode struct {
 // Record is one change in the answer of /v1/changes.
 type Record struct {
 	Index    int64           `json:"index"`
-	LeafHash Digest          `json:"leafHash"`
-	Event    json.RawMessage `json:"event"`              // the CloudEvent
+	LeafHash Digest          `json:"leafHash,omitempty"`
+	Event    json.RawMessage `json:"event,omitempty"`    // the CloudEvent
 	Operator string          `json:"operator,omitempty"` // who signed the statement, by the operators set cited
 	Detail   map[string]any  `json:"detail,omitempty"`
 	Erased   bool            `json:"erased,omitempty"`
-	Late     bool            `json:"late,omitempty"` // a fact that was recorded more than a minute after its time
+	Late     bool            `json:"late,omitempty"`    // a fact that was recorded more than a minute after its time
+	Damaged  bool            `json:"damaged,omitempty"` // on the server's disk: all that is known is where it stands
 }
 
 // By is who made the change: the operator that signed it, or the commit's author.

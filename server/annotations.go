@@ -58,6 +58,9 @@ func (s *Server) annotations(ctx context.Context, q store.Query, tags []string, 
 			return nil, err
 		}
 		for _, f := range found {
+			if f.Change == nil { // nobody knows when it was
+				continue
+			}
 			a := s.annotation(f)
 			shown := hasTags(a.Tags, tags)
 			if seen.note(f, a.Time, len(list), shown); shown {

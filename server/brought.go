@@ -70,6 +70,9 @@ func setsIn(row []byte) (out []api.Digest) {
 // that neither bring the bundle themselves nor name it.
 func (s *Server) bringing(d api.Digest, found []store.Found, sets []api.Digest) []store.Found {
 	return slices.DeleteFunc(found, func(f store.Found) bool {
+		if f.Change == nil {
+			return false
+		}
 		c := &f.Change.Data
 		switch f.Change.Kind() {
 		case ledger.BundleActivated:

@@ -49,6 +49,9 @@ func spans(st *ledger.State, found []store.Found) []api.ChainSpan {
 	out := []api.ChainSpan{}
 	at := map[ledger.ChainKey]int{}
 	for _, f := range found {
+		if f.Change == nil {
+			continue
+		}
 		key, gen := f.Change.Data.Chain(), f.Change.Data.Generation
 		i, ok := at[key]
 		if !ok {
@@ -221,13 +224,16 @@ func (s *Server) readable(c echo.Context, index int64) (*ledger.Change, error) {
 	return change, nil
 }
 
-// record is a change as people ask for it. The leaf's own bytes are what
-// proofs are about; see ?proof=1 and /log/.
+// record is a change as people ask for it, nil when its entry is damaged. The
+// leaf's own bytes are what proofs are about; see ?proof=1 and /log/.
 func (s *Server) record(index int64, ch *ledger.Change) api.Record {
+	if ch == nil {
+		return api.Record{Index: index, Damaged: true}
+	}
 	event, _ := ch.Envelope.Bytes()
 	r := api.Record{Index: index, LeafHash: ch.Hash, Event: json.RawMessage(event)}
 	if ch.Data.Detail != "" {
-		d, err := s.store.Detail(index)
+		d, err := s.store.DetailOf(index, ch)
 		if err == nil && d != nil {
 			r.Detail = d.Text
 		} else {
@@ -308,12 +314,15 @@ func (s *Server) feed(ctx context.Context, after int64, as framing, events chan<
 		changed := s.store.Changed()
 		for size := s.store.Snapshot().Tree.Size; after+1 < size; after++ {
 			ch, err := s.store.Change(after + 1)
-			if err != nil {
+			kind := "damaged"
+			if err == nil {
+				kind = string(ch.Kind())
+			} else if api.CodeOf(err) != api.CodeDamaged {
 				return
 			}
 			line, _ := json.Marshal(s.record(after+1, ch))
 			select {
-			case events <- as.frame(after+1, string(ch.Kind()), string(line)):
+			case events <- as.frame(after+1, kind, string(line)):
 			case <-ctx.Done():
 				return
 			}

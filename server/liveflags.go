@@ -288,6 +288,8 @@ func (s *Server) walkBack(ctx context.Context, t api.Target, scope api.Scope, w,
 func (s *Server) walkPage(t api.Target, scope api.Scope, w, old *walk, found []store.Found) (met bool, err error) {
 	for _, f := range found {
 		switch {
+		case f.Change == nil:
+			return false, f.Damage
 		case f.Change.Data.Scope != scope:
 			continue
 		case w.meets(old, f.Index):

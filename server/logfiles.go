@@ -10,6 +10,7 @@ import (
 func (s *Server) getLog(c echo.Context) error {
 	body, contentType, immutable, err := s.store.LogFile(c.Param("*"))
 	if err != nil {
+		c.Response().Header().Set("Cache-Control", "no-store")
 		return err
 	}
 	cache := "no-cache"

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -99,7 +100,7 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 		return err
 	}
 	a.noteComplete(trust)
-	return a.print(answer, func(w io.Writer) {
+	err = a.print(answer, func(w io.Writer) {
 		var rows [][]string
 		for _, r := range answer.Changes {
 			row := changeRow(r)
@@ -119,6 +120,18 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 			fmt.Fprintf(a.err, "more: add --before %d\n", *answer.Next)
 		}
 	})
+	return errors.Join(err, damagedIn(answer.Changes))
+}
+
+// damagedIn says of rows that there is nothing in some of them; nil when they are
+// whole.
+func damagedIn(list []api.Record) error {
+	i := slices.IndexFunc(list, func(r api.Record) bool { return r.Damaged })
+	if i < 0 {
+		return nil
+	}
+	return &api.Error{Code: api.CodeDamaged, Detail: fmt.Sprintf("entry %d is damaged on the server's disk", list[i].Index),
+		Hint: fmt.Sprintf("sealstone changes show %d says how to recover", list[i].Index)}
 }
 
 // nothingFound says so, and what a filter may have been meant for.
@@ -226,6 +239,9 @@ func eventOf(r api.Record) ledger.Event {
 // changeRow is a change for a table; why comes last, and for an activation the
 // release's commit before it.
 func changeRow(r api.Record) []string {
+	if r.Damaged {
+		return []string{fmt.Sprint(r.Index), "-", "(damaged)", "-", "-", "-", "-"}
+	}
 	e := eventOf(r)
 	text := func(key string) string { s, _ := r.Detail[key].(string); return s }
 	why := text("reason") + text("subject") + text("note")

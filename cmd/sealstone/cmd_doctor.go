@@ -187,6 +187,10 @@ func (d *doctor) checkMay(ctx context.Context) {
 		return
 	}
 	r := answer.Changes[0]
+	if err := damagedIn(answer.Changes); err != nil {
+		d.add("fail", "operators", err.Error(), "sealstone verify")
+		return
+	}
 	ops, err := d.trust.OperatorsAt(r.Index, eventOf(r).Data.Statement)
 	if err != nil {
 		d.add("fail", "operators", err.Error(), "sealstone verify")

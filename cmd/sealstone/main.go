@@ -134,7 +134,7 @@ func codeOf(err error) int {
 	_, refused := errors.AsType[*ledger.CheckError](err)
 	_, diverged := errors.AsType[*mirror.Divergence](err)
 	switch code := api.CodeOf(err); {
-	case refused, diverged, errors.Is(err, mirror.ErrDamaged), errors.Is(err, ledger.ErrCheckpoint), errors.Is(err, ledger.ErrSignature) && code == api.CodeInternal, errors.Is(err, ledger.ErrTrust), errors.Is(err, errProof), errors.Is(err, store.ErrNoCopy), kv.Damaged(err):
+	case refused, diverged, errors.Is(err, mirror.ErrDamaged), errors.Is(err, ledger.ErrCheckpoint), errors.Is(err, ledger.ErrSignature) && code == api.CodeInternal, errors.Is(err, ledger.ErrTrust), errors.Is(err, errProof), errors.Is(err, store.ErrNoCopy), kv.Damaged(err), code == api.CodeDamaged:
 		return exitProof
 	case code == api.CodeUnauthorized, code == api.CodeForbidden:
 		return exitAuth

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -13,10 +14,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/go-git/go-git/v5"
 	"github.com/go-git/go-git/v5/plumbing"
@@ -178,7 +181,8 @@ func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // damage FILE BUCKET flips a bit in the page that a bucket of a bbolt file starts
-// at; without BUCKET, in the name that the root page has first.
+// at; without BUCKET, in the name that the root page has first; with an INDEX
+// behind it, in the value of that row.
 func cmdDamage(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
 	whole := filepath.Join(ts.Getenv("WORK"), "damage.db") // a server may have the file itself locked
@@ -191,6 +195,12 @@ func cmdDamage(ts *testscript.TestScript, _ bool, args []string) {
 		at := page + int64(bytes.Index([]byte(ts.ReadFile(args[0]))[page:], []byte("format")))
 		if len(args) > 1 {
 			at = int64(tx.Bucket([]byte(args[1])).Root())*int64(db.Info().PageSize) + 8 // its flags
+		}
+		if len(args) > 2 {
+			index, err := strconv.ParseUint(args[2], 10, 64)
+			ts.Check(err)
+			v := tx.Bucket([]byte(args[1])).Get(binary.BigEndian.AppendUint64(nil, index))
+			at = int64(uintptr(unsafe.Pointer(&v[len(v)/2])) - db.Info().Data)
 		}
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {

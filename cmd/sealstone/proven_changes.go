@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/ledger"
@@ -14,6 +15,7 @@ func proveChanges(ctx context.Context, c *client, trust *ledger.Trust, records [
 	if trust == nil {
 		return nil
 	}
+	records = slices.DeleteFunc(slices.Clone(records), func(r api.Record) bool { return r.Damaged })
 	p, indexes := newProvenLog(trust), make([]int64, len(records))
 	for i, r := range records {
 		indexes[i] = r.Index

@@ -131,7 +131,7 @@ func (c *client) chainChanges(ctx context.Context, service string, before int64)
 					list = append(list, chainChange{ledger.ChainKey{Lane: event.Data.Lane, Service: service, Scope: event.Data.Scope}, r.Index})
 				}
 			}
-			if !yield(list, nil) || page.Next == nil || len(list) == 0 || *page.Next >= before {
+			if !yield(list, nil) || page.Next == nil || len(page.Changes) == 0 || *page.Next >= before {
 				return
 			}
 			before = *page.Next

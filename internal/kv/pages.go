@@ -39,6 +39,7 @@ type pages struct {
 	f     io.ReaderAt
 	whole bool
 	taken []uint64 // a bit for each page
+	buf   page
 }
 
 func checkPages(f io.ReaderAt, m meta, whole bool) error {
@@ -84,8 +85,12 @@ func (p page) element(i uint64) page { return p[pageHeader+i*pageElement:] }
 // holds tells whether n bytes lie within the page from an element's own start on.
 func (p page) holds(i, n uint64) bool { return pageHeader+i*pageElement+n <= uint64(len(p)) }
 
+// read reads the first n bytes of a page, over what was read before.
 func (w *pages) read(id, n uint64) (page, error) {
-	p := make(page, n)
+	if uint64(len(w.buf)) < n {
+		w.buf = make(page, n)
+	}
+	p := w.buf[:n]
 	if _, err := w.f.ReadAt(p, int64(id*w.pageSize)); err != nil {
 		return nil, err
 	}
@@ -131,8 +136,9 @@ func (w *pages) tree(root uint64, names bool) error {
 	return bad("page %d is the root of more than %d levels", root, maxLevels)
 }
 
-// below are the pages that a level of branch pages leads to, in the file's order.
+// below are the pages that a level of branch pages leads to.
 func (w *pages) below(level []uint64) (next []uint64, err error) {
+	slices.Sort(level)
 	w.warm(level)
 	for _, id := range level {
 		p, err := w.load(id, pageBranch)
@@ -153,7 +159,6 @@ func (w *pages) below(level []uint64) (next []uint64, err error) {
 			next = append(next, to)
 		}
 	}
-	slices.Sort(next)
 	return next, nil
 }
 
@@ -174,6 +179,9 @@ func (w *pages) warm(level []uint64) {
 
 // leaves takes the pages of a bucket's last level.
 func (w *pages) leaves(level []uint64, names bool) error {
+	if w.whole {
+		slices.Sort(level) // as a disk likes to be read
+	}
 	for _, id := range level {
 		switch {
 		case names:
@@ -202,6 +210,7 @@ func (w *pages) buckets(id uint64) error {
 	if err != nil {
 		return err
 	}
+	p = slices.Clone(p)
 	for i := range p.count() {
 		v, err := p.value(id, i)
 		if err != nil {

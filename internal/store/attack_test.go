@@ -1,12 +1,15 @@
 package store
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"go.etcd.io/bbolt"
 	"golang.org/x/mod/sumdb/tlog"
@@ -339,6 +342,78 @@ func TestScrubFindsAFlippedByteWhileServing(t *testing.T) {
 	}
 }
 
+// What is damaged is said of its entry alone: lists go on behind it, and files that
+// caches keep for ever don't have it.
+func TestADamagedEntryStandsAlone(t *testing.T) {
+	for name, damage := range map[string]func(*fixture){
+		"a bit of a leaf": func(f *fixture) {
+			f.rowsOpen(func(tx *bbolt.Tx) error { return flip(tx, bucketEntries, be64(300), 700) })
+		},
+		"an entry that is gone": func(f *fixture) {
+			f.rowsOpen(func(tx *bbolt.Tx) error { return tx.Bucket(bucketEntries).Delete(be64(300)) })
+		},
+		"the head of its page": func(f *fixture) { f.breakPage(300) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := attacked(t, 600)
+			damage(f)
+			found, next, err := f.Query(t.Context(), Query{Limit: MaxLimit})
+			if err != nil || next != nil || int64(len(found)) != f.Snapshot().Tree.Size {
+				t.Fatalf("%d found, next %v: %v", len(found), next, err)
+			}
+			lost := 0
+			for _, x := range found {
+				if x.Change == nil {
+					lost++
+				}
+				if (x.Change == nil) != (x.Damage != nil) || x.Index == 300 && api.CodeOf(x.Damage) != api.CodeDamaged {
+					t.Errorf("entry %d: %v", x.Index, x.Damage)
+				}
+			}
+			if lost < 1 || lost > 9 {
+				t.Errorf("%d entries are lost", lost)
+			}
+			_, err = f.Change(300)
+			_, err2 := f.ProofEvidence(0, 300)
+			_, _, _, err3 := f.LogFile("tile/entries/001")
+			for _, err := range []error{err, err2, err3} {
+				if api.CodeOf(err) != api.CodeDamaged {
+					t.Errorf("read: %v", err)
+				}
+			}
+			if _, _, immutable, err := f.LogFile("tile/entries/000"); err != nil || !immutable {
+				t.Errorf("entries that are whole: %v", err)
+			}
+			f.refuses("entry")
+		})
+	}
+}
+
+// breakPage damages the head of the page that an entry lies in, under the store.
+func (f *fixture) breakPage(index int64) {
+	f.t.Helper()
+	must(f.t, f.ledger.Read(func(tx *bbolt.Tx) error {
+		v, info := tx.Bucket(bucketEntries).Get(be64(index)), tx.DB().Info()
+		at := int(uintptr(unsafe.Pointer(&v[0]))-info.Data) / info.PageSize
+		file, err := os.OpenFile(f.cfg.path(fileLedger), os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		for {
+			var head [16]byte
+			if _, err := file.ReadAt(head[:], int64(at*info.PageSize)); err != nil {
+				return err
+			}
+			if binary.NativeEndian.Uint64(head[:]) == uint64(at) {
+				_, err = file.WriteAt([]byte{0xFF}, int64(at*info.PageSize+8))
+				return err
+			}
+			at--
+		}
+	}))
+}
+
 // rowsOpen edits rows under a running store, as a bad disk would.
 func (f *fixture) rowsOpen(edit func(tx *bbolt.Tx) error) {
 	f.t.Helper()
@@ -374,8 +449,11 @@ func TestTwoServersOnOneLedger(t *testing.T) {
 	f.check()
 }
 
-// tiles reads a store's tiles as a tlog client does.
-type tiles struct{ f *fixture }
+// tiles reads a store's tiles as a tlog client does; raw, as they lie in the file.
+type tiles struct {
+	f   *fixture
+	raw bool
+}
 
 func (tiles) Height() int                     { return tileHeight }
 func (tiles) SaveTiles([]tlog.Tile, [][]byte) {}
@@ -383,6 +461,12 @@ func (r tiles) ReadTiles(list []tlog.Tile) (out [][]byte, err error) {
 	for _, t := range list {
 		path := strings.Replace(t.Path(), "tile/8/", "tile/", 1)
 		b, _, _, err := r.f.LogFile(path)
+		if r.raw {
+			err = r.f.ledger.Read(func(tx *bbolt.Tx) error {
+				b = bytes.Clone(tx.Bucket(bucketTiles).Get(tileKey{t.L, t.N}.bytes())[:t.W*tlog.HashSize])
+				return nil
+			})
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -391,7 +475,7 @@ func (r tiles) ReadTiles(list []tlog.Tile) (out [][]byte, err error) {
 	return out, nil
 }
 
-func (f *fixture) clientReads(indexes ...int64) error {
+func (f *fixture) clientReads(raw bool, indexes ...int64) error {
 	tree := tlog.Tree{N: f.Snapshot().Tree.Size, Hash: f.Snapshot().Tree.Root}
 	var want []tlog.Hash
 	var at []int64
@@ -402,7 +486,7 @@ func (f *fixture) clientReads(indexes ...int64) error {
 		}
 		want, at = append(want, tlog.RecordHash(leaf)), append(at, tlog.StoredHashIndex(0, i))
 	}
-	got, err := tlog.TileHashReader(tree, tiles{f}).ReadHashes(at)
+	got, err := tlog.TileHashReader(tree, tiles{f, raw}).ReadHashes(at)
 	if err != nil {
 		return err
 	}
@@ -417,7 +501,7 @@ func (f *fixture) clientReads(indexes ...int64) error {
 func TestTilesVerifyWithATlogClient(t *testing.T) {
 	f := attacked(t, 600)
 	for i := range f.Snapshot().Tree.Size {
-		if err := f.clientReads(i); err != nil {
+		if err := f.clientReads(false, i); err != nil {
 			t.Fatalf("entry %d: %v", i, err)
 		}
 	}
@@ -427,14 +511,17 @@ func TestTilesVerifyWithATlogClient(t *testing.T) {
 // (CVE-2026-56865) believed this.
 func TestClientFindsSwappedRecords(t *testing.T) {
 	f := attacked(t, 600)
-	if err := f.clientReads(10, 11); err != nil {
+	if err := f.clientReads(false, 10, 11); err != nil {
 		t.Fatal(err)
 	}
 	f.rowsOpen(swapWhole(10))
-	if err := f.clientReads(10, 11); err == nil || !strings.Contains(err.Error(), "inconsistent tile") {
+	if err := f.clientReads(false, 10, 11); api.CodeOf(err) != api.CodeDamaged {
+		t.Fatalf("served: %v", err)
+	}
+	if err := f.clientReads(true, 10, 11); err == nil || !strings.Contains(err.Error(), "inconsistent tile") {
 		t.Fatalf("a tlog client believed swapped records: %v", err)
 	}
-	if err := f.clientReads(300); err != nil {
+	if err := f.clientReads(false, 300); err != nil {
 		t.Fatalf("an entry that nobody touched: %v", err)
 	}
 }

@@ -90,10 +90,11 @@ func (s *Store) Detail(i int64) (*ledger.Detail, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.detailOf(i, c)
+	return s.DetailOf(i, c)
 }
 
-func (s *Store) detailOf(i int64, c *ledger.Change) (*ledger.Detail, error) {
+// DetailOf is the same for those who have entry i.
+func (s *Store) DetailOf(i int64, c *ledger.Change) (*ledger.Detail, error) {
 	if c.Data.Detail == "" {
 		return nil, fmt.Errorf("detail of entry %d: %w", i, ErrNotFound)
 	}

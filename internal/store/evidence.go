@@ -68,7 +68,7 @@ func (s *Store) Evidence(service string, from int64, have []int64, withDetail bo
 		err = s.addDetails(e)
 	}
 	if err != nil {
-		return nil, err
+		return nil, s.lost("an entry of this evidence", err)
 	}
 	return e, nil
 }
@@ -79,7 +79,7 @@ func (s *Store) addCited(tx *bbolt.Tx, e *ledger.Evidence, snap *Snapshot, h *le
 		if slices.Contains(have, i) {
 			continue
 		}
-		c, err := proven(tx, snap.Tree.Size, i)
+		c, err := s.proven(tx, snap.Tree.Size, i)
 		if err != nil {
 			return err
 		}
@@ -117,10 +117,10 @@ func citedBy(st *ledger.State, h *ledger.Head) []int64 {
 }
 
 // proven is an entry with its proof in the tree of the given size.
-func proven(tx *bbolt.Tx, size, i int64) (*ledger.EvidenceChange, error) {
-	leaf, err := readLeaf(tx, i)
+func (s *Store) proven(tx *bbolt.Tx, size, i int64) (*ledger.EvidenceChange, error) {
+	leaf, err := checkLeaf(tx, i)
 	if err != nil {
-		return nil, err
+		return nil, s.lost(fmt.Sprintf("entry %d", i), err)
 	}
 	p, err := tlog.ProveRecord(size, i, hashReader(tx))
 	if err != nil {
@@ -143,7 +143,7 @@ func (s *Store) addDetail(ec *ledger.EvidenceChange) error {
 	if err != nil || c.Data.Detail == "" {
 		return err
 	}
-	d, err := s.detailOf(ec.Index, c)
+	d, err := s.DetailOf(ec.Index, c)
 	if errors.Is(err, ErrErased) || errors.Is(err, ErrCorrupt) { // Verify tells; the proof needs none
 		return nil
 	}
@@ -178,8 +178,8 @@ func (s *Store) ProofEvidence(size int64, indexes ...int64) (*ledger.Evidence, e
 	case size > snap.Tree.Size || slices.Max(indexes) >= size:
 		return nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("size: %d does not lie between the newest of these entries and the log's size, %d", size, snap.Tree.Size)}
 	}
-	if err = s.ledger.Read(func(tx *bbolt.Tx) error { return addProofs(tx, e, size, indexes) }); err != nil {
-		return nil, err
+	if err = s.ledger.Read(func(tx *bbolt.Tx) error { return s.addProofs(tx, e, size, indexes) }); err != nil {
+		return nil, s.lost("an entry of this proof", err)
 	}
 	for k := range indexes {
 		if err := s.addDetail(&e.Changes[k]); err != nil {
@@ -190,10 +190,10 @@ func (s *Store) ProofEvidence(size int64, indexes ...int64) (*ledger.Evidence, e
 }
 
 // addProofs adds changes, and after them the operators sets that they cite.
-func addProofs(tx *bbolt.Tx, e *ledger.Evidence, size int64, indexes []int64) error {
+func (s *Store) addProofs(tx *bbolt.Tx, e *ledger.Evidence, size int64, indexes []int64) error {
 	asked := len(indexes)
 	for k := 0; k < len(indexes); k++ {
-		ec, err := proven(tx, size, indexes[k])
+		ec, err := s.proven(tx, size, indexes[k])
 		if err != nil {
 			return err
 		}

@@ -153,6 +153,16 @@ func (s *Store) bar(detail string) {
 	}
 }
 
+// lost is what the reader of something that is damaged gets. It turns writes off:
+// what would be signed next would stand on it.
+func (s *Store) lost(what string, err error) error {
+	if !kv.Damaged(err) || api.CodeOf(err) == api.CodeDamaged { // said already
+		return err
+	}
+	s.bar(fmt.Sprintf("%s is damaged: %v", what, err))
+	return &api.Error{Code: api.CodeDamaged, Detail: what + " is damaged on the server's disk", Hint: recoverHint, Err: err}
+}
+
 func (s *Store) barBehind(detail string) {
 	s.bar(detail)
 	s.health.mu.Lock()

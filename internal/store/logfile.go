@@ -88,27 +88,34 @@ func (s *Store) Tile(level, n int64, width int) (body []byte, err error) {
 			return fmt.Errorf("tile %d/%d has %d bytes: %w", level, n, len(row), ErrCorrupt)
 		}
 		body = append([]byte{}, row[:width*tlog.HashSize]...)
-		return nil
+		return climb(tx, int(level), n, s.Snapshot())
 	})
-	return body, err
+	if err != nil {
+		return nil, s.lost(fmt.Sprintf("tile/%d/%d", level, n), err)
+	}
+	return body, nil
 }
 
-// Entries returns width leaves from 256·n on, each with its length in front.
+// Entries returns width leaves from 256·n on, each with its length in front. They
+// are held to the published root: proxies keep for ever what is served here.
 func (s *Store) Entries(n int64, width int) (body []byte, err error) {
 	if !s.covers(0, n, width) {
 		return nil, noFile(fmt.Sprintf("tile/entries/%d, width %d", n, width))
 	}
 	err = s.ledger.Read(func(tx *bbolt.Tx) error {
 		for i := range int64(width) {
-			leaf, err := readLeaf(tx, n*tileWidth+i)
+			leaf, err := checkLeaf(tx, n*tileWidth+i)
 			if err != nil {
 				return err
 			}
 			body = append(binary.BigEndian.AppendUint16(body, uint16(len(leaf))), leaf...)
 		}
-		return nil
+		return climb(tx, 0, n, s.Snapshot())
 	})
-	return body, err
+	if err != nil {
+		return nil, s.lost(fmt.Sprintf("tile/entries/%d", n), err)
+	}
+	return body, nil
 }
 
 // covers reports whether the published tree has a tile of that width.

@@ -67,6 +67,7 @@ func (s *Store) StateAt(ctx context.Context, size int64) (*ledger.State, error) 
 // nothing.
 type past struct {
 	ctx     context.Context
+	store   *Store
 	tx      *bbolt.Tx
 	service string
 	size    int64                    // published
@@ -75,7 +76,7 @@ type past struct {
 }
 
 func (s *Store) past(ctx context.Context, tx *bbolt.Tx, service string) *past {
-	return &past{ctx, tx, service, s.Snapshot().Tree.Size, map[int64]*ledger.Change{}, nil}
+	return &past{ctx, s, tx, service, s.Snapshot().Tree.Size, map[int64]*ledger.Change{}, nil}
 }
 
 func (p *past) posting(lane ledger.Lane, scope api.Scope) posting {
@@ -116,16 +117,16 @@ func (p *past) change(i int64, lane ledger.Lane, scope api.Scope) *ledger.Change
 	if p.err = p.ctx.Err(); p.err != nil {
 		return nil
 	}
-	f, err := readFound(p.tx, i)
-	if err == nil && (movedBy(f.Change) != lane || f.Change.Data.Service != p.service || f.Change.Data.Scope != scope) {
+	c, err := p.store.change(p.tx, i)
+	if err == nil && (movedBy(c) != lane || c.Data.Service != p.service || c.Data.Scope != scope) {
 		err = fmt.Errorf("the index gives entry %d to chain %s, it is of another: %w", i, ledger.ChainKey{Lane: lane, Service: p.service, Scope: scope}, ErrCorrupt)
 	}
 	if err != nil {
 		p.err = err
 		return nil
 	}
-	p.read[i] = f.Change
-	return f.Change
+	p.read[i] = c
+	return c
 }
 
 // chains are a service's main and override chains as they were, given as they

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/sealstone/sealstone/api"
+	"github.com/sealstone/sealstone/internal/kv"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -44,9 +46,9 @@ const maxListed = 4096
 
 // Found is one change that fits.
 type Found struct {
-	Index    int64
-	Change   *ledger.Change
-	Operator string // who signed its statement, by the set that was in force; "" when nobody did
+	Index  int64
+	Change *ledger.Change // nil when the entry is damaged
+	Damage error          // why Change is nil
 }
 
 // Query returns the changes that fit, and where to go on: ask again with Before
@@ -58,41 +60,33 @@ func (s *Store) Query(ctx context.Context, q Query) (found []Found, next *int64,
 		limit = DefaultLimit
 	}
 	limit = min(limit, MaxLimit)
+	var hits []int64
 	err = s.ledger.Read(func(tx *bbolt.Tx) error {
-		var hits []int64
 		hits, next = s.hits(ctx, tx, q, limit)
-		for _, i := range hits {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			f, err := readFound(tx, i)
-			if err != nil {
-				return err
-			}
-			found = append(found, f)
-		}
-		return ctx.Err()
+		return nil
 	})
-	if err != nil {
+	for _, i := range hits {
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			break
+		}
+		var f Found
+		f, err = s.found(i)
+		found = append(found, f)
+	}
+	if err = errors.Join(err, ctx.Err()); err != nil {
 		return nil, nil, err
 	}
 	return found, next, nil
 }
 
-func readFound(tx *bbolt.Tx, i int64) (Found, error) {
-	leaf, err := readLeaf(tx, i)
-	if err != nil {
-		return Found{}, err
+// found reads an entry in a transaction of its own: a damaged page ends that one
+// alone.
+func (s *Store) found(i int64) (Found, error) {
+	c, err := s.Change(i)
+	if kv.Damaged(err) {
+		return Found{Index: i, Damage: err}, nil
 	}
-	c, err := ledger.ParseLeaf(leaf)
-	if err != nil {
-		return Found{}, err
-	}
-	f := Found{Index: i, Change: c}
-	if row := tx.Bucket(bucketTimes).Get(be64(i)); len(row) > 16 {
-		f.Operator = string(row[16:])
-	}
-	return f, nil
+	return Found{Index: i, Change: c}, err
 }
 
 // hits are the indexes of one answer, and where the next one goes on.

@@ -17,23 +17,35 @@ func (s *Store) checkIndex(i int64) error {
 	return nil
 }
 
-// Leaf returns the exact bytes of entry i.
+// Leaf returns the exact bytes of entry i, held to its hash.
 func (s *Store) Leaf(i int64) (leaf []byte, err error) {
 	if err := s.checkIndex(i); err != nil {
 		return nil, err
 	}
 	err = s.ledger.Read(func(tx *bbolt.Tx) error {
-		leaf, err = readLeaf(tx, i)
+		leaf, err = checkLeaf(tx, i)
 		return err
 	})
-	return leaf, err
+	if err != nil {
+		return nil, s.lost(fmt.Sprintf("entry %d", i), err)
+	}
+	return leaf, nil
 }
 
-// Change returns entry i, taken apart. It is not verified again.
+// Change returns entry i, taken apart. Its signatures are not verified again.
 func (s *Store) Change(i int64) (*ledger.Change, error) {
 	leaf, err := s.Leaf(i)
 	if err != nil {
 		return nil, err
+	}
+	return ledger.ParseLeaf(leaf)
+}
+
+// change is the same within a transaction.
+func (s *Store) change(tx *bbolt.Tx, i int64) (*ledger.Change, error) {
+	leaf, err := checkLeaf(tx, i)
+	if err != nil {
+		return nil, s.lost(fmt.Sprintf("entry %d", i), err)
 	}
 	return ledger.ParseLeaf(leaf)
 }

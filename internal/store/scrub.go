@@ -69,14 +69,14 @@ func scrubTile(tx *bbolt.Tx, n int64, snap *Snapshot) error {
 			return err
 		}
 	}
-	return climb(tx, n, snap)
+	return climb(tx, 0, n, snap)
 }
 
 // climb holds a full tile against its hash in the tile above, up to the first
 // that isn't full, and the edge of the tree against the published root.
-func climb(tx *bbolt.Tx, n int64, snap *Snapshot) error {
+func climb(tx *bbolt.Tx, level int, n int64, snap *Snapshot) error {
 	tiles := tx.Bucket(bucketTiles)
-	for level := 0; (n+1)*tileWidth <= snap.Tree.Size>>(tileHeight*level); level++ {
+	for ; (n+1)*tileWidth <= snap.Tree.Size>>(tileHeight*level); level++ {
 		row := tiles.Get(tileKey{level, n}.bytes())
 		if len(row) != tileWidth*tlog.HashSize {
 			return fmt.Errorf("tile %d/%d has %d bytes: %w", level, n, len(row), kv.ErrCorrupt)
