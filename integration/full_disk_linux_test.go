@@ -59,9 +59,11 @@ func TestAKillOnAFullDiskLosesNoPendingStatement(t *testing.T) {
 	s := r.Serve()
 	s.UntilTip(r.Git("rev-parse", "HEAD"))
 	fill()
+	unsent := ""
 	for n := 0; ; n++ { // until the free pages of the ledger's file are used up
 		res := s.CLI("changes", "record", "note.added", "--service", "checkout", "--note", strings.Repeat("x", 4000))
 		if strings.Contains(res.Stderr, "could not store") {
+			unsent = sendAgain(t, res.Stderr)
 			break
 		} else if res.Code != 0 || n > 200 {
 			t.Fatalf("%d: %+v", n, res)
@@ -72,6 +74,12 @@ func TestAKillOnAFullDiskLosesNoPendingStatement(t *testing.T) {
 		if !got.Unrecorded || got.Volatile {
 			t.Fatalf("%+v", got)
 		}
+	}
+	if why := s.Status().Writes; !strings.Contains(why, "no space left on device") || strings.Contains(why, r.Data) {
+		t.Errorf("the status says %q", why)
+	}
+	if log := s.Log(); !strings.Contains(log, "can't store changes") || !strings.Contains(log, r.Data) {
+		t.Errorf("the log doesn't say why:\n%s", log)
 	}
 	s.Kill()
 	s = r.Serve()
@@ -85,7 +93,25 @@ func TestAKillOnAFullDiskLosesNoPendingStatement(t *testing.T) {
 	free()
 	proctest.Until(t, "the statements in the log", func() bool { return len(s.Changes(ledger.SafeModeEntered)) == 2 })
 	s.Get("/readyz/writes")
+	notes := len(s.Changes(ledger.NoteAdded))
+	s.OK("changes", "send", unsent)
+	s.OK("changes", "send", unsent)
+	if n := len(s.Changes(ledger.NoteAdded)); n != notes+1 {
+		t.Errorf("%d notes, after %d and one that was sent twice", n, notes)
+	}
 	if out := s.OK("safe-mode", "status", "checkout"); !strings.Contains(out, "INC-1") || !strings.Contains(out, "INC-2") {
 		t.Errorf("a reason is lost:\n%s", out)
 	}
+}
+
+// sendAgain is the file that an error names, and says is to be sent.
+func sendAgain(t *testing.T, stderr string) string {
+	t.Helper()
+	_, rest, ok := strings.Cut(stderr, "next: when the server has room: sealstone changes send ")
+	path, _, also := strings.Cut(rest, ";")
+	if !ok || !also || !strings.Contains(stderr, "no space left on device") {
+		t.Fatalf("it says\n%s", stderr)
+	}
+	t.Cleanup(func() { _ = os.Remove(path) })
+	return path
 }

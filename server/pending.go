@@ -316,6 +316,7 @@ func (s *Server) pendingLoop(ctx context.Context) {
 		case <-time.After(2 * time.Second):
 		}
 		s.store.Probe(ctx)
+		s.tellTrouble()
 		if s.pending.unkept.Load() != nil {
 			s.keepPending()
 		}
@@ -331,6 +332,7 @@ func (s *Server) append(ctx context.Context, d store.Decide) ([]store.Receipt, e
 	if err := s.settlePending(ctx); err != nil {
 		return nil, err
 	}
+	defer s.tellTrouble()
 	return s.store.Append(ctx, func(st *ledger.State, now time.Time) (store.Decision, error) {
 		if int64(len(s.pending.all())) > s.pending.stuck.Load() {
 			return store.Decision{}, errOthersWait

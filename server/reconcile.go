@@ -172,7 +172,7 @@ func (s *Server) round(ctx context.Context) {
 	}
 	s.metrics.rounds.WithLabelValues("error").Inc()
 	if s.source.err != err.Error() { // the same outage is told once
-		s.log.WarnContext(ctx, "source round failed; what is live stays live", slog.Any("error", err))
+		s.log.WarnContext(ctx, "source round failed; what is live stays live", slog.Any("error", err), slog.String("cause", causeOf(err)))
 	}
 	s.source.err = err.Error()
 }

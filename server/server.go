@@ -12,6 +12,7 @@ import (
 
 	"github.com/labstack/echo/v4/middleware"
 
+	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundler"
 	"github.com/sealstone/sealstone/internal/instances"
 	"github.com/sealstone/sealstone/internal/store"
@@ -62,6 +63,7 @@ type Server struct {
 	whole    wholeness // are the objects of what is in effect
 	hooks    hooks
 	trustErr atomic.Pointer[string] // see TrustFile
+	trouble  atomic.Pointer[string] // of storage, that was logged; "" is none
 	metrics  *metrics
 	handler  http.Handler
 
@@ -161,6 +163,31 @@ func (s *Server) publishLoop(ctx context.Context) {
 		case <-changed:
 		}
 	}
+}
+
+// tellTrouble logs why storage takes nothing, the same once: answers don't have
+// the cause, which may name paths.
+func (s *Server) tellTrouble() {
+	why := ""
+	if err := s.store.Writes(); api.CodeOf(err) == api.CodeStorage {
+		why = causeOf(err)
+	}
+	was := s.trouble.Swap(&why)
+	switch {
+	case was != nil && *was == why:
+	case why != "":
+		s.log.Error("the ledger can't store changes; it is tried again", slog.String("cause", why))
+	case was != nil:
+		s.log.Info("the ledger stores changes again")
+	}
+}
+
+// causeOf is what lies under an error that has a text for answers; "" for none.
+func causeOf(err error) string {
+	if e, ok := errors.AsType[*api.Error](err); ok && e.Err != nil {
+		return e.Err.Error()
+	}
+	return ""
 }
 
 func (s *Server) scrubLoop(ctx context.Context) {

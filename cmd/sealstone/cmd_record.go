@@ -125,7 +125,7 @@ func (a *app) recordFact(ctx context.Context, o *fact) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.submit(ctx, body)
+	r, err := c.submitOnce(ctx, body)
 	if err != nil {
 		return err
 	}
@@ -133,6 +133,26 @@ func (a *app) recordFact(ctx context.Context, o *fact) error {
 		a.notePlace(ctx, c, o.target)
 	}
 	return a.printReceipts([]api.Receipt{*r})
+}
+
+// submitOnce keeps a statement that the server could not store: it may be in the
+// log all the same, and only the same bytes count once.
+func (c *client) submitOnce(ctx context.Context, body []byte) (*api.Receipt, error) {
+	r, err := c.submit(ctx, body)
+	e, ok := errors.AsType[*api.Error](err)
+	if !ok || e.Code != api.CodeStorage {
+		return r, err
+	}
+	f, failed := os.CreateTemp("", "sealstone-*.dsse")
+	if failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	_, failed = f.Write(append(body, '\n'))
+	if failed = errors.Join(failed, f.Close()); failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	e.Hint = "when the server has room: sealstone changes send " + f.Name() + "; however often it is sent, it counts once"
+	return nil, err
 }
 
 // notePlace says when a server knows nothing of the place that a fact is about.

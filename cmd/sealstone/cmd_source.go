@@ -51,7 +51,7 @@ func (a *app) acceptSource(ctx context.Context, rev, reason string) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.submit(ctx, body)
+	r, err := c.submitOnce(ctx, body)
 	if err != nil {
 		return err
 	}

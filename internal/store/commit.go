@@ -108,7 +108,9 @@ func (s *Store) dropDetails() error {
 
 func (s *Store) failed(step string, err error) error {
 	e := storageError(step, err)
-	s.health.set(e)
+	trouble := *e
+	trouble.Hint = "free the disk of the data directory, or mend it: the first write that works ends this"
+	s.health.set(&trouble)
 	return e
 }
 

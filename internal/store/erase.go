@@ -197,7 +197,7 @@ func (s *Store) PutObjects(ctx context.Context, objs iter.Seq2[api.Digest, []byt
 	if err == nil || errors.Is(err, kv.ErrCorrupt) || errors.Is(err, api.ErrDigest) || ctx.Err() != nil {
 		return err
 	}
-	return &api.Error{Code: api.CodeStorage, Detail: "the objects could not be stored", Err: err}
+	return &api.Error{Code: api.CodeStorage, Detail: "the objects could not be stored" + saying(err), Err: err}
 }
 
 // Withheld is the first of some objects that the log says is erased; "" for none.

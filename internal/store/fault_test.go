@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -519,4 +520,19 @@ func TestTornMetaPageIsARollback(t *testing.T) {
 	must(t, os.WriteFile(path, whole, 0o600))
 	f.open()
 	f.check()
+}
+
+// What callers and status are told of a disk is in the system's words, without
+// paths; the cause stays inside for the log.
+func TestTheAnswerSaysWhatTheDiskSays(t *testing.T) {
+	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
+		cause := fmt.Errorf("file resize error: %s", &os.PathError{Op: "write", Path: "/secret/ledger.db", Err: e}) //nolint:errorlint // as bbolt has it
+		err := storageError(stepCommit, cause)
+		if !strings.Contains(err.Error(), "(commit failed: "+e.Error()+")") || strings.Contains(err.Error(), "secret") || !errors.Is(err, cause) {
+			t.Errorf("%v", err)
+		}
+	}
+	if err := storageError(stepCommit, errFault); !strings.Contains(err.Error(), "(commit failed)") {
+		t.Errorf("%v", err)
+	}
 }

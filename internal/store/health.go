@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	berrors "go.etcd.io/bbolt/errors"
@@ -179,10 +180,21 @@ func (s *Store) checkpoint(snap *Snapshot) ([]byte, error) {
 }
 
 // storageError is what a caller gets when a step of writing failed. The cause
-// has paths in it, so it stays inside.
+// has paths in it, so it stays inside, but for what the system says of the disk.
 func storageError(step string, err error) *api.Error {
-	return &api.Error{Code: api.CodeStorage, Detail: "the ledger could not store the change (" + step + " failed)",
-		Hint: "send it again with the same id; it counts once", Err: err}
+	return &api.Error{Code: api.CodeStorage, Detail: "the ledger could not store the change (" + step + " failed" + saying(err) + ")",
+		Hint: "send the same statement again; it counts once", Err: err}
+}
+
+// saying is what an error says of the disk, in the system's words. It is looked
+// for in the text, since bbolt doesn't wrap all of them.
+func saying(err error) string {
+	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
+		if strings.Contains(err.Error(), e.Error()) {
+			return ": " + e.Error()
+		}
+	}
+	return ""
 }
 
 // damaged says of an error that the files are not whole, and what to do.
