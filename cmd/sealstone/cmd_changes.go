@@ -255,7 +255,9 @@ func changeRow(r api.Record) []string {
 	if t, err := api.ParseTime(at); err == nil {
 		at = t.UTC().Format("2006-01-02 15:04:05Z")
 	}
-	if r.Late {
+	if st := lateStatement(&e); st != nil {
+		why = strings.TrimSpace(fmt.Sprintf("%s %s, of %s  %s", st.Kind, what(&st.Fields), strings.TrimSuffix(st.Time, ".000Z"), why))
+	} else if r.Late {
 		why = strings.TrimSpace("late, of " + strings.TrimSuffix(e.Time, ".000Z") + "  " + why)
 	}
 	thing := what(&e.Data.Fields)
@@ -263,6 +265,16 @@ func changeRow(r api.Record) []string {
 		thing, why = hex12(set.Digest), short(e.Data.Release.Commit)+"  "+why
 	}
 	return []string{fmt.Sprint(r.Index), at, string(e.Kind()), dash(e.Subject), thing, dash(clipText(r.By(), 24)), dash(why)}
+}
+
+// lateStatement is what a statement.late keeps, nil for other changes: its own
+// time is when it was recorded.
+func lateStatement(e *ledger.Event) *ledger.Signed {
+	if e.Kind() != ledger.StatementLate {
+		return nil
+	}
+	st, _ := ledger.ParseStatement(e.Data.Statement)
+	return st
 }
 
 // ranOut is why a safe mode ended that nobody left.
@@ -335,6 +347,13 @@ func showChange(w io.Writer, r api.Record) {
 		rows = append(rows, []string{"time", e.Time})
 	}
 	rows = append(rows, memberRows("", e.Data.Fields)...)
+	if st := lateStatement(&e); st != nil {
+		rows = append(rows, []string{"statement.kind", string(st.Kind)}, []string{"statement.time", st.Time})
+		if st.After != nil {
+			rows = append(rows, []string{"statement.after", fmt.Sprint(*st.After)})
+		}
+		rows = append(rows, memberRows("statement.", st.Fields)...)
+	}
 	for _, k := range slices.Sorted(maps.Keys(r.Detail)) {
 		rows = append(rows, []string{k, oneLine(fmt.Sprint(r.Detail[k]))})
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -86,7 +87,7 @@ func statusFaults(st api.Status) (list []fault) {
 		if len(r.Faults) > 0 {
 			first = ": " + r.Faults[0]
 		}
-		add(true, fmt.Sprintf("%s stays at its last good set, commit %s has %s%s", r.Service, short(r.Commit), count(r.Total, "fault"), first), "sealstone check DIR --rev "+short(r.Commit))
+		add(true, fmt.Sprintf("%s stays at its last good set, commit %s has %s%s", r.Service, short(r.Commit), count(r.Total, "fault"), first), rejectedNext(r))
 	}
 	return list
 }
@@ -100,6 +101,26 @@ func pendingNext(st api.Status) string {
 		return "end what keeps the ledger from taking changes, such as a full disk; they are appended then"
 	}
 	return "wait a few seconds: they are appended. One that stays was signed after a generation that its chain doesn't have: docs/operations.md, The store is behind its anchor"
+}
+
+// foundByServer are the rules that a check of the repository knows nothing of.
+var foundByServer = map[string]string{
+	"E_MODE_IN_FORCE":   "sealstone safe-mode exit, or keep the mode in the release",
+	"E_TOO_MANY_CHAINS": "activate outer scopes instead of many inner ones",
+	"E_WITHHELD":        "sealstone changes --kind object.erased says by whom and why; change that content in the repository, or promote a release without it",
+}
+
+func rejectedNext(r api.RejectedService) string {
+	next := ""
+	for _, f := range r.Faults {
+		_, rest, _ := strings.Cut(f, ": ")
+		rule, _, _ := strings.Cut(rest, " ")
+		if foundByServer[rule] == "" {
+			return "sealstone check DIR --rev " + short(r.Commit)
+		}
+		next = foundByServer[rule]
+	}
+	return cmp.Or(next, "sealstone check DIR --rev "+short(r.Commit))
 }
 
 func statusRows(st api.Status) [][]string {

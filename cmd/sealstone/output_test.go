@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/bundler"
+	"github.com/sealstone/sealstone/internal/ledgertest"
 	"github.com/sealstone/sealstone/ledger"
 )
 
@@ -128,6 +130,48 @@ func TestTablesFitATerminal(t *testing.T) {
 	for _, want := range []string{digest.Hex()[:12], "4f4f4f4f4f4f", "1234567", "2026-11-20 10:00:00Z", "\n       a long reason a long", "\n    ! silent since " + at + "\n", "…-name", "0.39.0"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is lost in\n%s", want, out.String())
+		}
+	}
+}
+
+// The row of a late statement says what was late, and when that was signed.
+func TestALateStatementSaysWhatItWas(t *testing.T) {
+	f := ledgertest.New(t)
+	st := f.SafeMode(ledger.SafeModeExited, "checkout", "prod", "degraded", 4)
+	at := st.At().Add(2 * time.Minute)
+	event, err := json.Marshal(ledger.NewEvent(f.Origin, ledger.StatementLate, ledgertest.NewID(at), at, at, ledger.Data{
+		Service: "checkout", Scope: "prod", Statement: st.Raw, Fields: ledger.Fields{Late: "superseded"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := api.Record{Event: event, Late: true, Detail: map[string]any{"reason": "INC-7"}}
+	if row := strings.Join(changeRow(r), "|"); !strings.HasSuffix(row, "|superseded|-|safe-mode.exited degraded, of "+strings.TrimSuffix(st.Time, ".000Z")+"  INC-7") {
+		t.Errorf("%s", row)
+	}
+	var b strings.Builder
+	showChange(&b, r)
+	for _, want := range []string{`statement\.kind +safe-mode\.exited\n`, `statement\.time +` + st.Time + `\n`, `statement\.after +4\n`, `statement\.mode +degraded\n`, `late +superseded\n`} {
+		if !regexp.MustCompile(want).MatchString(b.String()) {
+			t.Errorf("no %s in\n%s", want, b.String())
+		}
+	}
+}
+
+// A next step must lead somewhere: check knows nothing of what only a server finds.
+func TestWhatToDoAboutARejectedService(t *testing.T) {
+	withheld, syntax := bundler.ObjectWithheld("checkout", "prod", "sha256:00").String(), "services/a/config/d.yaml:1:1: E_YAML_SYNTAX no"
+	for name, c := range map[string]struct {
+		faults []string
+		want   string
+	}{
+		"an erased object":  {[]string{withheld, withheld}, "sealstone changes --kind object.erased says"},
+		"a mode in force":   {[]string{bundler.ModeInForce("checkout", "degraded", "prod").String()}, "sealstone safe-mode exit"},
+		"too many chains":   {[]string{bundler.TooManyChains("checkout").String()}, "activate outer scopes"},
+		"a fault of a file": {[]string{withheld, syntax}, "sealstone check DIR --rev 0123"},
+		"nothing known":     {nil, "sealstone check DIR --rev 0123"},
+	} {
+		if got := rejectedNext(api.RejectedService{Commit: "0123", Faults: c.faults}); !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: %q", name, got)
 		}
 	}
 }
