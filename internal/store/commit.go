@@ -10,7 +10,6 @@ import (
 	"go.etcd.io/bbolt"
 	"golang.org/x/mod/sumdb/tlog"
 
-	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/internal/kv"
 	"github.com/sealstone/sealstone/ledger"
 )
@@ -78,7 +77,7 @@ func (s *Store) payDebts() error {
 		if err := d.pay(); err != nil {
 			return s.failed(d.step, err)
 		}
-		if d.step == stepAnchor {
+		if d.step == stepAnchor && !s.owed.settle { // else a commit failed before
 			s.health.set(nil)
 		}
 	}
@@ -292,11 +291,27 @@ func (s *Store) Probe(ctx context.Context) {
 	}
 }
 
-// probe writes a row and nothing else: when it can, the trouble of a full disk
-// ends, and what is owed is done.
+// probeRoom is what a probe writes to each file: more than any one change needs.
+// A full file has small pages to spare, and takes a small row when it takes no
+// change any more.
+const probeRoom = 256 << 10
+
+// probe writes what needs as much room as a change, where one is written, and
+// gives the room back: when it can, the trouble of a full disk ends, and what is
+// owed is done.
 func (s *Store) probe(ctx context.Context) error {
-	_, err := s.Append(ctx, func(_ *ledger.State, now time.Time) (Decision, error) {
-		return Decision{Rows: map[string][]byte{"store/probe": []byte(api.FormatTime(now))}}, nil
-	})
-	return err
+	for _, room := range []int{probeRoom, 0} {
+		_, err := s.Append(ctx, func(*ledger.State, time.Time) (Decision, error) {
+			if err := s.step(stepDetails, func() error { return s.details.probe(room) }); err != nil {
+				return Decision{}, s.failed(stepDetails, err)
+			}
+			return Decision{Rows: map[string][]byte{rowProbe: make([]byte, room)}}, nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+const rowProbe = "store/probe"

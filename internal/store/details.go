@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 
 	"go.etcd.io/bbolt"
 
@@ -36,6 +37,19 @@ func (f detailFile) put(base int64, details map[int64]*ledger.Detail) error {
 		return nil
 	})
 }
+
+// probe writes a row of an entry that never is, which each put drops; of no bytes
+// it drops it as well.
+func (f detailFile) probe(room int) error {
+	return f.Write(func(tx *bbolt.Tx) error {
+		if room == 0 {
+			return dropFrom(tx, probeEntry)
+		}
+		return tx.Bucket(bucketDetails).Put(be64(probeEntry), make([]byte, room))
+	})
+}
+
+const probeEntry = math.MaxInt64
 
 // dropFrom deletes the rows of entries that don't exist.
 func dropFrom(tx *bbolt.Tx, size int64) error {

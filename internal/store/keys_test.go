@@ -104,7 +104,7 @@ func TestRotateFailingSteps(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/after=%v/restart at once=%v", step, after, atOnce), func(t *testing.T) {
 					x := &faults{step: step, after: after}
 					if step == stepCommit {
-						x.passes.Store(1) // the probe
+						x.passes.Store(2) // the probe
 					}
 					f := newFixture(t, func(c *Config) { c.fault = x.hook })
 					f.put(f.operators(1, f.OperatorsSig))
