@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,8 +20,8 @@ import (
 
 // wholeness is what is known of the objects that the sets in effect are made of.
 type wholeness struct {
-	mu     sync.Mutex // one look at a time
-	looked time.Time  // when they were all read last; owned by mu, as told is: what the log says
+	turn   turn      // one look at a time
+	looked time.Time // when they were all read last; owned by turn, as told is: what the log says
 	told   []api.DamagedSet
 	found  atomic.Pointer[wholes]
 	doubt  atomic.Bool // a read found one of them missing or damaged since
@@ -42,8 +41,10 @@ const lookEvery = 10 * time.Minute
 // lack some again from the releases that the log names: what has the same digest
 // is the same. It needs the local repository only.
 func (s *Server) heal(ctx context.Context) {
-	s.whole.mu.Lock()
-	defer s.whole.mu.Unlock()
+	if s.whole.turn.take(ctx) != nil {
+		return
+	}
+	defer s.whole.turn.leave()
 	s.whole.doubt.Store(false)
 	var sets []*healed
 	read := map[api.Digest]bool{}
@@ -113,9 +114,11 @@ func afterHealing(err error) string {
 
 // healIfDue looks again when something may be wrong, or for long nobody did.
 func (s *Server) healIfDue(ctx context.Context) {
-	s.whole.mu.Lock()
+	if s.whole.turn.take(ctx) != nil {
+		return
+	}
 	due := s.whole.doubt.Load() || len(s.damaged()) > 0 || time.Since(s.whole.looked) > lookEvery
-	s.whole.mu.Unlock()
+	s.whole.turn.leave()
 	if due {
 		s.heal(ctx)
 	}
@@ -136,17 +139,40 @@ func (s *Server) lost(d api.Digest) {
 	}
 }
 
+// healTimeout bounds how long somebody who asks about safe modes waits for
+// objects: their disk may hang.
+const healTimeout = 2 * time.Second
+
 // healSets makes the sets of a service readable before somebody asks which safe
-// modes they have.
-func (s *Server) healSets(ctx context.Context, service string) {
-	for _, c := range s.store.Snapshot().State.ServiceChains(service) {
-		if c.Kind == ledger.BundleActivated {
-			_, _ = s.programs.set(c.Set.Digest) // one that is missing casts doubt
+// modes they have, and says whether they are. What they list may be damaged all
+// the same: a round looks after that.
+func (s *Server) healSets(ctx context.Context, service string) bool {
+	ctx, cancel := context.WithTimeout(ctx, healTimeout)
+	defer cancel()
+	readable := make(chan bool, 1)
+	go func() {
+		if s.unread(service) {
+			s.heal(ctx)
 		}
+		readable <- !s.unread(service)
+	}()
+	select {
+	case ok := <-readable:
+		return ok
+	case <-ctx.Done():
+		return false
 	}
-	if s.whole.doubt.Load() {
-		s.heal(ctx)
-	}
+}
+
+// unread tells whether a set in effect can't be read, though nobody erased it.
+func (s *Server) unread(service string) bool {
+	return slices.ContainsFunc(s.store.Snapshot().State.ServiceChains(service), func(c ledger.Chain) bool {
+		if c.Kind != ledger.BundleActivated {
+			return false
+		}
+		_, err := s.programs.set(c.Set.Digest)
+		return err != nil && !errors.Is(err, store.ErrErased)
+	})
 }
 
 // mend stores a set in effect again if it is not whole, and returns what it had.

@@ -64,41 +64,58 @@ const maxPending = 1024
 // hold keeps a statement that the log could not take and announces it. It is
 // held to all that the log would hold it to, on top of those that wait already.
 func (s *Server) hold(st *ledger.Signed, detail *ledger.Detail, cause error) (*api.Receipt, error) {
+	added, err := s.addHeld(st, detail, cause)
+	if err != nil {
+		return nil, err
+	}
+	if added {
+		s.log.Error("a safe-mode statement is served unrecorded", slog.String("service", st.Service), slog.String("scope", string(st.Scope)), slog.Any("cause", cause))
+		s.announcePending(st.Service)
+	}
+	if added || s.pending.unkept.Load() != nil {
+		err = s.keepPending()
+	}
+	return &api.Receipt{Index: -1, ID: st.ID, Kind: string(st.Kind), Unrecorded: true, Volatile: err != nil, Behind: s.store.Behind(), Narrower: s.narrower(st.Service, st.Scope)}, nil
+}
+
+// addHeld adds a statement to those that wait, or finds it among them.
+func (s *Server) addHeld(st *ledger.Signed, detail *ledger.Detail, cause error) (added bool, err error) {
 	s.pending.holding.Lock()
 	defer s.pending.holding.Unlock()
 	state := s.store.Snapshot().State
-	if !s.pending.has(st) {
-		if _, taken := s.store.ByID(st.ID); taken || s.pending.hasID(st.ID) {
-			return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("id %s is that of another statement", st.ID), Hint: "make a new id for a new statement"}
-		}
-		if err := errors.Join(judge(state, st), checkClock(st, time.Now())); err != nil {
-			return nil, err
-		}
-		if err := s.admitHeld(state, st); err != nil {
-			return nil, err
-		}
-		if !s.pending.add(held{st, detail}) {
-			return nil, cause
-		}
-		s.log.Error("a safe-mode statement is served unrecorded", slog.String("service", st.Service), slog.String("scope", string(st.Scope)), slog.Any("cause", cause))
-		s.announcePending(st.Service)
-		s.keepPending()
-	} else if s.pending.unkept.Load() != nil {
-		s.keepPending()
+	if s.pending.has(st) {
+		return false, nil
 	}
-	return &api.Receipt{Index: -1, ID: st.ID, Kind: string(st.Kind), Unrecorded: true, Volatile: s.pending.unkept.Load() != nil, Behind: s.store.Behind(), Narrower: s.narrower(st.Service, st.Scope)}, nil
+	if _, taken := s.store.ByID(st.ID); taken || s.pending.hasID(st.ID) {
+		return false, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("id %s is that of another statement", st.ID), Hint: "make a new id for a new statement"}
+	}
+	if err := errors.Join(judge(state, st), checkClock(st, time.Now())); err != nil {
+		return false, err
+	}
+	if err := s.admitHeld(state, st, cause != errUnread); err != nil {
+		return false, err
+	}
+	if !s.pending.add(held{st, detail}) {
+		return false, cause
+	}
+	return true, nil
 }
 
 // admitHeld holds a statement to what waits already. A log that is behind its
 // anchor doesn't know how far the chain had come, nor what was in force then: the
 // signer may have it from a client, so a higher number is taken at its word.
-func (s *Server) admitHeld(state *ledger.State, st *ledger.Signed) error {
+// Where no set tells which modes there are, that isn't asked: clients obey none
+// that they don't have staged.
+func (s *Server) admitHeld(state *ledger.State, st *ledger.Signed, readable bool) error {
 	prev, next := s.pending.chain(state, st), s.nextAfter(state, st.Service, st.Scope)
 	behind := s.store.Behind() != ""
 	if behind && *st.After > next {
 		prev, next = ledger.Chain{Kind: ledger.SafeModeEntered, Mode: st.Mode}, *st.After
 	}
-	_, err := s.admitSafeMode(state, prev, next, st)
+	err := s.admitNext(state, prev, next, st)
+	if err == nil && readable {
+		_, err = s.resolvedBy(state, st)
+	}
 	if e, ok := errors.AsType[*api.Error](err); ok && behind && (st.Kind != ledger.SafeModeEntered || e.Code == api.CodeConflict) {
 		return &api.Error{Code: e.Code, Detail: e.Detail, Err: e.Err,
 			Hint: "the log is behind its anchor: sign with --after GENERATION, that of the scope in overrides of a client's Live()"}
@@ -127,15 +144,16 @@ const keepTimeout = 2 * time.Second
 // keepPending writes what waits to the file: a restart in the middle of the
 // trouble must not forget what was acknowledged. On a disk that hangs it is not
 // kept yet, and the answer says so.
-func (s *Server) keepPending() {
+func (s *Server) keepPending() error {
 	ctx, cancel := context.WithTimeout(context.Background(), keepTimeout)
 	defer cancel()
 	err := s.pending.keeping.take(ctx)
+	list := s.pending.all()
 	if err == nil {
 		wrote := make(chan error, 1)
 		go func() {
 			defer s.pending.keeping.leave()
-			wrote <- s.writePending()
+			wrote <- s.writePending(list)
 		}()
 		select {
 		case err = <-wrote:
@@ -143,7 +161,10 @@ func (s *Server) keepPending() {
 			err = fmt.Errorf("the disk hasn't answered for %s", keepTimeout)
 		}
 	}
-	s.unkept(err)
+	if err != nil || sameList(list, s.pending.all()) { // else who changed it writes it as well
+		s.unkept(err)
+	}
+	return err
 }
 
 // unkept notes why the file can't keep what waits; nil: it can.
@@ -158,9 +179,9 @@ func (s *Server) unkept(err error) {
 	}
 }
 
-func (s *Server) writePending() error {
+func (s *Server) writePending(waiting []held) error {
 	list := []api.Submission{}
-	for _, h := range s.pending.all() {
+	for _, h := range waiting {
 		sub := api.Submission{Statement: h.st.Raw}
 		if h.detail != nil {
 			sub.Salt, sub.Detail = h.detail.Salt, h.detail.Text
@@ -265,8 +286,11 @@ type overlay struct {
 }
 
 func (o *overlay) isOf(state *ledger.State, list []held) bool {
-	return o.state == state && len(o.list) == len(list) && &o.list[0] == &list[0]
+	return o.state == state && sameList(o.list, list)
 }
+
+// sameList tells whether nothing came or went between two looks at what waits.
+func sameList(a, b []held) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
 // over lays the pending statements over a service's chains, by the rule that
 // clients follow.
@@ -318,7 +342,13 @@ func (s *Server) pendingLoop(ctx context.Context) {
 		s.store.Probe(ctx)
 		s.tellTrouble()
 		if s.pending.unkept.Load() != nil {
-			s.keepPending()
+			_ = s.keepPending() // noted there
+		}
+		for _, h := range s.pending.all() {
+			if s.unread(h.st.Service) {
+				s.healSets(ctx, h.st.Service)
+				break // the others of the round come with it
+			}
 		}
 		_ = s.settlePending(ctx) // tried again at the next tick
 	}
@@ -369,14 +399,14 @@ func (s *Server) settlePending(ctx context.Context) error {
 	settled, unread := 0, map[string]bool{}
 	defer func() {
 		if settled > 0 {
-			s.keepPending()
+			_ = s.keepPending() // noted there
 		}
 	}()
 	stuck := int64(0)
 	for _, h := range s.pending.all() {
 		name := h.st.Service
 		if _, looked := unread[name]; !looked {
-			unread[name] = s.unread(ctx, name)
+			unread[name] = s.unread(name)
 		}
 		if unread[name] || stays(s.store.Snapshot().State, h.st) {
 			stuck++
@@ -391,18 +421,6 @@ func (s *Server) settlePending(ctx context.Context) error {
 	}
 	s.pending.stuck.Store(stuck)
 	return nil
-}
-
-// unread tells whether a set in effect can't be read, though nobody erased it.
-func (s *Server) unread(ctx context.Context, service string) bool {
-	s.healSets(ctx, service)
-	return slices.ContainsFunc(s.store.Snapshot().State.ServiceChains(service), func(c ledger.Chain) bool {
-		if c.Kind != ledger.BundleActivated {
-			return false
-		}
-		_, err := s.programs.set(c.Set.Digest)
-		return err != nil && !errors.Is(err, store.ErrErased)
-	})
 }
 
 // settle appends a pending statement, or the evidence that it does not fit.

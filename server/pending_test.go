@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -179,7 +180,7 @@ func TestWhatStaysEndsWithItsSignerOrItsTurn(t *testing.T) {
 		r.pending.list = nil
 		r.push(byStranger(r))
 		r.pending.list = list
-		must(t, r.writePending())
+		must(t, r.writePending(r.pending.all()))
 		must(t, r.store.Close())
 		_ = r.cfg.Source.Close()
 		r.open(r.url, func(c *Config) { c.PendingFile = filepath.Join(r.dir, "pending") })
@@ -375,6 +376,74 @@ func TestADiskThatHangsMakesSafeModesPending(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantKinds(t, r, 4, "safe-mode.entered checkout@prod")
+		if err := r.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Many at once wait for a disk that hangs side by side, and not for each other.
+func TestAnswersWaitForAHungFileSideBySide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.sync()
+		rolledBack(r)
+		r.pending.file = pendingFile(filepath.Join(r.dir, "pending"))
+		if err := r.pending.keeping.take(t.Context()); err != nil { // a write that doesn't return
+			t.Fatal(err)
+		}
+		start := time.Now()
+		var all sync.WaitGroup
+		for _, scope := range []api.Scope{"prod", "staging", "prod/eu-west-1"} {
+			all.Go(func() {
+				st := r.f.SafeMode(ledger.SafeModeEntered, "checkout", scope, "degraded", 0)
+				if got, err := r.hold(st, nil, os.ErrClosed); err != nil || !got.Volatile {
+					t.Errorf("%s: %+v, %v", scope, got, err)
+				}
+			})
+		}
+		all.Wait()
+		if took := time.Since(start); took > keepTimeout {
+			t.Errorf("the last answer came after %s", took)
+		}
+		r.pending.keeping.leave()
+		if err := r.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Objects that can't be read, beside a file of theirs that hangs, hold up no
+// emergency: clients obey what they have staged.
+func TestHungObjectsMakeSafeModesPending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.sync()
+		if err := r.whole.turn.take(t.Context()); err != nil { // a look that doesn't return
+			t.Fatal(err)
+		}
+		r.whole.doubt.Store(true)
+		r.send(200, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "staging", "degraded", 0)) // its sets are readable
+		size := r.store.Snapshot().Tree.Size
+		r.loseObjects()
+		r.open(r.url, nil)
+		if err := r.whole.turn.take(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		enter := r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)
+		if got := decode[api.Receipt](t, r.send(202, enter)); !got.Unrecorded {
+			t.Errorf("%+v", got)
+		}
+		r.send(409, r.f.SafeMode(ledger.SafeModeEntered, "checkout", "prod", "degraded", 0)) // what needs no set is judged
+		if err := r.settlePending(t.Context()); err != nil || r.store.Snapshot().Tree.Size != size {
+			t.Errorf("settled by sets that nobody can read: %v", err)
+		}
+		r.whole.turn.leave()
+		r.round(t.Context())
+		if err := r.settlePending(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wantKinds(t, r, int(size), "safe-mode.entered checkout@prod")
 		if err := r.store.Close(); err != nil {
 			t.Error(err)
 		}

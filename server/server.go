@@ -102,7 +102,7 @@ func New(cfg Config) (*Server, error) {
 		s.log.Error("what a recovery left out is not made again; it is tried at the next start", slog.Any("error", err))
 	}
 	s.whole.found.Store(&wholes{}) // the first round looks
-	s.pending.settling, s.pending.keeping = newTurn(), newTurn()
+	s.whole.turn, s.pending.settling, s.pending.keeping = newTurn(), newTurn(), newTurn()
 	s.restorePending()
 	s.metrics = newMetrics(s)
 	s.handler = s.routes()

@@ -132,8 +132,11 @@ func parseSubmission(body []byte) (*ledger.Signed, *ledger.Detail, error) {
 // submit judges a statement and appends it. When the log can't take it, a
 // safe-mode statement becomes pending instead: an emergency waits for no disk.
 func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.Detail) (*api.Receipt, error) {
-	if st.Kind.Lane() == ledger.LaneOverride {
-		s.healSets(ctx, st.Service)
+	if st.Kind.Lane() == ledger.LaneOverride && !s.healSets(ctx, st.Service) {
+		if old := s.recorded(st); old != nil {
+			return old, nil
+		}
+		return s.hold(st, detail, errUnread)
 	}
 	receipts, err := s.append(ctx, func(state *ledger.State, now time.Time) (store.Decision, error) {
 		if err := checkClock(st, now); err != nil {
@@ -160,6 +163,8 @@ func (s *Server) submit(ctx context.Context, st *ledger.Signed, detail *ledger.D
 	}
 	return nil, err
 }
+
+var errUnread = &api.Error{Code: api.CodeUnavailable, Detail: "the sets that say which safe modes there are can't be read now"}
 
 // recorded finds a statement that is in the log already.
 func (s *Server) recorded(st *ledger.Signed) *api.Receipt {
@@ -226,14 +231,16 @@ func (s *Server) admit(state *ledger.State, st *ledger.Signed, detail *ledger.De
 	}
 	if st.Kind.Lane() == ledger.LaneOverride {
 		prev, _ := state.Chain(overrideKey(st))
-		resolved, err := s.admitSafeMode(state, prev, prev.Generation, st)
+		err := s.admitNext(state, prev, prev.Generation, st)
 		if api.CodeOf(err) == api.CodeConflict && mayBeLate && *st.After < prev.Generation && s.hasSuchMode(state, st) {
 			return late(st, detail, "superseded"), nil
+		}
+		if err == nil {
+			d.Data.Resolved, err = s.resolvedBy(state, st)
 		}
 		if err != nil {
 			return store.Decision{}, err
 		}
-		d.Data.Resolved = resolved
 	}
 	return store.Decision{Drafts: []store.Draft{d}}, nil
 }
@@ -354,10 +361,10 @@ func overrideKey(st *ledger.Signed) ledger.ChainKey {
 	return ledger.ChainKey{Lane: ledger.LaneOverride, Service: st.Service, Scope: st.Scope}
 }
 
-// admitSafeMode holds a statement to the generation its signer saw, and works
-// out what it means at every scope. prev is the chain as it stands, pending
-// statements included where the log can't take any.
-func (s *Server) admitSafeMode(state *ledger.State, prev ledger.Chain, generation int64, st *ledger.Signed) ([]ledger.Resolved, error) {
+// admitNext holds a statement to the generation its signer saw and to the mode in
+// force. prev is the chain as it stands, pending statements included where the log
+// can't take any.
+func (s *Server) admitNext(state *ledger.State, prev ledger.Chain, generation int64, st *ledger.Signed) error {
 	if *st.After != generation {
 		now := "never had a safe mode (generation 0)"
 		if prev.Kind != "" {
@@ -367,20 +374,25 @@ func (s *Server) admitSafeMode(state *ledger.State, prev ledger.Chain, generatio
 		if *st.After > generation {
 			hint = "nothing was recorded. Send the statements that its signer saw first, then this one again; if there are none, sign again"
 		}
-		return nil, &api.Error{Code: api.CodeConflict, Hint: hint,
+		return &api.Error{Code: api.CodeConflict, Hint: hint,
 			Detail: fmt.Sprintf("signed after generation %d of the override at %s@%s, which %s", *st.After, st.Service, st.Scope, now)}
 	}
 	inForce := prev.Kind != "" && prev.Kind != ledger.SafeModeExited
 	if st.Kind != ledger.SafeModeEntered && (!inForce || prev.Mode != st.Mode) {
-		return nil, &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("safe mode %q is not in force at %s@%s", st.Mode, st.Service, st.Scope), Hint: "sealstone safe-mode status shows what is"}
+		return &api.Error{Code: api.CodeUnprocessable, Detail: fmt.Sprintf("safe mode %q is not in force at %s@%s", st.Mode, st.Service, st.Scope), Hint: "sealstone safe-mode status shows what is"}
 	}
 	if st.Kind == ledger.SafeModeEntered {
 		if err := s.checkScope(api.Target{Service: st.Service, Scope: st.Scope}); err != nil {
-			return nil, err
+			return err
 		}
 	}
+	return s.fitsHead(state, st, prev.Kind != "")
+}
+
+// resolvedBy works out what a statement means at every scope.
+func (s *Server) resolvedBy(state *ledger.State, st *ledger.Signed) ([]ledger.Resolved, error) {
 	if st.Kind == ledger.SafeModeExited {
-		return s.exitTo(state, st.Service, st.Scope), s.fitsHead(state, st, prev.Kind != "")
+		return s.exitTo(state, st.Service, st.Scope), nil
 	}
 	resolved := s.resolvedAt(state, st.Service, st.Scope, st.Mode)
 	switch {
@@ -390,7 +402,7 @@ func (s *Server) admitSafeMode(state *ledger.State, prev ledger.Chain, generatio
 		return nil, &api.Error{Code: api.CodeTooLarge, Detail: fmt.Sprintf("%d scopes at and below %s have bundles of their own, more than a change can list", len(resolved), st.Scope),
 			Hint: "enter it at scopes further in; and promote a release with fewer overlays, as sealstone check asks for (E_LIMIT_SAFE_MODE)"}
 	}
-	return resolved, s.fitsHead(state, st, prev.Kind != "")
+	return resolved, nil
 }
 
 // exitTo is what the end of a safe mode brings, or nothing where that would not
