@@ -71,7 +71,11 @@ func (a *app) promote(ctx context.Context, dir, service, to, release, from strin
 	}
 	return a.print(p, func(w io.Writer) {
 		fmt.Fprintf(w, "%s: %s runs %s, set %s\n", p.File, p.Scope, short(p.Release), p.Expect)
-		fmt.Fprintf(w, "next: git commit -m \"Promote %s to %s\" %s\n", service, scope, p.File)
+		git := "git"
+		if dir != "." {
+			git += " -C " + dir
+		}
+		fmt.Fprintf(w, "next: %s commit -m \"Promote %s to %s\" %s\n", git, service, scope, p.File)
 	})
 }
 

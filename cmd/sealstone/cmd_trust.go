@@ -370,6 +370,9 @@ func (a *app) trustInstall(ctx context.Context, path, data, anchor string) error
 	if err != nil {
 		return err
 	}
+	if bytes.Equal(bytes.TrimSuffix(b, []byte("\n")), old.Raw) {
+		return a.printInstalled(ctx, old, filepath.Join(data, trustFile)) // an earlier run did it
+	}
 	t, err := old.Next(b)
 	if err != nil {
 		return err
@@ -440,6 +443,9 @@ func (a *app) printTrust(ctx context.Context) error {
 		if k, err := ledger.ParseSSHKey(line); err == nil {
 			fmt.Fprintf(a.err, "root       %s\n", k.ID())
 		}
+	}
+	for _, vkey := range t.Log {
+		fmt.Fprintf(a.err, "log key    %s\n", vkey)
 	}
 	if terminal(a.out) {
 		fmt.Fprintln(a.err, "next: sealstone trust >trust.json writes the file itself")

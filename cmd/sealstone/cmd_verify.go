@@ -166,7 +166,7 @@ func (a *app) verdict(v *verification) error {
 			fmt.Fprintf(w, ", %d details not shown", v.Absent)
 		}
 		if v.Erased > 0 {
-			fmt.Fprintf(w, ", %d details erased", v.Erased)
+			fmt.Fprintf(w, ", %s erased", count(int(v.Erased), "detail"))
 		}
 		if v.Withheld > 0 {
 			fmt.Fprintf(w, ", %s withheld", count(int(v.Withheld), "object"))

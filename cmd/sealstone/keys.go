@@ -35,6 +35,9 @@ func openSigner(path string) (ledger.Signer, error) {
 	if locked := (*ssh.PassphraseMissingError)(nil); errors.As(err, &locked) {
 		return lockedSigner(private)
 	}
+	if !public && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no key %s: --key is a private key file, or a .pub file whose key is in ssh-agent", path)
+	}
 	if !public || !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
