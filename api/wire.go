@@ -86,8 +86,10 @@ type Record struct {
 	Operator string          `json:"operator,omitempty"` // who signed the statement, by the operators set cited
 	Detail   map[string]any  `json:"detail,omitempty"`
 	Erased   bool            `json:"erased,omitempty"`
-	Late     bool            `json:"late,omitempty"`    // a fact that was recorded more than a minute after its time
-	Damaged  bool            `json:"damaged,omitempty"` // on the server's disk: all that is known is where it stands
+	ErasedBy int64           `json:"erasedBy,omitempty"` // index of the change that erased the detail
+	Missing  bool            `json:"missing,omitempty"`  // the detail is damaged, lost or kept back: no change erased it
+	Late     bool            `json:"late,omitempty"`     // a fact that was recorded more than a minute after its time
+	Damaged  bool            `json:"damaged,omitempty"`  // on the server's disk: all that is known is where it stands
 }
 
 // By is who made the change: the operator that signed it, or the commit's author.
@@ -119,14 +121,17 @@ type History struct {
 type Interval struct {
 	From    string `json:"from"`
 	To      string `json:"to,omitempty"`      // "" while it is in effect
-	Index   int64  `json:"index"`             // of the change that began it; By to Erased are about this one
+	Index   int64  `json:"index"`             // of the change that began it; By to DetailMissing are about this one
 	Kind    string `json:"kind"`              // its kind
 	EndedBy *int64 `json:"endedBy,omitempty"` // index of the change that ended it
 
 	By      string `json:"by,omitempty"` // operator, else commit author
 	Subject string `json:"subject,omitempty"`
 	Reason  string `json:"reason,omitempty"`
-	Erased  bool   `json:"erased,omitempty"` // the change's detail, so author, subject and reason, was erased
+
+	Erased        bool  `json:"erased,omitempty"`        // the change's detail, so author, subject and reason, was erased
+	ErasedBy      int64 `json:"erasedBy,omitempty"`      // by this change
+	DetailMissing bool  `json:"detailMissing,omitempty"` // it is damaged, lost or kept back: no change erased it
 
 	Mode     Mode      `json:"mode"`
 	Bundle   Digest    `json:"bundle,omitempty"` // "" when the set can't be read: see Missing
@@ -389,6 +394,7 @@ type Status struct {
 	SafeModes   []Held            `json:"safeModes"`
 	Rejected    []RejectedService `json:"rejected"`
 	Damaged     []DamagedSet      `json:"damaged,omitempty"` // sets in effect that clients can't fetch whole
+	Details     string            `json:"details,omitempty"` // which details were found damaged or lost
 	ClockSkew   string            `json:"clockSkew,omitempty"`
 }
 

@@ -91,9 +91,9 @@ func TestRowsAreHeldToTheLog(t *testing.T) {
 			v.Changes = slices.DeleteFunc(v.Changes, func(r api.Record) bool { return r.Index == entered })
 		}), history, "keeps back"},
 		{"a change's operator", changes(func(r *api.Record) { r.Operator = "mallory" }), list, "its operator is mallory"},
-		{"a change's words", changes(func(r *api.Record) { r.Detail = map[string]any{"reason": "all is well"} }), list, "its detail is map[reason:all is well]"},
+		{"a change's words", changes(func(r *api.Record) { r.Detail = map[string]any{"reason": "all is well"} }), list, "its detail is {\"reason\":\"all is well\"}"},
 		{"a change's words erased", changes(func(r *api.Record) { r.Detail, r.Erased = nil, true }), list, "its detail is nothing"},
-		{"a change itself", changes(func(r *api.Record) { r.Event = json.RawMessage(`{"type":"dev.sealstone.note.added"}`) }), list, "its event is map[type:dev.sealstone.note.added]"},
+		{"a change itself", changes(func(r *api.Record) { r.Event = json.RawMessage(`{"type":"dev.sealstone.note.added"}`) }), list, "its event is {\"type\":\"dev.sealstone.note.added\"}"},
 		{"a change that isn't", changes(func(r *api.Record) { r.Index = 1 << 40 }), list, "shows what it does not prove"},
 		{"another change", changes(func(r *api.Record) { r.Index-- }), list, "the server says that its"},
 		{"a change in time", changes(func(r *api.Record) { r.Late = true }), list, "its late is true"},

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -198,12 +199,17 @@ func (s *Server) getProofs(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	from, err := indexParam(c, "from")
+	if err != nil {
+		return err
+	}
+	ctx := c.Request().Context()
 	for _, i := range indexes {
-		if _, err := s.readable(c, i); err != nil {
-			return err
+		if _, err := s.readable(c, i); err != nil || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
 		}
 	}
-	e, err := s.store.ProofEvidence(size, indexes...)
+	e, err := s.store.ProofEvidence(ctx, size, from, indexes...)
 	if err != nil {
 		return err
 	}
@@ -233,11 +239,13 @@ func (s *Server) record(index int64, ch *ledger.Change) api.Record {
 	event, _ := ch.Envelope.Bytes()
 	r := api.Record{Index: index, LeafHash: ch.Hash, Event: json.RawMessage(event)}
 	if ch.Data.Detail != "" {
-		d, err := s.store.DetailOf(index, ch)
-		if err == nil && d != nil {
+		switch d, err := s.store.DetailOf(index, ch); {
+		case err == nil:
 			r.Detail = d.Text
-		} else {
-			r.Erased = true
+		case errors.Is(err, store.ErrErased):
+			r.ErasedBy, r.Erased, _ = s.store.ErasedBy(index)
+		default:
+			r.Missing = true
 		}
 	}
 	if ch.Statement != nil {

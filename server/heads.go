@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -144,6 +145,9 @@ func indexList(name, v string) ([]int64, error) {
 	out := make([]int64, 0, len(parts))
 	for _, p := range parts {
 		n, err := parseIndex(name, p)
+		if err == nil && slices.Contains(out, n) {
+			err = &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("%s: %d is there twice", name, n), Hint: "name each index once"}
+		}
 		if err != nil {
 			return nil, err
 		}

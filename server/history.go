@@ -135,7 +135,7 @@ func (s *Server) interval(t api.Target, iv ledger.Interval) (api.Interval, error
 	}
 	r := s.record(iv.Began, change)
 	text := func(key string) string { v, _ := r.Detail[key].(string); return v }
-	out := api.Interval{From: change.RecordedTime, Index: iv.Began, Kind: string(change.Kind()), By: r.By(), Subject: text("subject"), Reason: text("reason"), Erased: r.Erased,
+	out := api.Interval{From: change.RecordedTime, Index: iv.Began, Kind: string(change.Kind()), By: r.By(), Subject: text("subject"), Reason: text("reason"), Erased: r.Erased, ErasedBy: r.ErasedBy, DetailMissing: r.Missing,
 		Mode: iv.Mode, Set: iv.Main.Set.Digest, Commit: iv.Main.Release.Commit, Tree: iv.Main.Release.Tree, Main: refOf(&iv.Main)}
 	if iv.Override != nil {
 		ref := refOf(iv.Override)

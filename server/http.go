@@ -42,7 +42,7 @@ func (s *Server) routes() http.Handler {
 	v1("GET", "/changes", changesQuery, s.getChanges)
 	v1("GET", "/changes/watch", "after", s.watchChanges, needLog)
 	v1("GET", "/annotations", changesQuery+" tags", s.getAnnotations)
-	v1("GET", "/changes/:index", "proof size", s.getChange)
+	v1("GET", "/changes/:index", "proof size from", s.getChange)
 	v1("GET", "/history", "target from to at limit before", s.getHistory)
 	v1("GET", "/safe-modes", "service scope", s.getSafeModes)
 	v1("POST", "/instances", "", s.postInstance, middleware.BodyLimit("1MiB"))

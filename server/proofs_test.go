@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -47,6 +49,7 @@ func TestProofsOfManyChanges(t *testing.T) {
 		fmt.Sprintf("0?proof=1&size=%d", tree.Size+2): 400,
 		fmt.Sprintf("0,%d?proof=1", tree.Size+1):      404,
 		"0,1":                                         400,
+		"0,1,0?proof=1":                               400,
 		"0,,1?proof=1":                                400,
 		"0,x?proof=1":                                 400,
 		"%25zz?proof=1":                               400,
@@ -60,4 +63,33 @@ func TestProofsOfManyChanges(t *testing.T) {
 	r.get(200, path, "Authorization", "Bearer mine")
 	r.get(403, path, "Authorization", "Bearer other")
 	r.get(403, fmt.Sprintf("/v1/changes/%d,0?proof=1", last), "Authorization", "Bearer mine")
+}
+
+// Nobody waits for proofs any more: no more are made.
+func TestProofsEndWithTheirRequest(t *testing.T) {
+	r := newRig(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.store.ProofEvidence(ctx, 0, 0, 0); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// The tree of proofs goes on from one that the client knows, or the answer says
+// that it doesn't.
+func TestProofsGoOnFromAnOlderTree(t *testing.T) {
+	r := newRig(t, nil)
+	r.sync()
+	old := r.store.Snapshot().Tree
+	r.send(200, r.f.Statement(ledger.NoteAdded, "checkout", "prod", nil))
+	now := r.store.Snapshot().Tree
+	var e ledger.Evidence
+	if err := json.Unmarshal(r.get(200, fmt.Sprintf("/v1/changes/0?proof=1&from=%d", old.Size)), &e); err != nil {
+		t.Fatal(err)
+	}
+	if err := ledger.CheckConsistency(old, now, e.Consistency); err != nil {
+		t.Error(err)
+	}
+	r.get(409, fmt.Sprintf("/v1/changes/0?proof=1&from=%d", now.Size+1))
+	r.get(400, "/v1/changes/0?proof=1&from=x")
 }

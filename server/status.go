@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -62,6 +63,9 @@ func (s *Server) Status() api.Status {
 	}
 	for _, r := range a.Rejected {
 		out.Rejected = append(out.Rejected, api.RejectedService{Service: r.Service, Commit: r.Commit, Faults: r.Faults, Total: r.Total})
+	}
+	if n, first := s.store.LostDetails(); n > 0 {
+		out.Details = fmt.Sprintf("%d of them were found damaged or lost, and no erasure in the log says why; the first is that of entry %d", n, first)
 	}
 	if skew := s.clockSkew(); skew > maxAhead {
 		out.ClockSkew = "the newest change is " + skew.Round(time.Second).String() + " ahead of this clock"

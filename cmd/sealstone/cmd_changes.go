@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -94,7 +95,7 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 	}
 	answer, err := c.searchChanges(ctx, q)
 	if err == nil {
-		err = proveChanges(ctx, c, trust, answer.Changes)
+		_, err = proveChanges(ctx, c, trust, signedTree{}, answer.Changes)
 	}
 	if err != nil {
 		return err
@@ -120,7 +121,7 @@ func (a *app) listChanges(ctx context.Context, q url.Values) error {
 			fmt.Fprintf(a.err, "more: add --before %d\n", *answer.Next)
 		}
 	})
-	return errors.Join(err, damagedIn(answer.Changes))
+	return errors.Join(err, damagedIn(answer.Changes), lostDetails(trust, missingDetails(answer.Changes)))
 }
 
 // damagedIn says of rows that there is nothing in some of them; nil when they are
@@ -158,6 +159,48 @@ func (c *client) searchChanges(ctx context.Context, q url.Values) (answer api.Ch
 // followEvery is how often a follower asks for more.
 const followEvery = time.Second
 
+// follower shows changes as they come. The log that it follows only grows, and
+// with a trust file each tree goes on from the one that was proven before.
+type follower struct {
+	a      *app
+	c      *client
+	trust  *ledger.Trust
+	q      url.Values
+	size   int64      // of the log, as the server said it last
+	proven signedTree // of the rows shown last
+}
+
+func (f *follower) ask(ctx context.Context) (answer api.Changes, err error) {
+	if err := f.c.get(ctx, "/v1/changes", f.q, &answer); err != nil {
+		return answer, err
+	}
+	if answer.Size < f.size {
+		return answer, f.shrunk(ctx, answer.Size)
+	}
+	f.size = answer.Size
+	f.proven, err = proveChanges(ctx, f.c, f.trust, f.proven, answer.Changes)
+	if fork, ok := errors.AsType[*forkError](err); ok {
+		f.tell(fork.proven.note, fork.shown.note)
+	}
+	return answer, err
+}
+
+// shrunk says that the log was longer before.
+func (f *follower) shrunk(ctx context.Context, size int64) error {
+	if f.proven.note != "" {
+		shown, _ := f.c.log(ctx, "checkpoint")
+		f.tell(f.proven.note, string(shown))
+	}
+	return &api.Error{Code: api.CodeInternal, Err: errProof, Detail: fmt.Sprintf("the log was rolled back: it had %d entries, and the server says it has %d", f.size, size),
+		Hint: "keep what was shown of it; sealstone verify --server looks at what is there now"}
+}
+
+// tell prints two checkpoints that contradict each other: whoever has both can
+// show it.
+func (f *follower) tell(proven, shown string) {
+	fmt.Fprintf(clean(f.a.err), "checkpoint that was proven:\n%s\ncheckpoint that the server shows:\n%s\n", proven, shown)
+}
+
 // followChanges shows changes as they come, until it is interrupted. A server
 // that doesn't answer is said once and asked again.
 func (a *app) followChanges(ctx context.Context, q url.Values) error {
@@ -169,14 +212,9 @@ func (a *app) followChanges(ctx context.Context, q url.Values) error {
 	if err != nil {
 		return err
 	}
-	ask := func(answer *api.Changes) error {
-		if err := c.get(ctx, "/v1/changes", q, answer); err != nil {
-			return err
-		}
-		return proveChanges(ctx, c, trust, answer.Changes)
-	}
-	var answer api.Changes
-	if err := ask(&answer); err != nil {
+	f := &follower{a: a, c: c, trust: trust, q: q}
+	answer, err := f.ask(ctx)
+	if err != nil {
 		return err
 	}
 	a.noteComplete(trust)
@@ -185,7 +223,7 @@ func (a *app) followChanges(ctx context.Context, q url.Values) error {
 	q.Del("before")
 	said, after := false, answer.Size-1
 	for {
-		if err := a.printFollowed(answer.Changes); err != nil {
+		if err := cmp.Or(a.printFollowed(answer.Changes), lostDetails(trust, missingDetails(answer.Changes))); err != nil {
 			return err
 		}
 		if answer.Next == nil || q.Get("after") == "" {
@@ -196,13 +234,11 @@ func (a *app) followChanges(ctx context.Context, q url.Values) error {
 			}
 		}
 		q.Set("after", fmt.Sprint(after))
-		answer = api.Changes{}
-		err := ask(&answer)
-		if codeOf(err) == exitProof {
+		if answer, err = f.ask(ctx); codeOf(err) == exitProof {
 			return err
 		}
 		if err != nil {
-			answer = api.Changes{Size: after + 1}
+			answer = api.Changes{Size: f.size}
 		}
 		if err != nil && !said && ctx.Err() == nil {
 			fmt.Fprintf(a.err, "sealstone: %v; asking again\n", err)
@@ -246,8 +282,8 @@ func changeRow(r api.Record) []string {
 	text := func(key string) string { s, _ := r.Detail[key].(string); return s }
 	why := text("reason") + text("subject") + text("note")
 	switch {
-	case r.Erased:
-		why = "(erased)"
+	case r.Erased || r.Missing:
+		why = noDetail(r.ErasedBy, r.Missing)
 	case e.Kind() == ledger.SafeModeExited && e.Data.Statement == nil:
 		why = ranOut
 	}
@@ -275,6 +311,17 @@ func lateStatement(e *ledger.Event) *ledger.Signed {
 	}
 	st, _ := ledger.ParseStatement(e.Data.Statement)
 	return st
+}
+
+// noDetail stands where a detail's words would, and says why they don't.
+func noDetail(erasedBy int64, missing bool) string {
+	switch {
+	case missing:
+		return "(missing, no erasure in the log says why)"
+	case erasedBy == 0: // a server that doesn't say
+		return "(erased)"
+	}
+	return fmt.Sprintf("(erased, entry %d)", erasedBy)
 }
 
 // ranOut is why a safe mode ended that nobody left.
@@ -332,10 +379,12 @@ func newChangesShow(a *app) *cobra.Command {
 		if err := c.get(cmd.Context(), "/v1/changes/"+url.PathEscape(strings.TrimPrefix(args[0], "log:")), nil, &r); err != nil {
 			return err
 		}
-		if err := proveChanges(cmd.Context(), c, trust, []api.Record{r}); err != nil {
+		one := []api.Record{r}
+		if _, err := proveChanges(cmd.Context(), c, trust, signedTree{}, one); err != nil {
 			return err
 		}
-		return a.print(r, func(w io.Writer) { showChange(w, r) })
+		err = a.print(one[0], func(w io.Writer) { showChange(w, one[0]) })
+		return cmp.Or(err, lostDetails(trust, missingDetails(one)))
 	}}
 }
 
@@ -355,10 +404,10 @@ func showChange(w io.Writer, r api.Record) {
 		rows = append(rows, memberRows("statement.", st.Fields)...)
 	}
 	for _, k := range slices.Sorted(maps.Keys(r.Detail)) {
-		rows = append(rows, []string{k, oneLine(fmt.Sprint(r.Detail[k]))})
+		rows = append(rows, []string{k, oneLine(plain(r.Detail[k]))})
 	}
-	if r.Erased {
-		rows = append(rows, []string{"detail", "(erased)"})
+	if r.Erased || r.Missing {
+		rows = append(rows, []string{"detail", noDetail(r.ErasedBy, r.Missing)})
 	}
 	table(w, "", append(rows, []string{"id", e.ID}, []string{"leaf", string(r.LeafHash)}))
 }
@@ -394,7 +443,7 @@ func newChangesProof(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			e, err := c.evidence(cmd.Context(), 0, strings.TrimPrefix(args[0], "log:"))
+			e, err := c.evidence(cmd.Context(), 0, 0, strings.TrimPrefix(args[0], "log:"))
 			if err != nil {
 				return err
 			}
@@ -425,11 +474,14 @@ func (a *app) trustHint() string {
 }
 
 // evidence is the proof of changes in the tree of a size; 0 is the newest.
-func (c *client) evidence(ctx context.Context, size int64, indexes ...string) (*ledger.Evidence, error) {
+// With from it is also the proof that this tree goes on from one of that size.
+func (c *client) evidence(ctx context.Context, size, from int64, indexes ...string) (*ledger.Evidence, error) {
 	var e ledger.Evidence
 	q := url.Values{"proof": {"1"}}
-	if size > 0 {
-		q.Set("size", fmt.Sprint(size))
+	for name, n := range map[string]int64{"size": size, "from": from} {
+		if n > 0 {
+			q.Set(name, fmt.Sprint(n))
+		}
 	}
 	err := c.get(ctx, "/v1/changes/"+url.PathEscape(strings.Join(indexes, ",")), q, &e)
 	return &e, err

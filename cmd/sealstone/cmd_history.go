@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -84,9 +85,16 @@ func (a *app) history(ctx context.Context, target string, o historyOptions) erro
 	if err != nil {
 		return err
 	}
-	h, proven, err := a.provenHistory(ctx, c, trust, q, o)
-	if err != nil {
-		return err
+	var h *api.History
+	var proven *provenPast
+	var lost error
+	for range provenTries { // a detail may have been erased after the head that all is proven by
+		if h, proven, err = a.provenHistory(ctx, c, trust, maps.Clone(q), o); err != nil {
+			return err
+		}
+		if lost = lostDetails(trust, missingOf(h)); lost == nil {
+			break
+		}
 	}
 	if o.proofs != "" {
 		if err := a.writeProofs(o.proofs, h.Intervals, proven.provenLog); err != nil {
@@ -94,7 +102,7 @@ func (a *app) history(ctx context.Context, target string, o historyOptions) erro
 		}
 	}
 	if a.output == "csv" {
-		return historyCSV(clean(a.out), h)
+		return cmp.Or(historyCSV(clean(a.out), h), lost)
 	}
 	err = a.print(h, func(w io.Writer) {
 		historyTable(w, h, o.to == "" && o.before == 0)
@@ -105,7 +113,17 @@ func (a *app) history(ctx context.Context, target string, o historyOptions) erro
 	if errors.Is(err, errFormat) {
 		err = fmt.Errorf("%w, or csv", err)
 	}
-	return err
+	return cmp.Or(err, lost)
+}
+
+// missingOf lists the changes of which the words are missing.
+func missingOf(h *api.History) (list []int64) {
+	for _, iv := range h.Intervals {
+		if iv.DetailMissing {
+			list = append(list, iv.Index)
+		}
+	}
+	return list
 }
 
 // history reads as many pages as it takes; limit 0 is all.
@@ -170,8 +188,8 @@ func historyRow(iv api.Interval) []string {
 	}
 	why := strings.TrimSpace(iv.Reason + " " + iv.Subject)
 	switch {
-	case iv.Erased:
-		why = "(erased)"
+	case iv.Erased || iv.DetailMissing:
+		why = noDetail(iv.ErasedBy, iv.DetailMissing)
 	case iv.Missing != "":
 		why = iv.Missing
 	case iv.Kind == string(ledger.SafeModeExited) && iv.By == "":
@@ -203,7 +221,7 @@ func fitLast(header string, rows [][]string, width int) {
 	}
 }
 
-var historyHeader = strings.Fields("from to index kind endedBy by subject reason erased mode bundle missing set commit tree " +
+var historyHeader = strings.Fields("from to index kind endedBy by subject reason erased detailMissing mode bundle missing set commit tree " +
 	"main.scope main.index main.generation override.scope override.index override.generation")
 
 // historyCSV writes one line an interval. Text of other people that a
@@ -212,7 +230,7 @@ func historyCSV(w io.Writer, h *api.History) error {
 	out := csv.NewWriter(w)
 	rows := [][]string{historyHeader}
 	for _, iv := range h.Intervals {
-		row := []string{iv.From, iv.To, fmt.Sprint(iv.Index), iv.Kind, "", plainCell(iv.By), plainCell(iv.Subject), plainCell(iv.Reason), fmt.Sprint(iv.Erased),
+		row := []string{iv.From, iv.To, fmt.Sprint(iv.Index), iv.Kind, "", plainCell(iv.By), plainCell(iv.Subject), plainCell(iv.Reason), fmt.Sprint(iv.Erased), fmt.Sprint(iv.DetailMissing),
 			string(iv.Mode), string(iv.Bundle), iv.Missing, string(iv.Set), iv.Commit, iv.Tree}
 		if iv.EndedBy != nil {
 			row[4] = fmt.Sprint(*iv.EndedBy)

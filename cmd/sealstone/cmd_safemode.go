@@ -540,8 +540,8 @@ func (a *app) safeModeStatus(ctx context.Context, args []string, scope string) e
 		}
 		q.Set("scope", scope)
 	}
-	var answer api.SafeModes
-	if err := c.get(ctx, "/v1/safe-modes", q, &answer); err != nil {
+	answer, err := a.provenModes(ctx, c, q)
+	if err != nil {
 		return err
 	}
 	now, err := api.ParseTime(answer.Time)

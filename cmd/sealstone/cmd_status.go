@@ -67,6 +67,8 @@ func statusFaults(st api.Status) (list []fault) {
 	for _, d := range st.Damaged {
 		add(true, fmt.Sprintf("clients can't fetch %s@%s: %s", d.Service, d.Scope, d.Why), cmp.Or(d.Next, "it is tried again at every round; see docs/operations.md, When it goes wrong"))
 	}
+	add(st.Details != "", "details of changes, their names and words: "+st.Details,
+		"nothing that is live depends on them. sealstone verify --data DIR, of a copy, says which; with a mirror that was made with --details, sealstone ledger recover puts them back; else sealstone changes erase INDEX says in the log that one is gone")
 	add(st.Pending > 0, count(st.Pending, "safe-mode statement")+" that the log doesn't have", pendingNext(st))
 	add(st.PendingFile != "", "safe-mode statements that wait for the ledger don't survive a restart: "+st.PendingFile,
 		"free the disk, or move DATA/pending away and keep it, and start the server again; then enter what sealstone safe-mode status lacks")

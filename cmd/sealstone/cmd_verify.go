@@ -202,7 +202,9 @@ func (v *verification) prove(ec ledger.EvidenceChange, p *provenLog) {
 	if c.Kind() == ledger.OperatorsChanged {
 		line += ", says who may sign"
 	}
-	if c.Data.Detail != "" && ec.Detail == nil {
+	if by := p.erased[ec.Index]; by != 0 {
+		line += fmt.Sprintf(", its detail erased by entry %d", by)
+	} else if c.Data.Detail != "" && ec.Detail == nil {
 		line += ", without its detail: erased, or taken out of the file"
 	}
 	if reason, ok := ec.Detail["reason"].(string); ok {

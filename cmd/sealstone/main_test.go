@@ -65,7 +65,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"shop": cmdShop, "commit": cmdCommit, "keygen": cmdKeygen, "waitfor": cmdWaitFor, "setvar": cmdSetVar, "jsonvar": cmdJSONVar, "edit": cmdEdit, "until": cmdUntil, "rewrite": cmdRewrite, "post": cmdPost,
-			"damage": cmdDamage,
+			"damage": cmdDamage, "relay": cmdRelay,
 		},
 	})
 }

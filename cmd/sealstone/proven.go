@@ -31,7 +31,13 @@ type provenService struct {
 	service string
 	object  func(api.Digest) ([]byte, error)
 	bundles map[api.Digest]*bundle.Set
-	waiting map[string]string // who signed the statements that wait for the log, by id
+	waiting map[string]waiting // statements that wait for the log, by id
+}
+
+// waiting is what a pending statement says of itself.
+type waiting struct {
+	by  string
+	ttl int64
 }
 
 // provenOf asks for a service's evidence and proves it.
@@ -45,9 +51,9 @@ func provenOf(ctx context.Context, c *client, trust *ledger.Trust, service strin
 		return nil, err
 	}
 	log := newProvenLog(trust)
-	log.tree, log.checkpoint, log.changes = proven.Tree, e.Checkpoint, proven.Changes
-	log.show(&e)
-	return &provenService{log, proven, service, c.objects(ctx, service), map[api.Digest]*bundle.Set{}, map[string]string{}}, nil
+	log.tree, log.checkpoint = proven.Tree, e.Checkpoint
+	log.take(&e, proven.Changes)
+	return &provenService{log, proven, service, c.objects(ctx, service), map[api.Digest]*bundle.Set{}, map[string]waiting{}}, nil
 }
 
 // noteOld says that a server shows no head of now.
@@ -67,17 +73,17 @@ func (a *app) noteOld(p *provenService) {
 // withPending lays the statements over the chains that the server says wait for
 // the log: each proves itself.
 func (p *provenService) withPending(ctx context.Context, c *client) error {
-	var waiting api.Pending
-	if err := c.get(ctx, "/v1/pending", url.Values{"service": {p.service}}, &waiting); err != nil {
+	var pending api.Pending
+	if err := c.get(ctx, "/v1/pending", url.Values{"service": {p.service}}, &pending); err != nil {
 		return err
 	}
-	for _, raw := range waiting.Statements {
+	for _, raw := range pending.Statements {
 		st, err := ledger.ParseStatement(raw)
 		if err != nil {
 			return fmt.Errorf("%w: a pending statement: %w", errProof, err)
 		}
 		by, _ := p.Operators.Signer(st) // without a good signature it isn't laid over
-		p.waiting[st.ID] = by.Operator
+		p.waiting[st.ID] = waiting{by.Operator, st.TTL}
 		p.Chains = ledger.WithPending(p.Chains, p.service, []*ledger.Signed{st}, p.Operators, func(api.Mode) bool { return true }, st.At())
 	}
 	return nil
@@ -125,7 +131,7 @@ func (p *provenService) live(scope api.Scope, said *api.Proven) (*api.Proven, er
 	if o := e.Override; o != nil {
 		row.Index, row.Since, row.Expires = o.Index, max(o.Recorded, row.Since), o.Expires
 		if o.Pending {
-			row.Index, row.Since, row.By = -1, o.Time, p.waiting[o.ID]
+			row.Index, row.Since, row.By = -1, o.Time, p.waiting[o.ID].by
 		}
 		row.Overdue = said != nil && said.Index == row.Index && said.Overdue
 	}
@@ -180,23 +186,32 @@ func proveLive(ctx context.Context, c *client, trust *ledger.Trust, s *api.LiveS
 // provenAtOnce is how many services are asked about at once.
 const provenAtOnce = 16
 
-func (a *app) proveAllLive(ctx context.Context, c *client, trust *ledger.Trust, live *api.Live, whole bool) error {
-	proven, errs := make([]*provenService, len(live.Services)), make([]error, len(live.Services))
-	slots := make(chan struct{}, provenAtOnce)
+// atOnce calls f for each of n, some at once, and returns the first error.
+func atOnce(n int, f func(i int) error) error {
+	errs, slots := make([]error, n), make(chan struct{}, provenAtOnce)
 	var all sync.WaitGroup
-	for i := range live.Services {
+	for i := range n {
 		slots <- struct{}{}
 		all.Go(func() {
-			proven[i], errs[i] = proveLive(ctx, c, trust, &live.Services[i], live.Size, whole)
+			errs[i] = f(i)
 			<-slots
 		})
 	}
 	all.Wait()
-	for i, err := range errs {
-		if err != nil {
-			return err
-		}
-		a.noteOld(proven[i])
+	return cmp.Or(errs...)
+}
+
+func (a *app) proveAllLive(ctx context.Context, c *client, trust *ledger.Trust, live *api.Live, whole bool) error {
+	proven := make([]*provenService, len(live.Services))
+	err := atOnce(len(proven), func(i int) (err error) {
+		proven[i], err = proveLive(ctx, c, trust, &live.Services[i], live.Size, whole)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range proven {
+		a.noteOld(p)
 	}
 	return nil
 }
@@ -243,5 +258,14 @@ func inWords(v any) string {
 	if v == nil {
 		return "nothing"
 	}
-	return api.Clip(fmt.Sprint(v), 128)
+	return api.Clip(plain(v), 128)
+}
+
+// plain is a value out of JSON in words: JSON again, but for a text.
+func plain(v any) string {
+	if s, ok := v.(string); ok {
+		return s
+	}
+	b, _ := json.Marshal(v)
+	return string(b)
 }

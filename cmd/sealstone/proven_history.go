@@ -143,7 +143,7 @@ func (c *client) chainChanges(ctx context.Context, service string, before int64)
 func (p *provenPast) interval(scope api.Scope, iv ledger.Interval, said *api.Interval) (*api.Interval, error) {
 	began := p.changes[iv.Began]
 	out := &api.Interval{From: began.RecordedTime, Index: iv.Began, Kind: string(began.Kind()), By: p.by(iv.Began), Subject: p.text(iv.Began, "subject"), Reason: p.text(iv.Began, "reason"),
-		Erased: began.Data.Detail != "" && p.shown[iv.Began].Detail == nil, Mode: iv.Mode, Set: iv.Main.Set.Digest, Commit: iv.Main.Release.Commit, Tree: iv.Main.Release.Tree,
+		Erased: p.erased[iv.Began] != 0, ErasedBy: p.erased[iv.Began], DetailMissing: p.missing(iv.Began), Mode: iv.Mode, Set: iv.Main.Set.Digest, Commit: iv.Main.Release.Commit, Tree: iv.Main.Release.Tree,
 		Main: api.ChainRef{Scope: iv.Main.Scope, Index: iv.Main.Index, Generation: iv.Main.Generation}, Missing: said.Missing}
 	if o := iv.Override; o != nil {
 		out.Override = &api.ChainRef{Scope: o.Scope, Index: o.Index, Generation: o.Generation}
@@ -221,6 +221,10 @@ func (p *provenPast) compare(h *api.History, o historyOptions) (newer []api.Inte
 		}
 		if iv.Ended >= h.Size || rows[0].EndedBy != nil && *rows[0].EndedBy >= h.Size {
 			rows[0].To, rows[0].EndedBy = want.To, want.EndedBy
+		}
+		if want.Erased || want.DetailMissing { // perhaps since
+			rows[0].Erased, rows[0].ErasedBy, rows[0].DetailMissing = want.Erased, want.ErasedBy, want.DetailMissing
+			rows[0].By, rows[0].Subject, rows[0].Reason = want.By, want.Subject, want.Reason
 		}
 		if err := sameRow("the row from "+rows[0].From, rows[0], want); err != nil {
 			return nil, err

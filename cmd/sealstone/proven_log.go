@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -15,13 +16,21 @@ type provenLog struct {
 	trust      *ledger.Trust
 	tree       ledger.Tree
 	checkpoint string
+	older      signedTree // that was proven before; the tree must go on from it
 	changes    map[int64]*ledger.Change
 	shown      map[int64]ledger.EvidenceChange // as they came: proofs and details
+	erased     map[int64]int64                 // details, to the change that erased each
 	sets       map[int64]*ledger.Operators     // that changes cite
 }
 
+// signedTree is a tree with the checkpoint that signs it.
+type signedTree struct {
+	ledger.Tree
+	note string
+}
+
 func newProvenLog(trust *ledger.Trust) *provenLog {
-	return &provenLog{trust: trust, changes: map[int64]*ledger.Change{}, shown: map[int64]ledger.EvidenceChange{}, sets: map[int64]*ledger.Operators{}}
+	return &provenLog{trust: trust, changes: map[int64]*ledger.Change{}, shown: map[int64]ledger.EvidenceChange{}, erased: map[int64]int64{}, sets: map[int64]*ledger.Operators{}}
 }
 
 // openEvidence checks evidence by itself: with a head, or proofs of changes alone.
@@ -40,25 +49,26 @@ func openEvidence(trust *ledger.Trust, e *ledger.Evidence) (*provenLog, error) {
 	}
 	proven, err := trust.Prove(e, head.Service, nil)
 	if err == nil {
-		p.changes = proven.Changes
+		p.take(e, proven.Changes)
 	}
 	return p, err
 }
 
 // prove asks for the proofs of changes, many at once, and checks them. Those
-// that are proven already cost nothing.
+// that are proven already, with their details, cost nothing.
 func (p *provenLog) prove(ctx context.Context, c *client, indexes []int64) error {
-	wanted := slices.DeleteFunc(slices.Clone(indexes), func(i int64) bool { return p.changes[i] != nil })
-	for batch := range slices.Chunk(wanted, api.MaxIndexes) {
+	wanted := slices.DeleteFunc(slices.Clone(indexes), func(i int64) bool { return p.changes[i] != nil && !p.missing(i) })
+	slices.Sort(wanted)
+	for batch := range slices.Chunk(slices.Compact(wanted), api.MaxIndexes) {
 		names := make([]string, len(batch))
 		for k, i := range batch {
 			names[k] = fmt.Sprint(i)
 		}
-		e, err := c.evidence(ctx, p.tree.Size, names...)
+		e, err := c.evidence(ctx, p.tree.Size, p.older.Size, names...)
 		if err == nil {
 			err = p.add(e)
 		}
-		if api.CodeOf(err) == api.CodeNotFound {
+		if code := api.CodeOf(err); code == api.CodeNotFound || code == api.CodeConflict {
 			err = fmt.Errorf("%w: the server shows what it does not prove: %w", errProof, err)
 		}
 		if err != nil {
@@ -78,15 +88,52 @@ func (p *provenLog) add(e *ledger.Evidence) (err error) {
 		if err = p.open(e); err != nil {
 			return err
 		}
+		if err = p.goesOn(e); err != nil {
+			return err
+		}
 	}
 	changes, err := p.trust.ProveAlone(e, p.tree)
-	for i, c := range changes {
-		p.changes[i] = c
-	}
 	if err == nil {
-		p.show(e)
+		p.take(e, changes)
 	}
 	return err
+}
+
+// goesOn holds the tree to the one that was proven before.
+func (p *provenLog) goesOn(e *ledger.Evidence) error {
+	if p.older.Size == 0 {
+		return nil
+	}
+	if err := ledger.CheckConsistency(p.older.Tree, p.tree, e.Consistency); err != nil {
+		if p.tree.Size > p.older.Size && len(e.Consistency) == 0 {
+			err = errors.New("it shows no proof that they do, as a server older than this program")
+		}
+		return &forkError{p.older, signedTree{p.tree, p.checkpoint}, err}
+	}
+	return nil
+}
+
+// forkError is two signed checkpoints of which no one log has both.
+type forkError struct {
+	proven, shown signedTree
+	err           error
+}
+
+func (e *forkError) Error() string {
+	return fmt.Sprintf("the log forked, or was rolled back: %d entries with root %s were proven, and the server shows %d with root %s, which don't go on from them: %v",
+		e.proven.Size, ledger.EncodeRoot(e.proven.Tree), e.shown.Size, ledger.EncodeRoot(e.shown.Tree), e.err)
+}
+
+func (e *forkError) Unwrap() error { return errProof }
+
+func (p *provenLog) take(e *ledger.Evidence, changes map[int64]*ledger.Change) {
+	for i, c := range changes {
+		p.changes[i] = c
+		if c.Kind() == ledger.DetailErased {
+			p.erased[c.Data.Index] = i
+		}
+	}
+	p.show(e)
 }
 
 func (p *provenLog) open(e *ledger.Evidence) (err error) {
@@ -107,12 +154,24 @@ func (p *provenLog) show(e *ledger.Evidence) {
 // proof is that of one change, to be kept.
 func (p *provenLog) proof(index int64) *ledger.Evidence {
 	e := &ledger.Evidence{Checkpoint: p.checkpoint, Consistency: []string{}, Changes: []ledger.EvidenceChange{p.shown[index]}}
-	if cited := p.changes[index].Data.Operators; cited != 0 {
-		set := p.shown[cited]
-		set.Salt, set.Detail = "", nil
-		e.Changes = append(e.Changes, set)
+	also := []int64{p.changes[index].Data.Operators}
+	if by := p.erased[index]; by != 0 {
+		also = append(also, by, p.changes[by].Data.Operators)
+	}
+	for _, i := range also {
+		if i != 0 && !slices.ContainsFunc(e.Changes, func(ec ledger.EvidenceChange) bool { return ec.Index == i }) {
+			one := p.shown[i]
+			one.Salt, one.Detail = "", nil
+			e.Changes = append(e.Changes, one)
+		}
 	}
 	return e
+}
+
+// missing tells whether the detail that a change names did not come along, and
+// nothing that is proven erased it.
+func (p *provenLog) missing(index int64) bool {
+	return p.changes[index].Data.Detail != "" && p.shown[index].Detail == nil && p.erased[index] == 0
 }
 
 // text is a member of a change's detail.

@@ -374,7 +374,7 @@ func TestADamagedEntryStandsAlone(t *testing.T) {
 				t.Errorf("%d entries are lost", lost)
 			}
 			_, err = f.Change(300)
-			_, err2 := f.ProofEvidence(0, 300)
+			_, err2 := f.ProofEvidence(t.Context(), 0, 0, 300)
 			_, _, _, err3 := f.LogFile("tile/entries/001")
 			for _, err := range []error{err, err2, err3} {
 				if api.CodeOf(err) != api.CodeDamaged {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 
 	"go.etcd.io/bbolt"
 
@@ -107,12 +108,52 @@ func (s *Store) Detail(i int64) (*ledger.Detail, error) {
 	return s.DetailOf(i, c)
 }
 
+// lostDetails are the entries whose detail was found damaged or gone when it was
+// read last, by whoever read it.
+type lostDetails struct {
+	mu sync.Mutex
+	at map[int64]bool
+}
+
+func (l *lostDetails) note(i int64, lost bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !lost {
+		delete(l.at, i)
+		return
+	}
+	if l.at == nil {
+		l.at = map[int64]bool{}
+	}
+	l.at[i] = true
+}
+
+// LostDetails counts the details that were found damaged or gone, though no
+// change erased them, and names the first one's entry.
+func (s *Store) LostDetails() (n int, first int64) {
+	s.unfound.mu.Lock()
+	defer s.unfound.mu.Unlock()
+	for i := range s.unfound.at {
+		if n == 0 || i < first {
+			first = i
+		}
+		n++
+	}
+	return n, first
+}
+
 // DetailOf is the same for those who have entry i.
 func (s *Store) DetailOf(i int64, c *ledger.Change) (*ledger.Detail, error) {
+	d, err := s.readDetail(i, c)
+	s.unfound.note(i, errors.Is(err, ErrCorrupt))
+	return d, err
+}
+
+func (s *Store) readDetail(i int64, c *ledger.Change) (*ledger.Detail, error) {
 	if c.Data.Detail == "" {
 		return nil, fmt.Errorf("detail of entry %d: %w", i, ErrNotFound)
 	}
-	gone, err := s.isErased(i)
+	_, gone, err := s.ErasedBy(i)
 	if err != nil {
 		return nil, err
 	}
@@ -156,18 +197,18 @@ func (s *Store) detailLines(n int64) ([]byte, error) {
 	return body, nil
 }
 
-// isErased reports whether a published change erases entry i's detail.
-func (s *Store) isErased(i int64) (gone bool, err error) {
+// ErasedBy is the published change that erases entry i's detail, if one does.
+func (s *Store) ErasedBy(i int64) (by int64, erased bool, err error) {
 	size := s.Snapshot().Tree.Size
 	err = s.ledger.Read(func(tx *bbolt.Tx) error {
-		gone = erasedIn(tx, i, size)
+		by, erased = erasedIn(tx, i, size)
 		return nil
 	})
-	return gone, err
+	return by, erased, err
 }
 
-func erasedIn(tx *bbolt.Tx, i, size int64) bool {
+func erasedIn(tx *bbolt.Tx, i, size int64) (by int64, erased bool) {
 	p := &termPosting{c: tx.Bucket(bucketTerms).Cursor(), prefix: termPrefix(termErased, string(be64(i)))}
-	at, ok := p.from(0, true)
-	return ok && at < size
+	by, ok := p.from(0, true)
+	return by, ok && by < size
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -50,19 +51,11 @@ func (s *Store) Evidence(service string, from int64, have []int64, withDetail bo
 		return nil, err
 	}
 	if from < 0 || from > snap.Tree.Size {
-		return nil, &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("a log of %d entries is known to you, this one has %d", from, snap.Tree.Size),
-			Hint: "the log was rolled back, or this is another one"}
+		return nil, rolledBack(from, snap.Tree.Size)
 	}
 	e := &ledger.Evidence{Head: string(note), Checkpoint: string(snap.Checkpoint), Consistency: []string{}, Changes: []ledger.EvidenceChange{}}
 	err = s.ledger.Read(func(tx *bbolt.Tx) error {
-		if from > 0 && from < snap.Tree.Size {
-			p, err := tlog.ProveTree(snap.Tree.Size, from, hashReader(tx))
-			if err != nil {
-				return err
-			}
-			e.Consistency = ledger.EncodeHashes(p)
-		}
-		return s.addCited(tx, e, snap, h, have)
+		return errors.Join(addConsistency(tx, e, from, snap.Tree.Size), s.addCited(tx, e, snap, h, have))
 	})
 	if err == nil && withDetail {
 		err = s.addDetails(e)
@@ -71,6 +64,23 @@ func (s *Store) Evidence(service string, from int64, have []int64, withDetail bo
 		return nil, s.lost("an entry of this evidence", err)
 	}
 	return e, nil
+}
+
+func rolledBack(known, size int64) error {
+	return &api.Error{Code: api.CodeConflict, Detail: fmt.Sprintf("a log of %d entries is known to you, this one has %d", known, size),
+		Hint: "the log was rolled back, or this is another one"}
+}
+
+// addConsistency proves that the tree of a size goes on from a smaller one.
+func addConsistency(tx *bbolt.Tx, e *ledger.Evidence, from, size int64) error {
+	if from == 0 || from >= size {
+		return nil
+	}
+	p, err := tlog.ProveTree(size, from, hashReader(tx))
+	if err == nil {
+		e.Consistency = ledger.EncodeHashes(p)
+	}
+	return err
 }
 
 // addCited adds what the head cites, by index, each once.
@@ -164,9 +174,11 @@ func (s *Store) provable(index int64) (*Snapshot, []byte, error) {
 }
 
 // ProofEvidence is the proof of changes, with their details: what "changes
-// proof" writes. The operators sets that they cite come along. All proofs are in
-// the tree of the given size; 0 is the newest, whose checkpoint comes along.
-func (s *Store) ProofEvidence(size int64, indexes ...int64) (*ledger.Evidence, error) {
+// proof" writes. What says that a detail is erased comes along, and the operators
+// sets that all of these cite. All proofs are in the tree of the given size; 0 is
+// the newest, whose checkpoint comes along, with the proof that it goes on from
+// the tree of size from, where that isn't 0.
+func (s *Store) ProofEvidence(ctx context.Context, size, from int64, indexes ...int64) (*ledger.Evidence, error) {
 	snap, cp, err := s.provable(slices.Max(indexes))
 	if err != nil {
 		return nil, err
@@ -178,7 +190,13 @@ func (s *Store) ProofEvidence(size int64, indexes ...int64) (*ledger.Evidence, e
 	case size > snap.Tree.Size || slices.Max(indexes) >= size:
 		return nil, &api.Error{Code: api.CodeInvalid, Detail: fmt.Sprintf("size: %d does not lie between the newest of these entries and the log's size, %d", size, snap.Tree.Size)}
 	}
-	if err = s.ledger.Read(func(tx *bbolt.Tx) error { return s.addProofs(tx, e, size, indexes) }); err != nil {
+	if from > size {
+		return nil, rolledBack(from, size)
+	}
+	err = s.ledger.Read(func(tx *bbolt.Tx) error {
+		return errors.Join(addConsistency(tx, e, from, size), s.addProofs(ctx, tx, e, size, indexes))
+	})
+	if err != nil {
 		return nil, s.lost("an entry of this proof", err)
 	}
 	for k := range indexes {
@@ -189,10 +207,14 @@ func (s *Store) ProofEvidence(size int64, indexes ...int64) (*ledger.Evidence, e
 	return e, nil
 }
 
-// addProofs adds changes, and after them the operators sets that they cite.
-func (s *Store) addProofs(tx *bbolt.Tx, e *ledger.Evidence, size int64, indexes []int64) error {
+// addProofs adds changes, after them what erases their details, and the operators
+// sets that all of these cite.
+func (s *Store) addProofs(ctx context.Context, tx *bbolt.Tx, e *ledger.Evidence, size int64, indexes []int64) error {
 	asked := len(indexes)
 	for k := 0; k < len(indexes); k++ {
+		if err := ctx.Err(); err != nil { // a leaf may be large, and there may be many
+			return err
+		}
 		ec, err := s.proven(tx, size, indexes[k])
 		if err != nil {
 			return err
@@ -202,8 +224,17 @@ func (s *Store) addProofs(tx *bbolt.Tx, e *ledger.Evidence, size int64, indexes 
 		if err != nil {
 			return err
 		}
-		if cited := c.Data.Operators; k < asked && cited != 0 && !slices.Contains(indexes, cited) {
-			indexes = append(indexes, cited)
+		var also []int64
+		if by, ok := erasedIn(tx, ec.Index, size); ok && k < asked {
+			also = append(also, by)
+		}
+		if c.Data.Operators != 0 && (k < asked || c.Roots == nil) {
+			also = append(also, c.Data.Operators)
+		}
+		for _, i := range also {
+			if !slices.Contains(indexes, i) {
+				indexes = append(indexes, i)
+			}
 		}
 	}
 	return nil

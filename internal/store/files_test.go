@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/sealstone/sealstone/api"
 	"github.com/sealstone/sealstone/internal/kv"
 	"github.com/sealstone/sealstone/ledger"
@@ -173,7 +175,7 @@ func TestErasedDetailIsGoneAndTheProofStays(t *testing.T) {
 	if d, err := f.Detail(3); err != nil || d.Text["text"] != "stays" {
 		t.Fatalf("another detail after compaction: %v, %v", d, err)
 	}
-	e, err := f.ProofEvidence(0, 2)
+	e, err := f.ProofEvidence(t.Context(), 0, 0, 2)
 	if err != nil || e.Changes[0].Detail != nil {
 		t.Fatalf("proof of an erased change: %v, %v", e, err)
 	}
@@ -215,6 +217,62 @@ func TestErasedObjectLeavesTheFile(t *testing.T) {
 	}
 	f.reopen()
 	f.check()
+	if err := f.objects.PutObjects(maps.All(map[api.Digest][]byte{name: []byte(secret)})); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := f.Verify(t.Context(), nil); err != nil || len(r.Findings) != 1 || r.Findings[0].String() != "object "+string(name)+": is erased by the log, and still there" {
+		t.Errorf("%v, %v", r.Findings, err)
+	}
+}
+
+// A detail that nothing erased, and that is gone or another one, is found by
+// whoever reads it and by the scrub, until it is right again or erased.
+func TestLostDetailsAreCounted(t *testing.T) {
+	f := newFixture(t)
+	f.put(f.operators(1, f.OperatorsSig), f.note("stays"), f.note("goes"), f.note("is another"))
+	good, err := f.details.get(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(i int64, row []byte) {
+		t.Helper()
+		err := f.details.Write(func(tx *bbolt.Tx) error {
+			if row == nil {
+				return tx.Bucket(bucketDetails).Delete(be64(i))
+			}
+			return tx.Bucket(bucketDetails).Put(be64(i), row)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(n int, first int64) {
+		t.Helper()
+		if have, at := f.LostDetails(); have != n || at != first || f.Writes() != nil {
+			t.Errorf("%d lost, the first of entry %d; want %d, %d; %v", have, at, n, first, f.Writes())
+		}
+	}
+	row, err := encodeDetail(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(3, nil)
+	write(4, row)
+	want(0, 0)
+	if _, err := f.Detail(4); !errors.Is(err, ErrCorrupt) {
+		t.Error(err)
+	}
+	want(1, 4)
+	if err := f.Scrub(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(2, 3)
+	write(3, row)
+	f.put(DraftOf(f.Statement(ledger.DetailErased, "", "", func(st *ledger.Statement) { st.Index = 4 }), nil))
+	if err := f.Scrub(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want(0, 0)
 }
 
 // Appends and reads of details go on while erasures rewrite the file under them.

@@ -119,7 +119,7 @@ func (s *Store) hits(ctx context.Context, tx *bbolt.Tx, q Query, limit int) (hit
 // or damaged, has none.
 func (s *Store) detailHas(tx *bbolt.Tx, i int64, words []string) bool {
 	d, err := s.details.get(i)
-	if err != nil || d == nil || erasedIn(tx, i, s.Snapshot().Tree.Size) {
+	if _, gone := erasedIn(tx, i, s.Snapshot().Tree.Size); err != nil || d == nil || gone {
 		return false
 	}
 	text := strings.ToLower(strings.Join(valuesOf(d.Text, nil), "\n"))

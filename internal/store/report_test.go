@@ -223,7 +223,7 @@ func reportLarge(t *testing.T, out *strings.Builder, n int) {
 	fmt.Fprintf(out, "\n### A log of %d changes\n\n| | |\n|---|---|\n", size)
 	row := func(name, value string) { fmt.Fprintf(out, "| %s | %s |\n", name, value) }
 	row("on disk, a change", fmt.Sprintf("%d bytes", info.Size()/size))
-	proof, err := f.ProofEvidence(0, size/2)
+	proof, err := f.ProofEvidence(t.Context(), 0, 0, size/2)
 	must(t, err)
 	text, err := json.Marshal(proof)
 	must(t, err)

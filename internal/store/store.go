@@ -74,6 +74,7 @@ type Store struct {
 	changed atomic.Pointer[chan struct{}]
 	health  health
 	erased  erasedObjects
+	unfound lostDetails
 	scrub   scrubber
 
 	reqs chan *request

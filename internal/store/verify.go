@@ -44,7 +44,7 @@ const maxFindings = 1000
 // error means that the check itself could not go on. It may run while the
 // store is in use, in steps that hold no transaction long.
 func (s *Store) Verify(ctx context.Context, progress func(done, total int64)) (Report, error) {
-	v := &verifier{s: s, edge: &tree{}, state: ledger.NewState(s.cfg.Trust.Origin), deleted: map[int64]bool{}}
+	v := &verifier{s: s, edge: &tree{}, state: ledger.NewState(s.cfg.Trust.Origin), deleted: map[int64]bool{}, withheld: map[api.Digest]bool{}}
 	if progress == nil {
 		progress = func(int64, int64) {}
 	}
@@ -75,15 +75,16 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total int64)) (R
 
 type verifier struct {
 	Report
-	s       *Store
-	edge    *tree         // of the leaves read so far
-	state   *ledger.State // folded so far
-	broken  bool          // the fold stopped
-	deleted map[int64]bool
-	terms   int64 // rows that the index must have
-	ids     int64
-	tiles   int64
-	pending []detailCheck
+	s        *Store
+	edge     *tree               // of the leaves read so far
+	state    *ledger.State       // folded so far
+	broken   bool                // the fold stopped
+	deleted  map[int64]bool      // details
+	withheld map[api.Digest]bool // objects
+	terms    int64               // rows that the index must have
+	ids      int64
+	tiles    int64
+	pending  []detailCheck
 }
 
 type detailCheck struct {
@@ -175,8 +176,11 @@ func (v *verifier) foldAll(tx *bbolt.Tx, first int64, leaves [][]byte) {
 }
 
 func (v *verifier) derived(tx *bbolt.Tx, i int64, c *ledger.Change) {
-	if c.Kind() == ledger.DetailErased {
+	switch c.Kind() {
+	case ledger.DetailErased:
 		v.deleted[c.Data.Index] = true
+	case ledger.ObjectErased:
+		v.withheld[c.Data.Object] = true
 	}
 	if c.Data.Detail != "" {
 		v.pending = append(v.pending, detailCheck{i, c.Data.Detail})
@@ -362,6 +366,15 @@ func (v *verifier) checkObjects() error {
 	}
 	if err != nil {
 		return err
+	}
+	for d := range v.withheld {
+		there, err := v.s.objects.HasObject(d)
+		if err != nil {
+			return err
+		}
+		if there {
+			v.find("object "+string(d), "is erased by the log, and still there")
+		}
 	}
 	for _, d := range bad {
 		v.find("object "+string(d), "the bytes are not the ones that the digest names")
