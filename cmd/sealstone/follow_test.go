@@ -128,3 +128,26 @@ func TestFollowShowsEachChangeOnce(t *testing.T) {
 		}
 	})
 }
+
+// A log that got shorter under a follower was rolled back, also for one without a
+// trust file, and after an answer that failed.
+func TestFollowEndsWhereTheLogGotShorter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sizes := []int64{3, 4, 0, 3}
+		asked := 0
+		serveIn(t, func(w http.ResponseWriter, _ *http.Request) {
+			size := sizes[asked]
+			if asked++; size == 0 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			_ = json.NewEncoder(w).Encode(api.Changes{Size: size})
+		})
+		var out, stderr strings.Builder
+		a := &app{out: &out, err: &stderr, output: "jsonl", server: "http://server"}
+		err := a.followChanges(t.Context(), url.Values{})
+		if codeOf(err) != exitProof || !strings.Contains(err.Error(), "it had 4 entries, and the server says it has 3") || asked != len(sizes) {
+			t.Errorf("asked %d times: %v", asked, err)
+		}
+	})
+}
