@@ -9,18 +9,21 @@ import (
 )
 
 // Replay reads a log from entry 0 as an auditor does: it checks each leaf's
-// form and the node's signature, folds it, and grows the Merkle tree. It keeps
-// one hash per level, whatever the size of the log.
+// form and the node's signature, audits and folds it, and grows the Merkle tree,
+// of which it keeps one hash per level.
 type Replay struct {
 	State  *State
 	Each   func(index int64, c *Change) // called after each entry, if set
+	Audit  *Audit                       // nil: fold only
 	trust  *Trust
 	levels []tlog.Hash // levels[i] is the root of a full subtree of 2^i leaves
 	full   []bool
 }
 
 // NewReplay starts before entry 0.
-func NewReplay(t *Trust) *Replay { return &Replay{State: NewState(t.Origin), trust: t} }
+func NewReplay(t *Trust) *Replay {
+	return &Replay{State: NewState(t.Origin), Audit: &Audit{}, trust: t}
+}
 
 // Add takes the next leaves, up to the first that is wrong.
 func (r *Replay) Add(leaves ...[]byte) error {
@@ -29,6 +32,11 @@ func (r *Replay) Add(leaves ...[]byte) error {
 			return l.Err
 		}
 		index := r.State.Size
+		if r.Audit != nil {
+			if err := r.Audit.Check(r.State, l.Change); err != nil {
+				return err
+			}
+		}
 		if err := r.State.Apply(l.Change, r.trust); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -153,5 +154,69 @@ func TestAChangeSaysWhatItsStatementSays(t *testing.T) {
 		if _, err := e.Leaf(ledger.NodeSigner{Signer: l.f.Node}); !errors.Is(err, ledger.ErrChange) {
 			t.Errorf("%s: signed, %v", name, err)
 		}
+	}
+}
+
+// What a fold keeps no memory of is refused by who reads a log from its start.
+func TestAnAuditRemembersWhatAFoldForgets(t *testing.T) {
+	late := func(st *ledger.Signed) ledger.Data {
+		return ledger.Data{Service: st.Service, Scope: st.Scope, Statement: st.Raw, Fields: ledger.Fields{Late: "superseded"}}
+	}
+	note := func(l *memLog) *ledger.Signed { return l.f.Statement(ledger.NoteAdded, "checkout", "prod", nil) }
+	fact := func(st *ledger.Signed) ledger.Data {
+		return ledger.Data{Service: st.Service, Scope: st.Scope, Statement: st.Raw}
+	}
+	for name, c := range map[string]struct {
+		forge func(l *memLog) *ledger.Event
+		want  string // "" is honest
+	}{
+		"a fact twice": {func(l *memLog) *ledger.Event {
+			st := note(l)
+			l.must(ledger.NoteAdded, fact(st))
+			return l.event(ledger.NoteAdded, fact(st))
+		}, "is that of an earlier change"},
+		"a fact, and late again": {func(l *memLog) *ledger.Event {
+			st := note(l)
+			l.must(ledger.NoteAdded, fact(st))
+			return l.event(ledger.StatementLate, late(st))
+		}, "is in the log already"},
+		"late, and then a fact": {func(l *memLog) *ledger.Event {
+			st := note(l)
+			l.must(ledger.StatementLate, late(st))
+			return l.event(ledger.NoteAdded, fact(st))
+		}, "is that of an earlier change"},
+		"late twice": {func(l *memLog) *ledger.Event {
+			st := note(l)
+			l.must(ledger.StatementLate, late(st))
+			return l.event(ledger.StatementLate, late(st))
+		}, ""},
+		"late under another's id": {func(l *memLog) *ledger.Event {
+			st := note(l)
+			l.must(ledger.NoteAdded, fact(st))
+			return l.event(ledger.StatementLate, late(l.f.Statement(ledger.NoteAdded, "checkout", "prod", func(s *ledger.Statement) { s.ID = st.ID })))
+		}, ""},
+		"late, of a stranger": {func(l *memLog) *ledger.Event {
+			return l.event(ledger.StatementLate, late(l.f.StatementBy(l.f.Stranger, ledger.NoteAdded, "checkout", "prod", nil)))
+		}, "signature"},
+		"an erasure of what is to come": {func(l *memLog) *ledger.Event {
+			st := l.f.Statement(ledger.DetailErased, "checkout", "prod", func(s *ledger.Statement) { s.Index = 99 })
+			d := fact(st)
+			d.Fields = st.Fields
+			return l.event(ledger.DetailErased, d)
+		}, "which isn't before it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLog(t)
+			l.operators()
+			leaf := l.sign(c.forge(l)).Leaf
+			r := ledger.NewReplay(l.f.Trust)
+			if err := r.Add(l.leaves...); err != nil {
+				t.Fatal(err)
+			}
+			err := r.Add(leaf)
+			if c.want == "" && err != nil || c.want != "" && (!errors.Is(err, ledger.ErrFold) || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%v, want %q", err, c.want)
+			}
+		})
 	}
 }

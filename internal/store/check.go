@@ -54,6 +54,7 @@ func checkLeaf(tx *bbolt.Tx, i int64) ([]byte, error) {
 // permissions and chains; each sees every change after it was applied.
 func fold(tx *bbolt.Tx, t *ledger.Trust, size int64, each func(*ledger.Change)) (*ledger.State, error) {
 	r := ledger.NewReplay(t)
+	r.Audit = nil // the index of ids does its work
 	r.Each = func(_ int64, c *ledger.Change) { each(c) }
 	for i := range size {
 		leaf, err := readLeaf(tx, i)

@@ -106,9 +106,10 @@ func Recover(ctx context.Context, cfg Config, from Copy, opt RecoverOptions) (*R
 
 type recovery struct {
 	Recovery
-	s    *Store // with the config alone; gets the new file
-	from Copy
-	opt  RecoverOptions
+	s     *Store // with the config alone; gets the new file
+	audit ledger.Audit
+	from  Copy
+	opt   RecoverOptions
 }
 
 func (r *recovery) say(format string, args ...any) {
@@ -340,6 +341,9 @@ func (r *recovery) page(ctx context.Context, n int64) error {
 	}
 	b := &batch{s: s, base: s.work.Size, st: s.work}
 	for _, l := range s.Trusted().ParseLeaves(b.base, leaves) {
+		if l.Err == nil {
+			l.Err = r.audit.Check(s.work, l.Change)
+		}
 		if l.Err == nil {
 			l.Err = s.work.Apply(l.Change, s.Trusted())
 		}

@@ -77,6 +77,7 @@ type verifier struct {
 	Report
 	s        *Store
 	edge     *tree               // of the leaves read so far
+	audit    ledger.Audit
 	state    *ledger.State       // folded so far
 	broken   bool                // the fold stopped
 	deleted  map[int64]bool      // details
@@ -161,6 +162,9 @@ func (v *verifier) foldAll(tx *bbolt.Tx, first int64, leaves [][]byte) {
 	for k, l := range v.s.Trusted().ParseLeaves(first, leaves) {
 		i := first + int64(k)
 		err := l.Err
+		if err == nil {
+			err = v.audit.Check(v.state, l.Change)
+		}
 		if err == nil {
 			err = v.state.Apply(l.Change, v.s.Trusted())
 		}
