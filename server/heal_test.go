@@ -88,7 +88,9 @@ func TestLostObjectsShowUntilGitIsBack(t *testing.T) {
 	if r.kicked() {
 		t.Error("a round waits already")
 	}
-	r.get(404, "/v1/safe-modes?service=checkout&scope=prod")
+	if m := decode[api.SafeModes](t, r.get(200, "/v1/safe-modes?service=checkout&scope=prod")); m.After == nil || m.Available != nil {
+		t.Errorf("nobody can sign: %+v", m)
+	}
 	if r.kicked() {
 		t.Error("reading what is known to be lost asks for rounds")
 	}

@@ -76,7 +76,7 @@ func (s *Store) Verify(ctx context.Context, progress func(done, total int64)) (R
 type verifier struct {
 	Report
 	s        *Store
-	edge     *tree               // of the leaves read so far
+	edge     *tree // of the leaves read so far
 	audit    ledger.Audit
 	state    *ledger.State       // folded so far
 	broken   bool                // the fold stopped
