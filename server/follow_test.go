@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"net/http"
 	"net/http/httptest"
@@ -16,13 +15,13 @@ import (
 
 // stuck is a connection that takes some writes and then no more.
 type stuck struct {
-	httptest.ResponseRecorder
+	*httptest.ResponseRecorder
 	left     int
 	deadline time.Time
 }
 
 func newStuck(left int) *stuck {
-	return &stuck{ResponseRecorder: httptest.ResponseRecorder{HeaderMap: http.Header{}, Body: &bytes.Buffer{}}, left: left}
+	return &stuck{ResponseRecorder: httptest.NewRecorder(), left: left}
 }
 
 func (w *stuck) SetWriteDeadline(at time.Time) error { w.deadline = at; return nil }
