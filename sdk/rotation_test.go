@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -214,22 +215,37 @@ func (g gone) RoundTrip(r *http.Request) (*http.Response, error) {
 // late is a server that answers slowly, and gives evidence no more than some times.
 type late struct {
 	*fakeLog
+	mu       sync.Mutex
 	delay    time.Duration
 	evidence int
 	trust    []byte // instead of the log's own
 }
 
 func (s *late) RoundTrip(r *http.Request) (*http.Response, error) {
-	time.Sleep(s.delay)
+	var delay time.Duration
+	s.change(func() { delay = s.delay })
+	time.Sleep(delay)
+	var trust []byte
+	refused := false
+	s.change(func() {
+		if trust = s.trust; r.URL.Path == "/v1/evidence" {
+			refused = s.evidence == 0
+			s.evidence = max(0, s.evidence-1)
+		}
+	})
 	switch {
-	case r.URL.Path == "/v1/evidence" && s.evidence == 0:
+	case refused:
 		return nil, errors.New("connection refused")
-	case r.URL.Path == "/v1/evidence":
-		s.evidence--
-	case r.URL.Path == "/v1/trust" && s.trust != nil:
-		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(s.trust)), Request: r}, nil
+	case r.URL.Path == "/v1/trust" && trust != nil:
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(trust)), Request: r}, nil
 	}
 	return s.fakeLog.RoundTrip(r)
+}
+
+func (s *late) change(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
 }
 
 // While a slow server answers, the next one moves trust on.
@@ -252,7 +268,8 @@ func TestWhatASlowServerShowsIsOvertaken(t *testing.T) {
 			beside(&cfg, slow, fast)
 			c := open(t, cfg)
 			runs(t, c, 1)
-			slow.delay, fast.evidence = time.Second, 1 // which has the client ask for trust
+			slow.change(func() { slow.delay = time.Second })
+			fast.change(func() { fast.evidence = 1 }) // which has the client ask for trust
 			l.tell("head")
 			for n := 0; c.Live().LastError == "" && n < 500; n++ {
 				settled(10 * time.Millisecond)
@@ -260,7 +277,7 @@ func TestWhatASlowServerShowsIsOvertaken(t *testing.T) {
 			if live := c.Live(); live.Origin != next.Origin || !strings.Contains(live.LastError, "but trust moved to") {
 				t.Errorf("%s: %s", live.Origin, live.LastError)
 			}
-			fast.evidence = 100
+			fast.change(func() { fast.evidence = 100 })
 			settled(time.Minute)
 			runs(t, c, 3)
 		})
@@ -272,7 +289,7 @@ func TestWhatASlowServerShowsIsOvertaken(t *testing.T) {
 			beside(&cfg, slow, fast)
 			c := open(t, cfg)
 			l.turnNode()
-			slow.delay, slow.trust = time.Second, l.Trust.File()
+			slow.change(func() { slow.delay, slow.trust = time.Second, l.Trust.File() })
 			l.turnRoot("2")
 			l.tell("head")
 			settled(10 * time.Second)

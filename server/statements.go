@@ -406,11 +406,11 @@ func (s *Server) resolvedBy(state *ledger.State, st *ledger.Signed) ([]ledger.Re
 }
 
 // exitTo is what the end of a safe mode brings, or nothing where that would not
-// fit into a leaf: sets of an older bundler may be as wide, and no mode may be
-// held by the room that its end takes.
+// fit into a leaf, or sets can't be read: sets of an older bundler may be as wide,
+// and no mode may be held by the room that its end takes.
 func (s *Server) exitTo(state *ledger.State, service string, scope api.Scope) []ledger.Resolved {
 	resolved := s.resolvedAt(state, service, scope, api.ModeNormal)
-	if resolvedSize(resolved) > bundle.MaxResolved {
+	if resolvedSize(resolved) > bundle.MaxResolved || s.unread(service) {
 		return nil
 	}
 	return resolved

@@ -238,7 +238,7 @@ func (a *app) followChanges(ctx context.Context, q url.Values) error {
 			return err
 		}
 		if err != nil {
-			answer = api.Changes{Size: f.size}
+			answer = api.Changes{} // what was not shown is asked for again
 		}
 		if err != nil && !said && ctx.Err() == nil {
 			fmt.Fprintf(a.err, "sealstone: %v; asking again\n", err)
